@@ -1,0 +1,40 @@
+# Set-up and the two main jobs. `make demo` and `make test` work on a fresh machine with Python 3.11 or later.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+# A stamp, so that set-up runs again only when what it installs has changed.
+STAMP := $(VENV)/.installed
+
+.PHONY: demo test lint figures clean
+
+demo: $(STAMP)  ## Find the circuit of one fact in the embedded model and write its page
+	@command -v dot >/dev/null || $(MAKE) --no-print-directory graphviz
+	$(BIN)/kcircuit discover --fact "The official language of France is French" --out runs/france
+
+test: $(STAMP) lint  ## Every check: style, types, import directions, tests
+	$(BIN)/python -m pytest -n 2
+
+lint: $(STAMP)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/pyright
+	$(BIN)/lint-imports
+
+figures: $(STAMP)  ## Draw the figures of the README again
+	$(BIN)/python figures/make_figures.py
+
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; assert sys.version_info >= (3, 11), "kcircuit needs Python 3.11 or later"'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	# torch first: the pinned CPU build, so that nothing later asks for another.
+	$(BIN)/pip install --quiet -c constraints.txt torch
+	$(BIN)/pip install --quiet -c constraints.txt -e '.[dev]'
+	touch $@
+
+.PHONY: graphviz
+graphviz:
+	@echo "graphviz' dot is not installed: there will be no circuit.svg (the page and circuit.gv do not need it)"
+
+clean:
+	rm -rf $(VENV) runs .pytest_cache .ruff_cache .hypothesis

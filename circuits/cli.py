@@ -1,0 +1,372 @@
+"""The command line: parse, call one function, print. Whatever is slow to import waits until it is needed."""
+
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from circuits.discovery.acdc import Progress
+    from circuits.facts import Fact, Relation, Relations
+    from circuits.model import Model
+    from circuits.runs import Run, RunSpec
+
+app = typer.Typer(
+    name="kcircuit",
+    help="Knowledge circuits: which heads and MLPs of a transformer recall a fact, and what each of them does.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+)
+
+STATE_FILE = "acdc-state.json"
+SECONDS_BETWEEN_SAVES = 30.0
+
+
+class CommandError(ValueError):
+    """A command that cannot be carried out as given."""
+
+
+ModelOption = Annotated[str, typer.Option("--model", "-m", help="factlm, a local HuggingFace folder, or a hub name.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")]
+
+
+@app.command()
+def discover(
+    fact: Annotated[
+        str | None,
+        typer.Option(help="A sentence that ends with its object, or 'prompt => object'."),
+    ] = None,
+    subject: Annotated[str | None, typer.Option(help="The subject, as spelled in the prompt.")] = None,
+    object: Annotated[str | None, typer.Option(help="The object, where it is more than the last word.")] = None,
+    relation: Annotated[str | None, typer.Option(help="Build one circuit for several facts of this relation.")] = None,
+    split: Annotated[str, typer.Option(help="Half of the relation's facts to build from: val or test.")] = "val",
+    n: Annotated[int, typer.Option("--n", min=1, help="How many facts of the relation.")] = 20,
+    model: ModelOption = "factlm",
+    method: Annotated[str, typer.Option(help="Search method: acdc.")] = "acdc",
+    tau: Annotated[float, typer.Option(help="Threshold in nats; larger keeps fewer edges.")] = 0.01,
+    absolute: Annotated[bool, typer.Option("--absolute", help="Keep suppressive edges too.")] = False,
+    granularity: Annotated[str, typer.Option(help="qkv: a head's slots apart; node: merged.")] = "qkv",
+    ablation: Annotated[str, typer.Option(help="zero, mean or resample.")] = "zero",
+    engine: Annotated[str, typer.Option(help="sparse: fast; hook: the reference.")] = "sparse",
+    processing: Annotated[str, typer.Option(help="compatibility (folded, centred weights) or raw.")] = "compatibility",
+    compat: Annotated[str | None, typer.Option(help="kc: the published code's diluted metric.")] = None,
+    seed: Annotated[int, typer.Option(help="Of splits and corrupted prompts.")] = 0,
+    force: Annotated[bool, typer.Option("--force", help="Also for facts that the model does not know.")] = False,
+    out: Annotated[Path | None, typer.Option(help="Folder for run.json, circuit.json, circuit.gv, report.html.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Find the knowledge circuit of a fact, or one circuit for several facts of a relation."""
+    if (fact is None) == (relation is None):
+        raise CommandError("expected either --fact or --relation, got " + ("neither" if fact is None else "both"))
+    if out is not None:
+        _require_writable_folder(out)
+    started = time.perf_counter()
+    with _facts_first() as relations:
+        choices = {
+            "model": model,
+            "method": method,
+            "tau": tau,
+            "absolute": absolute,
+            "granularity": granularity,
+            "ablation": ablation,
+            "engine": engine,
+            "processing": processing,
+            "compat": compat,
+            "seed": seed,
+            "force": force,
+        }
+        if fact is not None:
+            from circuits.facts import parse_fact
+
+            facts, test = (parse_fact(fact, relations.values(), subject=subject, object=object),), ()
+            spec = _spec(facts, test, choices)
+            loaded = _load(spec)
+        else:
+            assert relation is not None
+            chosen = _relation(relations, relation)
+            spec = _spec(tuple(chosen.facts()), (), choices)
+            loaded = _load(spec)
+            facts, test = _split(chosen, split, n, loaded, seed, force)
+            spec = _spec(facts, test, choices)
+    result = _run(spec, relations, loaded, out)
+    seconds = time.perf_counter() - started
+    if out is not None:
+        _export(result, out)
+    summary = {**result.summary(), "seconds": round(seconds, 2)}
+    if as_json:
+        typer.echo(json.dumps(summary, ensure_ascii=False))
+    else:
+        _print_summary(result, summary)
+        if out is not None:
+            typer.echo(f"\nOpen {out / 'report.html'}")
+
+
+@app.command()
+def facts(
+    relation: Annotated[str | None, typer.Option("--relation", "-r", help="Only this relation.")] = None,
+    known: Annotated[bool, typer.Option("--known", help="Only facts that the model knows (rank at most 10).")] = False,
+    model: ModelOption = "factlm",
+    as_json: JsonOption = False,
+) -> None:
+    """List the dataset's facts, each with the rank that the model gives the answer."""
+    from circuits.datasets import load_relations
+    from circuits.evaluation import KNOWN_RANK, whole_model
+    from circuits.model import Model
+
+    relations = load_relations()
+    chosen = [_relation(relations, relation)] if relation else list(relations.values())
+    listed = [fact for item in chosen for fact in item.facts()]
+    answers = whole_model(Model.load(model), listed)
+    rows = [
+        {
+            "relation": fact.relation,
+            "subject": fact.subject,
+            "object": fact.object,
+            "prompt": fact.prompt,
+            "rank": int(rank),
+            "probability": probability,
+        }
+        for fact, rank, probability in zip(
+            listed, answers.rank.per_example, answers.probability.per_example, strict=True
+        )
+        if not known or rank <= KNOWN_RANK
+    ]
+    if as_json:
+        typer.echo(json.dumps(rows, ensure_ascii=False, indent=1))
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("relation", "prompt", "object", "rank", "probability", title=f"{len(rows):,} facts, as {model} ranks them")
+    table.columns[3].justify = table.columns[4].justify = "right"
+    for row in rows:
+        table.add_row(row["relation"], row["prompt"], row["object"], str(row["rank"]), f"{row['probability']:.3f}")
+    Console(width=None if sys.stdout.isatty() else 140).print(table)
+
+
+@app.command()
+def report(folder: Annotated[Path, typer.Argument(help="Folder of a saved run (run.json).")]) -> None:
+    """Draw a saved run's page and graph again; no model is loaded."""
+    from circuits.runs import Run
+
+    result = Run.load(folder)
+    _require_writable_folder(folder)
+    _export(result, folder)
+    typer.echo(f"Open {folder / 'report.html'}")
+
+
+@app.callback(invoke_without_command=True)
+def _root(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
+    if version:
+        import circuits
+
+        typer.echo(f"kcircuit {circuits.__version__}")
+        raise typer.Exit
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run a command. Bad input ends in one line on stderr and exit status 1; Ctrl-C in 130."""
+    try:
+        app(arguments, standalone_mode=True)
+    except (ValueError, OSError, FloatingPointError) as error:
+        # Every error of this project that a user can cause is one of these, with a message that says what to do.
+        if os.environ.get("KCIRCUIT_TRACEBACK"):
+            raise
+        typer.echo(f"error: {_one_paragraph(error)}", err=True)
+        sys.exit(1)
+    except KeyboardInterrupt as stop:
+        typer.echo(f"\n{stop or 'stopped'}", err=True)
+        sys.exit(130)
+
+
+# ---- parts of commands -----------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def _facts_first() -> Iterator["Relations"]:
+    """The dataset; it is cheap, so mistakes in a fact show before a model is loaded."""
+    from circuits.datasets import load_relations
+
+    yield load_relations()
+
+
+def _spec(facts: "tuple[Fact, ...]", test_facts: "tuple[Fact, ...]", choices: dict[str, Any]) -> "RunSpec":
+    from circuits.runs import RunSpec
+
+    return RunSpec(facts=facts, test_facts=test_facts, **choices)
+
+
+def _load(spec: "RunSpec") -> "Model":
+    from circuits.model import Model
+
+    return Model.load(spec.model, processing=spec.processing)
+
+
+def _relation(relations: "Relations", name: str) -> "Relation":
+    if name not in relations:
+        import difflib
+
+        near = difflib.get_close_matches(name, relations, n=3, cutoff=0.4)
+        hint = f"did you mean {' or '.join(near)}?" if near else "`kcircuit facts` lists them"
+        raise CommandError(f"no relation called {name!r} in the dataset; {hint}")
+    return relations[name]
+
+
+def _split(
+    relation: "Relation", split: str, n: int, model: "Model", seed: int, force: bool
+) -> "tuple[tuple[Fact, ...], tuple[Fact, ...]]":
+    """(n facts of that half that the model knows, n facts of the other half)."""
+    from circuits.datasets.split import split_facts
+    from circuits.evaluation import KNOWN_RANK, whole_model
+
+    if split not in ("val", "test"):
+        raise CommandError(f"expected --split val or test, got {split!r}")
+    built = split_facts(relation, "val" if split == "val" else "test", seed=seed)
+    other = split_facts(relation, "test" if split == "val" else "val", seed=seed)
+    if not force:
+        ranks = whole_model(model, built).rank.per_example
+        built = tuple(fact for fact, rank in zip(built, ranks, strict=True) if rank <= KNOWN_RANK)
+    if not built:
+        raise CommandError(f"{model.name} knows no fact of {relation.name}; --force builds the circuit all the same")
+    return built[:n], other[:n]
+
+
+def _run(spec: "RunSpec", relations: "Relations", model: "Model", out: Path | None) -> "Run":
+    from circuits.discovery.acdc import Interrupted
+    from circuits.runs import run
+
+    state_file = (out or Path()) / STATE_FILE
+    signal.signal(signal.SIGTERM, _stop)
+    try:
+        with _progress_bar(state_file.exists()) as progress:
+            result = run(spec, relations, model=model, state_file=state_file, progress=progress)
+    except Interrupted as stop:
+        state_file.parent.mkdir(parents=True, exist_ok=True)
+        stop.state.save(state_file)
+        raise KeyboardInterrupt(
+            f"{stop}. Saved to {state_file}: run the same command again to continue, or delete the file to start anew"
+        ) from None
+    state_file.unlink(missing_ok=True)
+    return result
+
+
+def _stop(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+@contextmanager
+def _progress_bar(resumed: bool) -> Iterator[Callable[["Progress"], None]]:
+    """Edges done, edges kept, NLL now, time left; on stderr, so that stdout holds the result alone."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bar
+
+    console = Console(stderr=True)
+    with Bar(
+        TextColumn("resuming" if resumed else "searching"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("edges, {task.fields[kept]:,} kept, NLL {task.fields[nll]:.4f} nats"),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+    ) as bar:
+        task = bar.add_task("acdc", total=None, kept=0, nll=float("nan"))
+
+        def show(now: "Progress") -> None:
+            bar.update(task, completed=now.done, total=now.total, kept=now.kept, nll=now.nll)
+
+        yield show
+
+
+def _require_writable_folder(folder: Path) -> None:
+    if folder.exists() and not folder.is_dir():
+        raise CommandError(f"expected a folder for the results, and {folder} is a file")
+    existing = folder
+    while not existing.exists():
+        existing = existing.parent
+    if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
+        raise CommandError(f"cannot write to {folder}: {existing} is not a folder one may write to")
+
+
+def _export(result: "Run", out: Path) -> None:
+    """Write the run, its graph and its page; everything is made before anything is written."""
+    from circuits.viz.dot import circuit_to_dot, render_svg
+    from circuits.viz.report import render
+
+    dot = circuit_to_dot(result.circuit, result.readouts, title=result.spec.facts[0].statement)
+    texts = {"circuit.gv": dot, "report.html": render(_page(result))}
+    svg = render_svg(dot)
+    if svg is not None:
+        texts["circuit.svg"] = svg
+    out.mkdir(parents=True, exist_ok=True)
+    result.save(out)
+    for name, text in texts.items():
+        part = out / f"{name}.part"
+        part.write_text(text, encoding="utf-8")
+        part.replace(out / name)
+
+
+def _page(result: "Run") -> Any:
+    """The values that the page shows, from the saved run alone."""
+    raise NotImplementedError
+
+
+def _print_summary(result: "Run", summary: dict[str, Any]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(highlight=False, soft_wrap=True)
+    console.print(f"[bold]{summary['fact']}[/bold]   ({summary['model']}, engine {summary['engine']})")
+    table = Table(show_edge=False, pad_edge=False)
+    for column in ("", "model", "circuit alone"):
+        table.add_column(column, justify="left" if not column else "right")
+    table.add_row("edges", f"{summary['edges_total']:,}", f"{summary['edges_kept']:,}")
+    table.add_row("NLL of the answer, nats", f"{summary['nll_model']:.4f}", f"{summary['nll_circuit']:.4f}")
+    table.add_row("rank of the answer", f"{summary['rank_model']:,}", f"{summary['rank_circuit']:,}")
+    table.add_row("Hit@10", f"{summary['hit10_model']:.2f}", f"{summary['hit10_circuit']:.2f}")
+    if "hit10_test_model" in summary:
+        table.add_row(
+            f"Hit@10 on {summary['test_facts']} other facts",
+            f"{summary['hit10_test_model']:.2f}",
+            f"{summary['hit10_test_circuit']:.2f}",
+        )
+    console.print(table)
+    share = 100 * summary["edges_kept"] / summary["edges_total"]
+    decided = result.trajectory.decided
+    console.print(
+        f"The circuit keeps {share:.1f} % of the edges and {summary['nodes_kept']} nodes. "
+        + (f"In the whole model the answer is first from {decided} on. " if decided else "")
+        + f"{summary['evaluations']:,} evaluations, {summary['seconds']:.1f} s."
+    )
+    if summary["near_ties"]:
+        console.print(
+            f"{summary['near_ties']} steps came within 1e-5 nats of tau: on other hardware they may fall the other way."
+        )
+
+
+def _one_paragraph(error: BaseException) -> str:
+    """A pydantic error in a line; any other as it is."""
+    errors = getattr(error, "errors", None)
+    if callable(errors):
+        parts = []
+        for item in errors():  # type: ignore[attr-defined]
+            where = ".".join(str(part) for part in item["loc"])
+            message = str(item["msg"]).removeprefix("Value error, ")
+            parts.append(f"{where}: {message}, got {item['input']!r}" if where else message)
+        return "; ".join(parts)
+    return str(error)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,5 @@
+"""Files of facts, read into Relations."""
+
+from circuits.datasets.lre import DatasetError, load_relation, load_relations
+
+__all__ = ["DatasetError", "load_relation", "load_relations"]

@@ -1,0 +1,88 @@
+"""Relation files in the schema of LRE (Hernandez et al., 2023, "Linearity of Relation Decoding"): one JSON file a relation.
+
+Two optional keys are ours: ``reverse_prompt_templates`` and ``noun_phrase_templates``.
+"""
+
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+
+from circuits.facts import Kind, Relation, Relations
+from circuits.paths import data_dir
+
+
+class DatasetError(ValueError):
+    """A relation file that does not say what a relation file must say."""
+
+
+Text = Annotated[str, StringConstraints(min_length=1, pattern=r"^\S(.*\S)?$")]
+Template = Annotated[str, StringConstraints(pattern=r"^(\S[^{}]*)?\{\}([^{}]*\S)?$")]
+
+
+class _Sample(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+    subject: Text
+    object: Text
+
+
+class _Properties(BaseModel):
+    model_config = ConfigDict(extra="ignore")
+    relation_type: Kind
+    domain_name: Text
+    range_name: Text
+    symmetric: bool = False
+
+
+class _RelationFile(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+    name: Text
+    prompt_templates: Annotated[list[Template], Field(min_length=1)]
+    prompt_templates_zs: list[Template] = []
+    reverse_prompt_templates: list[Template] = []
+    noun_phrase_templates: list[Template] = []
+    properties: _Properties
+    samples: Annotated[list[_Sample], Field(min_length=1)]
+
+
+def load_relation(path: Path) -> Relation:
+    """Read one relation file; the relation is called by the file's stem.
+
+    Raises:
+        DatasetError: the file is not JSON, or breaks the schema; the message names the file and the field.
+    """
+    try:
+        parsed = _RelationFile.model_validate_json(path.read_bytes())
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or "the file"
+        raise DatasetError(f"{path}: {where}: {first['msg']}") from error
+    pairs = tuple((sample.subject, sample.object) for sample in parsed.samples)
+    repeated = {subject for subject, _ in pairs if [s for s, _ in pairs].count(subject) > 1}
+    if repeated:
+        raise DatasetError(f"{path}: samples: these subjects occur more than once: {sorted(repeated)}")
+    return Relation(
+        name=path.stem,
+        title=parsed.name,
+        kind=parsed.properties.relation_type,
+        domain=parsed.properties.domain_name,
+        range=parsed.properties.range_name,
+        templates=tuple(parsed.prompt_templates),
+        zero_shot_templates=tuple(parsed.prompt_templates_zs),
+        reverse_templates=tuple(parsed.reverse_prompt_templates),
+        noun_phrases=tuple(parsed.noun_phrase_templates),
+        pairs=pairs,
+        symmetric=parsed.properties.symmetric,
+    )
+
+
+def load_relations(folder: Path | None = None) -> Relations:
+    """All relation files below ``folder`` (the project's own by default), by name, in alphabetical order."""
+    folder = data_dir() / "facts" if folder is None else folder
+    paths = sorted(folder.rglob("*.json"), key=lambda path: path.stem)
+    if not paths:
+        raise DatasetError(f"expected relation files (*.json) in {folder}, found none")
+    relations = {path.stem: load_relation(path) for path in paths}
+    if len(relations) < len(paths):
+        raise DatasetError(f"{folder}: two relation files share a name")
+    return relations

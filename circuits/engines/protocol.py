@@ -1,0 +1,78 @@
+"""What discovery and evaluation ask of an engine: the model's answers with only some edges left clean.
+
+An engine is bound to one model, one set of facts and one ablation. `HookEngine` is written to be read.
+"""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from circuits.facts import Fact
+from circuits.graph import Graph
+from circuits.model import Model, Tokens
+
+
+@dataclass(frozen=True)
+class Group:
+    """Facts with prompts of one length and answers of one length: they share a batch, and nothing is padded."""
+
+    rows: tuple[int, ...]
+    """Positions of these facts in the list they come from."""
+    ids: Int[Tensor, "batch pos"]
+    """Prompt and all but the last token of the answer."""
+    answer: Int[Tensor, "batch answer"]
+
+    @property
+    def n_answer(self) -> int:
+        return self.answer.shape[1]
+
+
+def group_facts(model: Model, facts: Sequence[Fact]) -> tuple[Group, ...]:
+    """The facts in groups of like length, in order of first occurrence."""
+    if not facts:
+        raise ValueError("expected at least one fact, got none")
+    by_length: dict[tuple[int, int], list[tuple[int, Tokens]]] = defaultdict(list)
+    for row, fact in enumerate(facts):
+        tokens = model.tokens(fact)
+        by_length[len(tokens.prompt), len(tokens.answer)].append((row, tokens))
+    return tuple(
+        Group(
+            tuple(row for row, _ in members),
+            torch.tensor([tokens.forced for _, tokens in members]),
+            torch.tensor([tokens.answer for _, tokens in members]),
+        )
+        for members in by_length.values()
+    )
+
+
+class Engine(Protocol):
+    """Runs circuits: the model with every edge outside the circuit ablated, on the engine's facts."""
+
+    name: str
+    graph: Graph
+    width: int
+    """How many removals `nll_without` likes to be asked at once."""
+    evaluations: int
+    """Circuits run so far."""
+
+    def answer_logits(
+        self, kept: Bool[np.ndarray, "writer reader"]
+    ) -> tuple[Float[Tensor, "answer d_vocab"], ...]:
+        """For each fact, the next-token logits at its answer's positions."""
+        ...
+
+    def nll(self, kept: Bool[np.ndarray, "writer reader"]) -> Float[np.ndarray, "fact"]:
+        """MatchNLL of the circuit on each fact, in nats."""
+        ...
+
+    def nll_without(
+        self, kept: Bool[np.ndarray, "writer reader"], reader: int, removals: Sequence[Sequence[int]]
+    ) -> Float[np.ndarray, "removal fact"]:
+        """`nll` of several variants of ``kept``: in each, one reader loses the writers of one removal."""
+        ...

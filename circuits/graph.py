@@ -1,0 +1,227 @@
+"""Who can write to whom: the residual-rewrite graph of a decoder-only transformer (paper 2, section 2.1).
+
+Every head and MLP reads the sum of what the earlier nodes wrote, so each pair (earlier node, later input) is an edge.
+This file holds the only index arithmetic of the project.
+
+Writers, in order: ``input``, then for each layer its heads and its MLP. Readers, in order: for each layer its heads'
+slots and its MLP, then ``logits``. The writers that may reach a reader are always the first ones: a prefix.
+"""
+
+import re
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
+
+import numpy as np
+from jaxtyping import Bool
+
+Granularity = Literal["qkv", "node"]
+Slot = Literal["q", "k", "v"]
+NodeKind = Literal["input", "head", "mlp", "logits"]
+
+SLOTS: tuple[Slot, ...] = ("q", "k", "v")
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """What of a model decides its graph. In a ``parallel`` model attention and MLP of one layer read the same state."""
+
+    n_layers: int
+    n_heads: int
+    parallel: bool = False
+
+    def __post_init__(self) -> None:
+        if self.n_layers < 1 or self.n_heads < 1:
+            raise ValueError(f"a shape needs at least one layer and one head, got {self}")
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Node:
+    """A component: ``input``, ``a{layer}.h{head}``, ``m{layer}`` or ``logits``. Sorts by depth."""
+
+    layer: int
+    kind: NodeKind
+    head: int = 0
+
+    @property
+    def name(self) -> str:
+        match self.kind:
+            case "head":
+                return f"a{self.layer}.h{self.head}"
+            case "mlp":
+                return f"m{self.layer}"
+            case _:
+                return self.kind
+
+    @property
+    def label(self) -> str:
+        """The paper's name: L14H7, MLP17, Input, Logits."""
+        match self.kind:
+            case "head":
+                return f"L{self.layer}H{self.head}"
+            case "mlp":
+                return f"MLP{self.layer}"
+            case _:
+                return self.kind.capitalize()
+
+    def __str__(self) -> str:
+        return self.name
+
+
+@dataclass(frozen=True, slots=True)
+class Reader:
+    """One input of a node: a head's q, k or v slot, or (``slot`` None) all that the node reads."""
+
+    node: Node
+    slot: Slot | None = None
+
+    @property
+    def name(self) -> str:
+        return f"{self.node.name}<{self.slot}>" if self.slot else self.node.name
+
+    def __str__(self) -> str:
+        return self.name
+
+
+@dataclass(frozen=True, slots=True)
+class Edge:
+    """A sender's write as read by one receiver slot: ``a7.h14->a14.h7<q>``, ``m17->logits``."""
+
+    writer: Node
+    reader: Reader
+
+    @property
+    def name(self) -> str:
+        return f"{self.writer.name}->{self.reader.name}"
+
+    def __str__(self) -> str:
+        return self.name
+
+
+@dataclass(frozen=True)
+class Graph:
+    """All legal edges of a shape. Two graphs with the same shape and granularity are equal."""
+
+    shape: Shape
+    granularity: Granularity = "qkv"
+
+    def __post_init__(self) -> None:
+        if self.granularity not in ("qkv", "node"):
+            raise ValueError(f"granularity must be 'qkv' or 'node', got {self.granularity!r}")
+
+    @cached_property
+    def writers(self) -> tuple[Node, ...]:
+        nodes = [Node(-1, "input")]
+        for layer in range(self.shape.n_layers):
+            nodes += [Node(layer, "head", head) for head in range(self.shape.n_heads)]
+            nodes.append(Node(layer, "mlp"))
+        return tuple(nodes)
+
+    @cached_property
+    def readers(self) -> tuple[Reader, ...]:
+        slots: tuple[Slot | None, ...] = SLOTS if self.granularity == "qkv" else (None,)
+        readers = []
+        for layer in range(self.shape.n_layers):
+            readers += [
+                Reader(Node(layer, "head", head), slot) for head in range(self.shape.n_heads) for slot in slots
+            ]
+            readers.append(Reader(Node(layer, "mlp")))
+        return (*readers, Reader(Node(self.shape.n_layers, "logits")))
+
+    @cached_property
+    def nodes(self) -> tuple[Node, ...]:
+        return (*self.writers, Node(self.shape.n_layers, "logits"))
+
+    @cached_property
+    def upstream(self) -> tuple[int, ...]:
+        """For each reader, how many writers precede it: its legal senders are ``writers[:upstream]``."""
+        width = self.shape.n_heads + 1
+
+        def count(node: Node) -> int:
+            before = 1 + node.layer * width
+            return before + self.shape.n_heads if node.kind == "mlp" and not self.shape.parallel else before
+
+        return tuple(count(reader.node) for reader in self.readers)
+
+    @cached_property
+    def legal(self) -> Bool[np.ndarray, "writer reader"]:
+        mask = np.arange(len(self.writers))[:, None] < np.array(self.upstream)[None, :]
+        mask.flags.writeable = False
+        return mask
+
+    @cached_property
+    def n_edges(self) -> int:
+        return sum(self.upstream)
+
+    @cached_property
+    def _writer_index(self) -> dict[str, int]:
+        return {node.name: i for i, node in enumerate(self.writers)}
+
+    @cached_property
+    def _reader_index(self) -> dict[str, int]:
+        return {reader.name: i for i, reader in enumerate(self.readers)}
+
+    def writer_index(self, node: Node) -> int:
+        return self._index(self._writer_index, node.name, "writer")
+
+    def reader_index(self, reader: Reader) -> int:
+        return self._index(self._reader_index, reader.name, "reader")
+
+    def readers_of(self, node: Node) -> tuple[int, ...]:
+        """Indices of a node's reader slots; none for ``input``."""
+        return self._slots_of_node.get(node.name, ())
+
+    @cached_property
+    def _slots_of_node(self) -> dict[str, tuple[int, ...]]:
+        slots: dict[str, tuple[int, ...]] = {}
+        for i, reader in enumerate(self.readers):
+            slots[reader.node.name] = (*slots.get(reader.node.name, ()), i)
+        return slots
+
+    def edge(self, name: str) -> tuple[int, int]:
+        """(writer index, reader index) of the edge with this name.
+
+        Raises:
+            ValueError: the name is of no edge of this graph.
+        """
+        writer, arrow, reader = name.partition("->")
+        if not arrow:
+            raise ValueError(f"expected an edge such as 'a0.h1->m1', got {name!r}")
+        i, j = self._index(self._writer_index, writer, "writer"), self._index(self._reader_index, reader, "reader")
+        if i >= self.upstream[j]:
+            raise ValueError(f"{name!r} is no edge: {writer} does not come before {reader}")
+        return i, j
+
+    def edge_name(self, writer: int, reader: int) -> str:
+        return f"{self.writers[writer].name}->{self.readers[reader].name}"
+
+    def _index(self, table: dict[str, int], name: str, what: str) -> int:
+        try:
+            return table[name]
+        except KeyError:
+            raise ValueError(
+                f"no {what} called {name!r} in a graph of {self.shape.n_layers} layers x {self.shape.n_heads} heads, "
+                f"granularity {self.granularity!r}"
+            ) from None
+
+
+_NODE = re.compile(r"a(?P<layer>\d+)\.h(?P<head>\d+)|m(?P<mlp>\d+)|(?P<end>input|logits)")
+
+
+def parse_node(name: str, shape: Shape) -> Node:
+    """The node with this name.
+
+    Raises:
+        ValueError: the shape has no such node.
+    """
+    match = _NODE.fullmatch(name)
+    if match:
+        if match["layer"] and int(match["layer"]) < shape.n_layers and int(match["head"]) < shape.n_heads:
+            return Node(int(match["layer"]), "head", int(match["head"]))
+        if match["mlp"] and int(match["mlp"]) < shape.n_layers:
+            return Node(int(match["mlp"]), "mlp")
+        if match["end"] == "input":
+            return Node(-1, "input")
+        if match["end"] == "logits":
+            return Node(shape.n_layers, "logits")
+    raise ValueError(f"no node called {name!r} in a model of {shape.n_layers} layers x {shape.n_heads} heads")

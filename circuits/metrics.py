@@ -1,0 +1,66 @@
+"""Logits to one number per example.
+
+The answer's tokens are teacher-forced: ``logits[b, i]`` predicts ``answer[b, i]``.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Measurement:
+    """A quantity with its name and unit, and the examples' values that it is the mean of."""
+
+    name: str
+    unit: str
+    per_example: tuple[float, ...]
+
+    @property
+    def value(self) -> float:
+        """Mean over the examples; NaN if there are none or any is NaN."""
+        return math.fsum(self.per_example) / len(self.per_example) if self.per_example else math.nan
+
+    def __str__(self) -> str:
+        return f"{self.name} {self.value:.4g} {self.unit}".rstrip()
+
+
+def match_nll(
+    logits: Float[Tensor, "*trial batch answer d_vocab"], answer: Int[Tensor, "batch answer"]
+) -> Float[Tensor, "*trial batch"]:
+    """MatchNLL in nats: -log p(answer | prompt), averaged over the answer's tokens (DESIGN section 4; paper 2, 3.1).
+
+    Computed in float64, so that the metric adds no rounding of its own to the logits.
+    """
+    log_probabilities = logits.double().log_softmax(-1)
+    index = answer.expand(*logits.shape[:-1]).unsqueeze(-1)
+    return -log_probabilities.gather(-1, index).squeeze(-1).mean(-1)
+
+
+def rank(logits: Float[Tensor, "*rest d_vocab"], token: Int[Tensor, "*rest"]) -> Int[Tensor, "*rest"]:
+    """1 + the number of tokens with a strictly higher logit; 1 is the likeliest."""
+    own = logits.gather(-1, token.unsqueeze(-1))
+    return (logits > own).sum(-1) + 1
+
+
+def probability(logits: Float[Tensor, "*rest d_vocab"], token: Int[Tensor, "*rest"]) -> Float[Tensor, "*rest"]:
+    """Next-token probability of ``token``."""
+    return logits.double().softmax(-1).gather(-1, token.unsqueeze(-1)).squeeze(-1)
+
+
+def hit(ranks: Int[Tensor, "batch"], k: int) -> Float[Tensor, "batch"]:
+    """1 where the rank is at most k, else 0 (paper 2, Eq. 3, whose mean runs over the examples)."""
+    return (ranks <= k).double()
+
+
+def require_finite(logits: Float[Tensor, "..."], what: str) -> None:
+    """Raise if a logit is NaN or infinite: no score computed from it would mean anything."""
+    if not torch.isfinite(logits).all():
+        bad = int((~torch.isfinite(logits)).sum())
+        raise FloatingPointError(
+            f"expected finite logits from {what}, got {bad} of {logits.numel()} that are NaN or infinite; "
+            "try --dtype float32, and check the model's weights"
+        )

@@ -1,0 +1,434 @@
+"""Model: a pretrained transformer that circuits can be found in. The only importer of TransformerLens.
+
+Weights are in TransformerLens' compatibility mode by default (LayerNorm folded, writing weights and unembedding
+centred), because zero ablation depends on it; ``processing="raw"`` leaves them as trained.
+"""
+
+import copy
+import hashlib
+import logging
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from circuits.facts import Fact
+from circuits.graph import Granularity, Graph, Shape
+from circuits.network import Ids, Intervention, Network, Record
+from circuits.paths import FACTLM, factlm_dir
+
+Processing = Literal["compatibility", "raw"]
+WEIGHT_FILES = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
+
+
+class ModelError(ValueError):
+    """A model that cannot be loaded, or that has no exact residual rewrite over heads; the message says which."""
+
+
+class ContextError(ValueError):
+    """A prompt that does not fit the model's context."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tokens:
+    """One fact as a model reads it: ids of the prompt (with BOS where the model expects it) and of the answer."""
+
+    prompt: tuple[int, ...]
+    answer: tuple[int, ...]
+
+    @property
+    def forced(self) -> tuple[int, ...]:
+        """What is fed when the answer is teacher-forced: all but the answer's last token."""
+        return self.prompt + self.answer[:-1]
+
+
+class Vocabulary(Protocol):
+    """Text to token ids and back. ``bos`` is the id to put before every prompt, or None."""
+
+    bos: int | None
+
+    def encode(self, text: str) -> list[int]: ...
+
+    def decode(self, ids: Sequence[int]) -> str: ...
+
+
+@dataclass(frozen=True, slots=True)
+class WordVocabulary:
+    """One token a word, separated by spaces; for transformers made by hand."""
+
+    words: tuple[str, ...]
+    bos: int | None = None
+
+    def encode(self, text: str) -> list[int]:
+        return [self.words.index(word) for word in text.split()]
+
+    def decode(self, ids: Sequence[int]) -> str:
+        return " ".join(self.words[i] for i in ids)
+
+
+class _HubVocabulary:
+    """A HuggingFace tokenizer. Special tokens are never added by it, only by `Model`."""
+
+    def __init__(self, tokenizer: Any, *, prepend_bos: bool) -> None:
+        self._tokenizer = tokenizer
+        self.bos: int | None = tokenizer.bos_token_id if prepend_bos else None
+
+    def encode(self, text: str) -> list[int]:
+        encode = partial(self._tokenizer.encode, add_special_tokens=False)
+        ids = encode(text)
+        # SentencePiece puts a space of its own before a text, so " Paris" would get two: the bare word means the same.
+        if text.startswith(" ") and len(ids) > 1 and not self.decode(ids[:1]).strip():
+            bare = encode(text[1:])
+            if bare == ids[1:]:
+                return bare
+        return ids
+
+    def decode(self, ids: Sequence[int]) -> str:
+        return self._tokenizer.decode(list(ids), clean_up_tokenization_spaces=False)
+
+
+class Model:
+    """A transformer with its vocabulary: token ids in, logits and node outputs out.
+
+    Made by `load` or `default`; by hand from a `Network` and a `Vocabulary`.
+    """
+
+    def __init__(
+        self, network: Network, vocabulary: Vocabulary, *, name: str, weights: str, processing: Processing
+    ) -> None:
+        self.network = network
+        self.vocabulary = vocabulary
+        self.name = name
+        self.weights = weights
+        """SHA-256 over the names, shapes and bytes of the weights as loaded."""
+        self.processing: Processing = processing
+
+    # ---- loading ---------------------------------------------------------------------------------------------------
+
+    @classmethod
+    def default(cls) -> "Model":
+        """factlm, the embedded model."""
+        return cls.load(FACTLM)
+
+    @classmethod
+    def load(
+        cls,
+        name_or_path: str | Path,
+        *,
+        device: str = "cpu",
+        dtype: torch.dtype = torch.float32,
+        processing: Processing = "compatibility",
+    ) -> "Model":
+        """``factlm``, any local HuggingFace folder, or any hub name that TransformerLens loads.
+
+        Grouped-query models are ungrouped: key and value projections are repeated per query head, an exact rewrite.
+
+        Raises:
+            ModelError: nothing to load there, an architecture that TransformerLens does not know, or a model without
+                an exact residual rewrite over heads.
+        """
+        name = str(name_or_path)
+        folder = factlm_dir() if name == FACTLM else Path(name)
+        is_folder = folder.is_dir()
+        if name == FACTLM or is_folder or folder.is_absolute() or name.startswith("."):
+            _require_model_folder(folder)
+            is_folder = True
+        with _quiet():
+            source, tokenizer = _load_pretrained(str(folder) if is_folder else name, name, dtype, local=is_folder)
+            digest = _weight_hash(source.state_dict())
+            network = _BridgeNetwork.boot(_ungrouped(source, name), tokenizer, name, device, dtype, processing)
+        vocabulary = _HubVocabulary(tokenizer, prepend_bos=network.prepends_bos)
+        return cls(network, vocabulary, name=name, weights=digest, processing=processing)
+
+    @classmethod
+    def by_hand(cls, network: Network, vocabulary: Vocabulary, *, name: str = "by hand") -> "Model":
+        """A model of one's own making, such as a `PlainNetwork` with known weights."""
+        weights: Mapping[str, Tensor] = getattr(network, "weights", {})
+        return cls(network, vocabulary, name=name, weights=_weight_hash(weights), processing="raw")
+
+    # ---- what it is --------------------------------------------------------------------------------------------------
+
+    @property
+    def shape(self) -> Shape:
+        return self.network.shape
+
+    @property
+    def n_ctx(self) -> int:
+        return self.network.n_ctx
+
+    def graph(self, granularity: Granularity = "qkv") -> Graph:
+        return Graph(self.shape, granularity)
+
+    def __repr__(self) -> str:
+        shape = self.shape
+        return f"<Model {self.name}: {shape.n_layers} layers x {shape.n_heads} heads, {self.weights[:12]}>"
+
+    # ---- tokens ------------------------------------------------------------------------------------------------------
+
+    def tokens(self, fact: Fact) -> Tokens:
+        """Prompt and answer are encoded apart and their ids concatenated, never decoded and encoded again.
+
+        Raises:
+            ContextError: prompt and answer do not fit the context.
+        """
+        bos = () if self.vocabulary.bos is None else (self.vocabulary.bos,)
+        tokens = Tokens((*bos, *self.vocabulary.encode(fact.prompt)), tuple(self.vocabulary.encode(fact.answer)))
+        if len(tokens.forced) > self.n_ctx:
+            raise ContextError(
+                f"the prompt is {len(tokens.forced)} tokens long with its answer, and {self.name} reads at most {self.n_ctx}: "
+                f"{fact.prompt[:60]!r}..."
+            )
+        return tokens
+
+    def token_text(self, token: int) -> str:
+        """One token as text, its leading space kept."""
+        return self.vocabulary.decode([token])
+
+    # ---- running -----------------------------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def logits(self, ids: Ids) -> Float[Tensor, "batch pos d_vocab"]:
+        return self.network.run(ids)
+
+    @torch.no_grad()
+    def run(self, ids: Ids, intervention: Intervention) -> Float[Tensor, "batch pos d_vocab"]:
+        """The logits while every read from the residual stream goes through ``intervention``."""
+        return self.network.run(ids, intervention)
+
+    @torch.no_grad()
+    def node_outputs(self, ids: Ids) -> Float[Tensor, "writer batch pos d_model"]:
+        """What every writer of the graph adds to the residual stream, in the graph's order.
+
+        Their sum plus the sum of `biases` is the residual stream before the final norm.
+        """
+        record = Record()
+        self.network.run(ids, record)
+        return record.outputs
+
+    @property
+    def biases(self) -> Float[Tensor, "layer d_model"]:
+        """Attention output biases: they belong to no head."""
+        return self.network.biases
+
+    @torch.no_grad()
+    def readout(self, vectors: Float[Tensor, "*rest d_model"]) -> Float[Tensor, "*rest d_vocab"]:
+        """Logit lens of residual-stream vectors: W_U LN(v) + b_U with the model's own final norm."""
+        return self.network.readout(vectors)
+
+
+# ---- loading, step by step -------------------------------------------------------------------------------------------
+
+
+def _require_model_folder(folder: Path) -> None:
+    if not folder.exists():
+        raise ModelError(f"no model folder at {folder}; `--model factlm` is the embedded model")
+    if folder.is_file():
+        raise ModelError(f"expected a model folder, and {folder} is a file")
+    if not (folder / "config.json").is_file():
+        raise ModelError(f"{folder} is no HuggingFace model folder: it has no config.json")
+    if not any((folder / name).is_file() for name in WEIGHT_FILES):
+        raise ModelError(f"{folder} is no whole model folder: it has a config.json and no weights ({WEIGHT_FILES[0]})")
+
+
+def _load_pretrained(source: str, name: str, dtype: torch.dtype, *, local: bool) -> tuple[Any, Any]:
+    import transformers
+
+    try:
+        tokenizer = transformers.AutoTokenizer.from_pretrained(source, local_files_only=local)
+        # Eager attention, because it is the one that TransformerLens' hooks can look into.
+        model = transformers.AutoModelForCausalLM.from_pretrained(
+            source, dtype=dtype, attn_implementation="eager", local_files_only=local
+        )
+    except (OSError, ValueError, KeyError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        tried = f"the folder {source}" if local else f"a folder {source!r} (there is none) and the model hub"
+        raise ModelError(
+            f"cannot load the model {name!r}: tried {tried}. Reason: {reason} "
+            "-- `--model factlm`, the embedded model, needs no hub"
+        ) from error
+    return model.eval().requires_grad_(False), tokenizer
+
+
+def _weight_hash(state: Mapping[str, Tensor]) -> str:
+    digest = hashlib.sha256()
+    for name in sorted(state):
+        tensor = state[name].detach().cpu().contiguous()
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _ungrouped(source: Any, name: str) -> Any:
+    """The same model with every key and value projection repeated per query head: the logits stay as they were."""
+    import transformers
+
+    config = source.config
+    n_heads = getattr(config, "num_attention_heads", None)
+    n_groups = getattr(config, "num_key_value_heads", None)
+    if not n_heads or not n_groups or n_groups == n_heads:
+        return source
+    config = copy.deepcopy(config)
+    config.num_key_value_heads = n_heads
+    ungrouped = transformers.AutoModelForCausalLM.from_config(
+        config, dtype=source.dtype, attn_implementation="eager"
+    )
+    state = {
+        key: value.unflatten(0, (n_groups, -1)).repeat_interleave(n_heads // n_groups, 0).flatten(0, 1)
+        if key.split(".")[-2] in ("k_proj", "v_proj")
+        else value
+        for key, value in source.state_dict().items()
+    }
+    try:
+        ungrouped.load_state_dict(state)
+    except RuntimeError as error:
+        raise ModelError(
+            f"{name} shares keys and values between heads ({n_groups} for {n_heads} query heads) in a layout "
+            f"that cannot be ungrouped: expected separate k_proj and v_proj weights ({type(source).__name__})"
+        ) from error
+    return ungrouped.eval().requires_grad_(False)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Silence the loaders' progress bars, advice and notices; errors still show."""
+    import transformers
+
+    previous = logging.root.manager.disable
+    bars = transformers.utils.logging.is_progress_bar_enabled()
+    logging.disable(logging.WARNING)
+    transformers.utils.logging.disable_progress_bar()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(previous)
+        if bars:
+            transformers.utils.logging.enable_progress_bar()
+
+
+# ---- TransformerLens -------------------------------------------------------------------------------------------------
+
+
+class _BridgeNetwork:
+    """A TransformerBridge as a `Network`: the residual stream is read and written at its hooks."""
+
+    def __init__(self, bridge: Any, name: str) -> None:
+        self._bridge = bridge
+        config = bridge.cfg
+        self.d_model, self.d_vocab, self.n_ctx = config.d_model, config.d_vocab, config.n_ctx
+        self.prepends_bos = bool(config.default_prepend_bos)
+        parallel = _require_residual_rewrite(bridge, name)
+        self.shape = Shape(config.n_layers, config.n_heads, parallel)
+
+    @classmethod
+    def boot(
+        cls, source: Any, tokenizer: Any, name: str, device: str, dtype: torch.dtype, processing: Processing
+    ) -> "_BridgeNetwork":
+        from transformer_lens.model_bridge import TransformerBridge
+
+        try:
+            bridge = TransformerBridge.boot_transformers(
+                source.config.name_or_path or name, hf_model=source, tokenizer=tokenizer, device=device, dtype=dtype
+            )
+            bridge.enable_compatibility_mode(disable_warnings=True, no_processing=processing == "raw")
+            bridge.set_use_attn_result(True)
+            bridge.set_use_split_qkv_input(True)
+            bridge.set_use_hook_mlp_in(True)
+        except (NotImplementedError, RuntimeError, ValueError, KeyError, AttributeError) as error:
+            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+            raise ModelError(
+                f"TransformerLens cannot show the heads of {name} ({type(source).__name__}) one by one: {reason}"
+            ) from error
+        bridge.eval()
+        return cls(bridge, name)
+
+    @cached_property
+    def biases(self) -> Float[Tensor, "layer d_model"]:
+        zero = torch.zeros(self.d_model, device=self._bridge.cfg.device, dtype=self._bridge.cfg.dtype)
+        rows = [_output_bias(self._bridge, layer) for layer in range(self.shape.n_layers)]
+        return torch.stack([zero if row is None else row.detach() for row in rows])
+
+    def run(self, ids: Ids, intervention: Intervention | None = None) -> Float[Tensor, "batch pos d_vocab"]:
+        ids = ids.to(self._bridge.cfg.device)
+        if intervention is None:
+            return self._bridge(ids)
+        return self._bridge.run_with_hooks(ids, fwd_hooks=self._hooks(intervention))
+
+    def _hooks(self, intervention: Intervention) -> list[tuple[str, Any]]:
+        def write(kind: Any, layer: int) -> Any:
+            def hook(value: Tensor, hook: Any) -> None:
+                intervention.write(kind, layer, value)
+
+            return hook
+
+        def read(kind: Any, layer: int, slot: Any) -> Any:
+            def hook(value: Tensor, hook: Any) -> Tensor:
+                return intervention.read(kind, layer, slot, value)
+
+            return hook
+
+        last = self.shape.n_layers - 1
+        hooks: list[tuple[str, Any]] = [("blocks.0.hook_resid_pre", write("input", -1))]
+        for layer in range(self.shape.n_layers):
+            block = f"blocks.{layer}."
+            hooks += [(f"{block}hook_{slot}_input", read("head", layer, slot)) for slot in ("q", "k", "v")]
+            hooks.append((f"{block}attn.hook_result", write("head", layer)))
+            hooks.append((f"{block}hook_mlp_in", read("mlp", layer, None)))
+            hooks.append((f"{block}hook_mlp_out", write("mlp", layer)))
+        return [*hooks, (f"blocks.{last}.hook_resid_post", read("logits", last + 1, None))]
+
+    def readout(self, vectors: Float[Tensor, "*rest d_model"]) -> Float[Tensor, "*rest d_vocab"]:
+        from transformer_lens.tools.analysis import logit_readout
+
+        return logit_readout(self._bridge, vectors).values
+
+
+def _output_bias(bridge: Any, layer: int) -> Tensor | None:
+    return getattr(bridge.blocks[layer].attn, "b_O", None)
+
+
+def _require_residual_rewrite(bridge: Any, name: str) -> bool:
+    """Check on a short prompt that heads, MLPs and biases add up to the residual stream; True if blocks are parallel.
+
+    Raises:
+        ModelError: in some layer they do not.
+    """
+    config = bridge.cfg
+    ids = torch.arange(1, 6).remainder(config.d_vocab).unsqueeze(0).to(config.device)
+    with torch.no_grad():
+        _, cache = bridge.run_with_cache(ids)
+    tolerance = 1e-3 if config.dtype == torch.float32 else 0.1
+
+    def same(left: Tensor, right: Tensor) -> bool:
+        return bool((left - right).norm() <= tolerance * right.norm().clamp_min(1e-6))
+
+    parallel = set()
+    for layer in range(config.n_layers):
+        block = f"blocks.{layer}."
+        bias = _output_bias(bridge, layer)
+        heads = cache[f"{block}attn.hook_result"].sum(2) + (0 if bias is None else bias)
+        before, attention, mlp, after = (
+            cache[f"{block}{site}"] for site in ("hook_resid_pre", "hook_attn_out", "hook_mlp_out", "hook_resid_post")
+        )
+        if not same(heads, attention):
+            raise ModelError(
+                f"{name} has no exact residual rewrite over heads: in layer {layer} what attention adds to the residual stream "
+                f"is not the sum of its heads' results ({config.architecture} puts an operation, such as a norm, after them)"
+            )
+        if not same(before + attention + mlp, after):
+            raise ModelError(
+                f"{name} has no exact residual rewrite: in layer {layer} the residual stream is not the sum of what attention "
+                f"and MLP add to it ({config.architecture})"
+            )
+        parallel.add(same(cache[f"{block}hook_mlp_in"], before))
+    if len(parallel) > 1:
+        raise ModelError(f"{name} mixes parallel and sequential blocks ({config.architecture}), which no graph here describes")
+    return parallel.pop()

@@ -1,0 +1,269 @@
+"""The main job: a RunSpec says what is asked, `run` answers it, and the Run that comes back holds no live model.
+
+The story, in order: read the facts, check that the model knows them, search the circuit, rebuild it and run it alone, read it
+through the lens.
+"""
+
+import platform
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, model_validator
+
+import circuits
+from circuits.analysis.lens import NodeReadout, Trajectory, read_circuit, trajectory
+from circuits.circuit import Circuit, CircuitFileError, Provenance, Setting
+from circuits.datasets import corrupted as corruption
+from circuits.discovery import METHODS
+from circuits.discovery.acdc import Progress, State, acdc, diluted, fingerprint
+from circuits.engines import Ablation, Engine, make_engine
+from circuits.engines.ablation import AblationKind
+from circuits.evaluation import KNOWN_RANK, Answers, standalone, whole_model
+from circuits.facts import Fact, Relations
+from circuits.graph import Granularity
+from circuits.metrics import Measurement
+from circuits.model import Model, Processing
+from circuits.paths import FACTLM
+
+RUN_FILE = "run.json"
+CIRCUIT_FILE = "circuit.json"
+DEFAULT_TAU = 0.01
+"""Paper 2's threshold, in nats."""
+
+
+class UnknownFactError(ValueError):
+    """A circuit was asked for a fact that the model does not recall."""
+
+
+class RunFileError(ValueError):
+    """A saved run that cannot be read."""
+
+
+class RunSpec(BaseModel):
+    """What is asked. Two specs that differ in one field make two runs that can be compared."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    facts: tuple[Fact, ...]
+    test_facts: tuple[Fact, ...] = ()
+    """Facts that the circuit is not built from but scored on, with their own answers (D_test)."""
+    model: str = FACTLM
+    method: Literal["acdc"] = "acdc"
+    tau: float = DEFAULT_TAU
+    absolute: bool = False
+    granularity: Granularity = "qkv"
+    ablation: AblationKind = "zero"
+    engine: str = "sparse"
+    processing: Processing = "compatibility"
+    compat: Literal["kc"] | None = None
+    seed: int = 0
+    force: bool = False
+    """Build the circuit even of facts that the model does not recall."""
+
+    @model_validator(mode="after")
+    def _sensible(self) -> Self:
+        if not self.facts:
+            raise ValueError("expected at least one fact, got none")
+        if not self.tau > 0:
+            raise ValueError(f"tau must be above 0 nats, got {self.tau}")
+        if self.method not in METHODS:
+            raise ValueError(f"expected a method of {METHODS}, got {self.method!r}")
+        return self
+
+
+class Run(BaseModel):
+    """What came back: everything that a report shows, and no model."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    format: Literal["kcircuit/run"] = "kcircuit/run"
+    version: Literal[1] = 1
+    spec: RunSpec
+    circuit_json: dict[str, Any]
+    model_answers: Answers
+    circuit_answers: Answers
+    model_test_answers: Answers | None = None
+    circuit_test_answers: Answers | None = None
+    readouts: tuple[NodeReadout, ...]
+    """The lens on every node of the circuit, for the first fact."""
+    trajectory: Trajectory
+    """The first fact's answer in the residual stream of the whole model."""
+    engine: str
+    evaluations: int
+    near_ties: int
+    versions: dict[str, str]
+
+    @property
+    def circuit(self) -> Circuit:
+        return Circuit.from_json(self.circuit_json)
+
+    def save(self, folder: Path) -> None:
+        """Write ``run.json`` and ``circuit.json`` into ``folder``, each whole."""
+        part = folder / f"{RUN_FILE}.part"
+        part.write_text(self.model_dump_json(indent=1) + "\n", encoding="utf-8")
+        part.replace(folder / RUN_FILE)
+        self.circuit.save(folder / CIRCUIT_FILE)
+
+    @classmethod
+    def load(cls, folder: Path) -> "Run":
+        """Read what `save` wrote.
+
+        Raises:
+            RunFileError: no run there, or not a whole one.
+        """
+        path = folder / RUN_FILE
+        try:
+            saved = cls.model_validate_json(path.read_bytes())
+            _ = saved.circuit
+        except OSError as error:
+            raise RunFileError(f"no saved run in {folder}: cannot read {path.name} ({error.strerror})") from error
+        except (ValueError, CircuitFileError) as error:
+            reason = str(error).splitlines()[0]
+            raise RunFileError(f"{path} is no whole run file of this version: {reason}") from error
+        return saved
+
+    def summary(self) -> dict[str, Any]:
+        """The run in a few numbers. NLL in nats; ranks and hits are means over the facts."""
+        circuit = self.circuit
+        facts = self.spec.facts
+        summary: dict[str, Any] = {
+            "model": self.spec.model,
+            "fact": facts[0].statement if len(facts) == 1 else f"{len(facts)} facts of {facts[0].relation}",
+            "edges_total": circuit.graph.n_edges,
+            "edges_kept": circuit.n_edges,
+            "nodes_kept": len(circuit.nodes),
+            "nll_model": self.model_answers.nll.value,
+            "nll_circuit": self.circuit_answers.nll.value,
+            "rank_model": _tidy(self.model_answers.rank),
+            "rank_circuit": _tidy(self.circuit_answers.rank),
+            "hit10_model": self.model_answers.hit(10).value,
+            "hit10_circuit": self.circuit_answers.hit(10).value,
+            "evaluations": self.evaluations,
+            "engine": self.engine,
+            "near_ties": self.near_ties,
+        }
+        if self.model_test_answers and self.circuit_test_answers:
+            summary["test_facts"] = len(self.spec.test_facts)
+            summary["hit10_test_model"] = self.model_test_answers.hit(10).value
+            summary["hit10_test_circuit"] = self.circuit_test_answers.hit(10).value
+        return summary
+
+    def __str__(self) -> str:
+        answers = "ranks the answer" if len(self.spec.facts) == 1 else "ranks the answers on average"
+        return f"{self.circuit}; alone, it {answers} {_tidy(self.circuit_answers.rank)} (model: {_tidy(self.model_answers.rank)})"
+
+
+def _tidy(ranks: Measurement) -> float | int:
+    """A mean rank, as an integer where it is one."""
+    return int(ranks.value) if ranks.value == int(ranks.value) else round(ranks.value, 3)
+
+
+def run(
+    spec: RunSpec,
+    relations: Relations,
+    *,
+    model: Model | None = None,
+    state_file: Path | None = None,
+    progress: Callable[[Progress], None] = lambda _: None,
+) -> Run:
+    """Do what ``spec`` asks.
+
+    Args:
+        relations: where mean and resample ablation find other subjects.
+        model: the loaded ``spec.model``, if the caller has it already.
+        state_file: a search that was interrupted is continued from this file, if it exists.
+        progress: called as edges are decided.
+
+    Raises:
+        UnknownFactError: the model does not recall a fact, and ``spec.force`` is off.
+        circuits.discovery.acdc.Interrupted: on Ctrl-C; its state can be saved to ``state_file``.
+    """
+    model = model or Model.load(spec.model, processing=spec.processing)
+    model_answers = whole_model(model, spec.facts)
+    if not spec.force:
+        require_known(model, spec.facts, model_answers)
+    engine = _engine(spec, spec.facts, relations, model)
+    provenance = _provenance(spec, model)
+    state = None
+    if state_file is not None and state_file.exists():
+        state = State.load(state_file, fingerprint(provenance))
+    metric = {"per_token": _diluted(model, spec.facts)} if spec.compat == "kc" else {}
+    scores, state = acdc(
+        engine, tau=spec.tau, absolute=spec.absolute, provenance=provenance, state=state, progress=progress, **metric
+    )
+    # Rebuilt from its own saved form, so that what is measured is what the file says.
+    circuit = Circuit.from_json(scores.above(spec.tau, absolute=spec.absolute).to_json())
+    test: dict[str, Answers] = {}
+    if spec.test_facts:
+        test_engine = _engine(spec, spec.test_facts, relations, model)
+        test["model_test_answers"] = whole_model(model, spec.test_facts)
+        test["circuit_test_answers"] = standalone(model, test_engine, circuit, spec.test_facts)
+    return Run(
+        spec=spec,
+        circuit_json=circuit.to_json(),
+        model_answers=model_answers,
+        circuit_answers=standalone(model, engine, circuit, spec.facts),
+        **test,
+        readouts=read_circuit(model, spec.facts[0], circuit),
+        trajectory=trajectory(model, spec.facts[0]),
+        engine=engine.name,
+        evaluations=state.evaluations,
+        near_ties=state.near_ties,
+        versions=_versions(),
+    )
+
+
+def require_known(model: Model, facts: tuple[Fact, ...], answers: Answers) -> None:
+    """A circuit says how a fact is recalled, so the fact must be: its rank is at most `KNOWN_RANK`."""
+    for fact, rank in zip(facts, answers.rank.per_example, strict=True):
+        if rank > KNOWN_RANK:
+            raise UnknownFactError(
+                f"{model.name} does not know this: in {fact.prompt!r} the answer {fact.object!r} ranks {int(rank)}, not among the "
+                f"first {KNOWN_RANK}. `kcircuit facts --known` lists what it knows; --force builds the circuit all the same"
+            )
+
+
+def _engine(spec: RunSpec, facts: tuple[Fact, ...], relations: Relations, model: Model) -> Engine:
+    match spec.ablation:
+        case "zero":
+            ablation = Ablation("zero")
+        case "mean":
+            ablation = Ablation("mean", reference=corruption.reference(facts, relations))
+        case "resample":
+            donors = tuple(corruption.corrupted(fact, relations, model, spec.seed) for fact in facts)
+            ablation = Ablation("resample", corrupted=donors)
+    return make_engine(spec.engine, model, facts, ablation=ablation, granularity=spec.granularity)
+
+
+def _provenance(spec: RunSpec, model: Model) -> Provenance:
+    settings: dict[str, Setting] = {
+        "tau": spec.tau,
+        "absolute": spec.absolute,
+        "ablation": spec.ablation,
+        "compat": spec.compat,
+    }
+    return Provenance(
+        model=spec.model,
+        weights=model.weights,
+        processing=model.processing,
+        method=spec.method,
+        settings=settings,
+        seed=spec.seed,
+        facts=tuple(str(fact) for fact in spec.facts),
+    )
+
+
+def _diluted(model: Model, facts: tuple[Fact, ...]) -> Callable[[Any], float]:
+    tokens = [model.tokens(fact) for fact in facts]
+    return diluted([len(t.prompt) for t in tokens], [len(t.answer) for t in tokens])
+
+
+def _versions() -> dict[str, str]:
+    packages = ("torch", "transformer-lens", "transformers")
+    return {
+        "kcircuit": circuits.__version__,
+        "python": platform.python_version(),
+        **{package: version(package) for package in packages},
+    }

@@ -1,0 +1,135 @@
+"""Models for tests: small random ones in HuggingFace format, and transformers written by hand whose circuit is known."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
+from torch import Tensor
+
+from circuits.facts import Fact
+from circuits.model import Model, WordVocabulary
+from circuits.network import PlainNetwork
+
+END = "<|endoftext|>"
+N_WORDS = 60
+D_VOCAB = N_WORDS + 1
+N_CTX = 32
+
+COMMON = {"vocab_size": D_VOCAB, "bos_token_id": 0, "eos_token_id": 0}
+GPT2 = {**COMMON, "n_positions": N_CTX, "n_embd": 32, "n_layer": 2, "n_head": 4}
+LLAMA = {
+    **COMMON,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": N_CTX,
+    "pad_token_id": 0,
+}
+NEOX = {key: LLAMA[key] for key in LLAMA if key not in ("num_key_value_heads", "pad_token_id")}
+QWEN2 = {**LLAMA, "sliding_window": None}
+HEADS_OF_8 = {**LLAMA, "head_dim": 8}
+MISTRAL = {**HEADS_OF_8, "sliding_window": 4}
+
+CONFIGS: dict[str, tuple[str, Mapping[str, object]]] = {
+    "gpt2": ("GPT2Config", GPT2),
+    "llama": ("LlamaConfig", LLAMA),
+    "qwen2": ("Qwen2Config", QWEN2),
+    "qwen3": ("Qwen3Config", HEADS_OF_8),
+    "neox": ("GPTNeoXConfig", NEOX),
+    "mistral": ("MistralConfig", MISTRAL),
+    "gemma2": ("Gemma2Config", HEADS_OF_8),
+}
+"""Layouts that differ: learnt positions, grouped queries, biases, query norms, parallel blocks, a sliding window, and
+Gemma 2's norm after attention, which has no residual rewrite over heads."""
+
+
+def save_tokenizer(folder: Path) -> None:
+    """Words w0 ... w59, each one token with its leading space, as GPT-2's tokenizer spells them."""
+    from transformers import PreTrainedTokenizerFast
+
+    words = [END, *(f"Ġw{i}" for i in range(N_WORDS))]
+    tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token=END))
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(r" ?\S+"), behavior="isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=True, use_regex=False),
+        ]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        bos_token=END,
+        eos_token=END,
+        unk_token=END,
+        pad_token=END,
+        clean_up_tokenization_spaces=False,
+    ).save_pretrained(folder)
+
+
+def save_model(name: str, folder: Path, seed: int = 0) -> Path:
+    """A random model of that layout: wide weights, so that ablations show; random biases and norm weights."""
+    import transformers
+
+    config, settings = CONFIGS[name]
+    model = transformers.AutoModelForCausalLM.from_config(getattr(transformers, config)(**settings))
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for key, parameter in model.named_parameters():
+            noise = torch.randn(parameter.shape, generator=generator)
+            if parameter.dim() > 1:
+                parameter.copy_(0.25 * noise)
+            else:
+                parameter.copy_(0.2 * noise + (0 if key.endswith("bias") else 1))
+    model.save_pretrained(folder)
+    save_tokenizer(folder)
+    return folder
+
+
+def word_fact(prompt: str, answer: str) -> Fact:
+    """``word_fact("3 7 7", "9")``: the fact "w3 w7 w7" => "w9", about its first word."""
+    words = " ".join(f"w{i}" for i in prompt.split())
+    return Fact(words, words.split()[0], " ".join(f"w{i}" for i in answer.split()))
+
+
+def plain_model(
+    weights: Mapping[str, Tensor], words: str, *, bos: int | None = None, attention_scale: float = 1.0
+) -> Model:
+    network = PlainNetwork(weights, attention_scale)
+    return Model.by_hand(network, WordVocabulary(tuple(words.split()), bos))
+
+
+def zero_weights(
+    *, n_layers: int, n_heads: int, d_model: int, d_head: int, d_mlp: int, d_vocab: int, n_ctx: int
+) -> dict[str, Tensor]:
+    """All weights of a PlainNetwork, all zero: set the few that matter."""
+    weights = {
+        "embed.W_E": torch.zeros(d_vocab, d_model),
+        "pos_embed.W_pos": torch.zeros(n_ctx, d_model),
+        "unembed.W_U": torch.zeros(d_model, d_vocab),
+    }
+    for layer in range(n_layers):
+        attention, mlp = f"blocks.{layer}.attn.", f"blocks.{layer}.mlp."
+        weights |= {f"{attention}W_{slot}": torch.zeros(n_heads, d_model, d_head) for slot in "QKV"}
+        weights[f"{attention}W_O"] = torch.zeros(n_heads, d_head, d_model)
+        weights[f"{mlp}W_in"] = torch.zeros(d_model, d_mlp)
+        weights[f"{mlp}W_out"] = torch.zeros(d_mlp, d_model)
+    return weights
+
+
+def random_plain_model(seed: int, *, n_layers: int = 2, n_heads: int = 2, scale: float = 0.5) -> Model:
+    """A PlainNetwork with random weights and all its biases, over the words w0 ... w5."""
+    generator = torch.Generator().manual_seed(seed)
+    d_model, d_head, d_mlp, d_vocab = 6, 3, 5, 6
+    weights = zero_weights(
+        n_layers=n_layers, n_heads=n_heads, d_model=d_model, d_head=d_head, d_mlp=d_mlp, d_vocab=d_vocab, n_ctx=8
+    )
+    for layer in range(n_layers):
+        attention, mlp = f"blocks.{layer}.attn.", f"blocks.{layer}.mlp."
+        weights |= {f"{attention}b_{slot}": torch.zeros(n_heads, d_head) for slot in "QKV"}
+        weights |= {f"{attention}b_O": torch.zeros(d_model), f"{mlp}b_in": torch.zeros(d_mlp)}
+        weights[f"{mlp}b_out"] = torch.zeros(d_model)
+    random = {name: scale * torch.randn(value.shape, generator=generator) for name, value in weights.items()}
+    return plain_model(random, " ".join(f"w{i}" for i in range(d_vocab)))
