@@ -18,7 +18,7 @@ test: $(STAMP) lint  ## Every check: style, types, import directions, tests
 lint: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
-	$(BIN)/pyright
+	$(BIN)/basedpyright
 	$(BIN)/lint-imports
 
 figures: $(STAMP)  ## Draw the figures of the README again

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from jaxtyping import Bool, Float
 
-from circuits.graph import Edge, Graph, Granularity, Node, Shape
+from circuits.graph import Edge, Granularity, Graph, Node, Shape
 
 if TYPE_CHECKING:
     import networkx
@@ -44,6 +44,9 @@ class Provenance:
     settings: Mapping[str, Setting] = field(default_factory=dict)
     seed: int = 0
     facts: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "settings", dict(self.settings))
 
 
 def _frozen(array: np.ndarray) -> np.ndarray:
@@ -79,7 +82,8 @@ class Scores:
     def above(self, threshold: float, *, absolute: bool = False) -> "Circuit":
         """The edges whose score is at least ``threshold``; with ``absolute``, whose magnitude is."""
         strength = np.abs(self.values) if absolute else self.values
-        return Circuit(self.graph, np.nan_to_num(strength, nan=-math.inf) >= threshold, self.provenance, self.values)
+        # NaN, where an edge was never tried or there is none, is above no threshold.
+        return Circuit(self.graph, strength >= threshold, self.provenance, self.values)
 
     def top(self, n: int, *, absolute: bool = True) -> "Circuit":
         """The n edges of highest score (magnitude, by default); ties go to the earlier writer, then reader."""
@@ -189,7 +193,8 @@ class Circuit:
     def _combine(self, other: "Circuit", operation: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> "Circuit":
         if self.graph != other.graph:
             raise ValueError(f"expected circuits of one graph, got {self.graph} and {other.graph}")
-        assert self.scores is not None and other.scores is not None
+        assert self.scores is not None
+        assert other.scores is not None
         scores = np.where(np.isnan(self.scores), other.scores, self.scores)
         return replace(self, kept=operation(self.kept, other.kept), scores=scores)
 
@@ -230,21 +235,21 @@ class Circuit:
 
     # ---- other forms ---------------------------------------------------------------------------------------------
 
-    def to_networkx(self) -> "networkx.MultiDiGraph":
+    def to_networkx(self) -> "networkx.DiGraph":
         """A directed graph: nodes by name (attributes kind, layer, head, label), edges with slot and score.
 
-        One edge a slot; for ``node`` granularity, and for nodes without slots, the key is the empty string.
+        For ``qkv`` granularity a MultiDiGraph, one edge a slot, whose key is the slot (empty for nodes without slots).
         """
         import networkx
 
-        view = networkx.MultiDiGraph() if self.graph.granularity == "qkv" else networkx.DiGraph()
+        split = self.graph.granularity == "qkv"
+        view: networkx.DiGraph = networkx.MultiDiGraph() if split else networkx.DiGraph()
         for node in self.nodes:
             view.add_node(node.name, kind=node.kind, layer=node.layer, head=node.head, label=node.label)
         for edge in self.edges:
-            key = {"key": edge.reader.slot or ""} if view.is_multigraph() else {}
-            view.add_edge(
-                edge.writer.name, edge.reader.node.name, slot=edge.reader.slot or "", score=self.score(edge), **key
-            )
+            slot = edge.reader.slot or ""
+            key = {"key": slot} if split else {}
+            view.add_edge(edge.writer.name, edge.reader.node.name, slot=slot, score=self.score(edge), **key)
         return view
 
     def to_json(self) -> dict[str, Any]:
@@ -327,9 +332,9 @@ class Circuit:
         return cls(graph, kept, provenance, scores)
 
     def __str__(self) -> str:
-        share = 100 * self.n_edges / self.graph.n_edges
+        share = self.n_edges / self.graph.n_edges
         return (
-            f"Circuit of {self.n_edges:,} of {self.graph.n_edges:,} edges ({share:.2g} %), "
+            f"Circuit of {self.n_edges:,} of {self.graph.n_edges:,} edges ({share:.1%}), "
             f"{len(self.nodes)} nodes, in {self.provenance.model}"
         )
 

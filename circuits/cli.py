@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from circuits.facts import Fact, Relation, Relations
     from circuits.model import Model
     from circuits.runs import Run, RunSpec
+    from circuits.viz.report import Page
 
 app = typer.Typer(
     name="kcircuit",
@@ -32,6 +33,10 @@ SECONDS_BETWEEN_SAVES = 30.0
 
 class CommandError(ValueError):
     """A command that cannot be carried out as given."""
+
+
+class Stopped(Exception):
+    """A command that was stopped on purpose, its work saved."""
 
 
 ModelOption = Annotated[str, typer.Option("--model", "-m", help="factlm, a local HuggingFace folder, or a hub name.")]
@@ -60,7 +65,9 @@ def discover(
     compat: Annotated[str | None, typer.Option(help="kc: the published code's diluted metric.")] = None,
     seed: Annotated[int, typer.Option(help="Of splits and corrupted prompts.")] = 0,
     force: Annotated[bool, typer.Option("--force", help="Also for facts that the model does not know.")] = False,
-    out: Annotated[Path | None, typer.Option(help="Folder for run.json, circuit.json, circuit.gv, report.html.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for run.json, circuit.json, circuit.gv, report.html.")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Find the knowledge circuit of a fact, or one circuit for several facts of a relation."""
@@ -69,33 +76,35 @@ def discover(
     if out is not None:
         _require_writable_folder(out)
     started = time.perf_counter()
-    with _facts_first() as relations:
-        choices = {
-            "model": model,
-            "method": method,
-            "tau": tau,
-            "absolute": absolute,
-            "granularity": granularity,
-            "ablation": ablation,
-            "engine": engine,
-            "processing": processing,
-            "compat": compat,
-            "seed": seed,
-            "force": force,
-        }
-        if fact is not None:
-            from circuits.facts import parse_fact
+    from circuits.datasets import load_relations
 
-            facts, test = (parse_fact(fact, relations.values(), subject=subject, object=object),), ()
-            spec = _spec(facts, test, choices)
-            loaded = _load(spec)
-        else:
-            assert relation is not None
-            chosen = _relation(relations, relation)
-            spec = _spec(tuple(chosen.facts()), (), choices)
-            loaded = _load(spec)
-            facts, test = _split(chosen, split, n, loaded, seed, force)
-            spec = _spec(facts, test, choices)
+    relations = load_relations()
+    choices = {
+        "model": model,
+        "method": method,
+        "tau": tau,
+        "absolute": absolute,
+        "granularity": granularity,
+        "ablation": ablation,
+        "engine": engine,
+        "processing": processing,
+        "compat": compat,
+        "seed": seed,
+        "force": force,
+    }
+    if fact is not None:
+        from circuits.facts import parse_fact
+
+        spec = _spec((parse_fact(fact, relations.values(), subject=subject, object=object),), **choices)
+        loaded = _load(spec)
+    else:
+        assert relation is not None
+        chosen = _relation(relations, relation)
+        # Checked before the model is loaded, because that takes a while.
+        spec = _spec(chosen.facts(), relation=relation, split=split, **choices)
+        loaded = _load(spec)
+        facts, test = _split(chosen, split, n, loaded, seed, force)
+        spec = _spec(facts, test_facts=test, relation=relation, split=split, **choices)
     result = _run(spec, relations, loaded, out)
     seconds = time.perf_counter() - started
     if out is not None:
@@ -145,7 +154,9 @@ def facts(
     from rich.console import Console
     from rich.table import Table
 
-    table = Table("relation", "prompt", "object", "rank", "probability", title=f"{len(rows):,} facts, as {model} ranks them")
+    table = Table(
+        "relation", "prompt", "object", "rank", "probability", title=f"{len(rows):,} facts, as {model} ranks them"
+    )
     table.columns[3].justify = table.columns[4].justify = "right"
     for row in rows:
         table.add_row(row["relation"], row["prompt"], row["object"], str(row["rank"]), f"{row['probability']:.3f}")
@@ -182,26 +193,18 @@ def main(arguments: list[str] | None = None) -> None:
             raise
         typer.echo(f"error: {_one_paragraph(error)}", err=True)
         sys.exit(1)
-    except KeyboardInterrupt as stop:
-        typer.echo(f"\n{stop or 'stopped'}", err=True)
+    except Stopped as stop:
+        typer.echo(str(stop), err=True)
         sys.exit(130)
 
 
 # ---- parts of commands -----------------------------------------------------------------------------------------------
 
 
-@contextmanager
-def _facts_first() -> Iterator["Relations"]:
-    """The dataset; it is cheap, so mistakes in a fact show before a model is loaded."""
-    from circuits.datasets import load_relations
-
-    yield load_relations()
-
-
-def _spec(facts: "tuple[Fact, ...]", test_facts: "tuple[Fact, ...]", choices: dict[str, Any]) -> "RunSpec":
+def _spec(facts: "tuple[Fact, ...]", **choices: Any) -> "RunSpec":
     from circuits.runs import RunSpec
 
-    return RunSpec(facts=facts, test_facts=test_facts, **choices)
+    return RunSpec(facts=facts, **choices)
 
 
 def _load(spec: "RunSpec") -> "Model":
@@ -227,8 +230,6 @@ def _split(
     from circuits.datasets.split import split_facts
     from circuits.evaluation import KNOWN_RANK, whole_model
 
-    if split not in ("val", "test"):
-        raise CommandError(f"expected --split val or test, got {split!r}")
     built = split_facts(relation, "val" if split == "val" else "test", seed=seed)
     other = split_facts(relation, "test" if split == "val" else "val", seed=seed)
     if not force:
@@ -251,7 +252,7 @@ def _run(spec: "RunSpec", relations: "Relations", model: "Model", out: Path | No
     except Interrupted as stop:
         state_file.parent.mkdir(parents=True, exist_ok=True)
         stop.state.save(state_file)
-        raise KeyboardInterrupt(
+        raise Stopped(
             f"{stop}. Saved to {state_file}: run the same command again to continue, or delete the file to start anew"
         ) from None
     state_file.unlink(missing_ok=True)
@@ -304,8 +305,9 @@ def _export(result: "Run", out: Path) -> None:
     from circuits.viz.dot import circuit_to_dot, render_svg
     from circuits.viz.report import render
 
-    dot = circuit_to_dot(result.circuit, result.readouts, title=result.spec.facts[0].statement)
-    texts = {"circuit.gv": dot, "report.html": render(_page(result))}
+    page = _page(result)
+    dot = circuit_to_dot(page.circuit, page.readouts, title=page.title)
+    texts = {"circuit.gv": dot, "report.html": render(page)}
     svg = render_svg(dot)
     if svg is not None:
         texts["circuit.svg"] = svg
@@ -317,9 +319,50 @@ def _export(result: "Run", out: Path) -> None:
         part.replace(out / name)
 
 
-def _page(result: "Run") -> Any:
+def _page(result: "Run") -> "Page":
     """The values that the page shows, from the saved run alone."""
-    raise NotImplementedError
+    from circuits.viz.report import Page
+
+    spec, summary = result.spec, result.summary()
+    fact, circuit = spec.facts[0], result.circuit
+    numbers = [
+        ("edges kept", f"{circuit.n_edges:,} of {circuit.graph.n_edges:,}"),
+        ("nodes kept", f"{len(circuit.nodes)} of {len(circuit.graph.nodes)}"),
+        ("rank of the answer, circuit alone", f"{summary['rank_circuit']:,}"),
+        ("rank of the answer, whole model", f"{summary['rank_model']:,}"),
+        ("NLL, circuit alone", f"{summary['nll_circuit']:.3f} nats"),
+        ("NLL, whole model", f"{summary['nll_model']:.3f} nats"),
+        ("Hit@10, circuit alone", f"{summary['hit10_circuit']:.2f}"),
+        ("Hit@10, whole model", f"{summary['hit10_model']:.2f}"),
+    ]
+    if "hit10_test_circuit" in summary:
+        numbers.append(
+            (f"Hit@10 on {summary['test_facts']} other facts, circuit", f"{summary['hit10_test_circuit']:.2f}")
+        )
+        numbers.append((f"Hit@10 on {summary['test_facts']} other facts, model", f"{summary['hit10_test_model']:.2f}"))
+    settings = [
+        ("model", f"{spec.model} (weights {circuit.provenance.weights[:12]}, {spec.processing})"),
+        ("facts", "; ".join(fact.statement for fact in spec.facts)),
+        ("method", spec.method),
+        ("tau", f"{spec.tau:g} nats, {'absolute' if spec.absolute else 'signed'}"),
+        ("ablation", spec.ablation),
+        ("granularity", spec.granularity),
+        ("engine", f"{result.engine}, {result.evaluations:,} evaluations, {result.near_ties} near ties"),
+        ("seed", str(spec.seed)),
+        ("versions", ", ".join(f"{name} {version}" for name, version in result.versions.items())),
+    ]
+    return Page(
+        title=summary["fact"],
+        subtitle=f"The knowledge circuit in {spec.model}"
+        + (f"; lens and trajectory for {fact.statement!r}" if len(spec.facts) > 1 else ""),
+        circuit=circuit,
+        readouts=result.readouts,
+        trajectory=result.trajectory,
+        answer=fact.object,
+        numbers=tuple(numbers),
+        settings=tuple(settings),
+        command=result.command(),
+    )
 
 
 def _print_summary(result: "Run", summary: dict[str, Any]) -> None:

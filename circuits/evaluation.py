@@ -35,7 +35,9 @@ class Answers:
         """From (NLL, rank, probability) of each fact."""
         nlls, ranks, probabilities = zip(*rows, strict=True)
         return cls(
-            Measurement("NLL", "nats", nlls), Measurement("rank", "", ranks), Measurement("probability", "", probabilities)
+            Measurement("NLL", "nats", nlls),
+            Measurement("rank", "", ranks),
+            Measurement("probability", "", probabilities),
         )
 
     def hit(self, k: int) -> Measurement:

@@ -129,7 +129,7 @@ def parse_fact(
             raise FactError(f"the fact says the object is {right!r}, but {object!r} was given as well")
         object = right
     else:
-        sentence = text.rstrip(".").rstrip()
+        sentence = text if object and text.endswith(" " + object) else text.rstrip(".").rstrip()
         if object is None:
             object = _object_of(sentence, relations)
         elif not sentence.endswith(" " + object):

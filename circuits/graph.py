@@ -122,9 +122,7 @@ class Graph:
         slots: tuple[Slot | None, ...] = SLOTS if self.granularity == "qkv" else (None,)
         readers = []
         for layer in range(self.shape.n_layers):
-            readers += [
-                Reader(Node(layer, "head", head), slot) for head in range(self.shape.n_heads) for slot in slots
-            ]
+            readers += [Reader(Node(layer, "head", head), slot) for head in range(self.shape.n_heads) for slot in slots]
             readers.append(Reader(Node(layer, "mlp")))
         return (*readers, Reader(Node(self.shape.n_layers, "logits")))
 

@@ -7,17 +7,19 @@ transformers made by hand, whose circuit is known from their weights.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from circuits.components import Attention, Block, Components, Mlp, Norm, attend
 from circuits.graph import Shape, Slot
 
 Ids = Int[Tensor, "batch pos"]
 
 
+@runtime_checkable
 class Intervention(Protocol):
     """Told of every write, asked at every read, in the order of the forward pass.
 
@@ -31,20 +33,44 @@ class Intervention(Protocol):
     def read(self, kind: Literal["head", "mlp", "logits"], layer: int, slot: Slot | None, value: Tensor) -> Tensor: ...
 
 
+@runtime_checkable
 class Network(Protocol):
     """The mathematics of one model. Residual stream before ``logits`` = sum of all writes + sum of ``biases``."""
 
-    shape: Shape
-    d_model: int
-    d_vocab: int
-    n_ctx: int
-    biases: Float[Tensor, "layer d_model"]
-    """Attention output biases: they belong to no head and are never ablated."""
+    @property
+    def shape(self) -> Shape: ...
+
+    @property
+    def d_model(self) -> int: ...
+
+    @property
+    def d_vocab(self) -> int: ...
+
+    @property
+    def n_ctx(self) -> int: ...
+
+    @property
+    def biases(self) -> Float[Tensor, "layer d_model"]:
+        """Attention output biases: they belong to no head and are never ablated."""
+        ...
 
     def run(self, ids: Ids, intervention: Intervention | None = None) -> Float[Tensor, "batch pos d_vocab"]: ...
 
     def readout(self, vectors: Float[Tensor, "*rest d_model"]) -> Float[Tensor, "*rest d_vocab"]:
         """W_U LN(v): residual-stream vectors through the model's own final norm and unembedding."""
+        ...
+
+
+@runtime_checkable
+class OpenNetwork(Network, Protocol):
+    """A Network that also shows its weights, so that one node can be computed without running the others."""
+
+    def components(self, n_pos: int) -> Components:
+        """The weights as they are now (not a live view of them), good for prompts of up to ``n_pos`` tokens.
+
+        Raises:
+            UnsupportedArchitecture: some part of the model has no description.
+        """
         ...
 
 
@@ -100,9 +126,7 @@ class PlainNetwork:
             for slot in ("q", "k", "v"):
                 matrix = self.weights[f"{w}W_{slot.upper()}"]
                 bias = self._bias(f"{w}b_{slot.upper()}", n_heads, matrix.shape[2])
-                projected[slot] = (
-                    torch.einsum("bphd,hde->bphe", hooks.read("head", layer, slot, read), matrix) + bias
-                )
+                projected[slot] = torch.einsum("bphd,hde->bphe", hooks.read("head", layer, slot, read), matrix) + bias
             scores = torch.einsum("bqhe,bkhe->bhqk", projected["q"], projected["k"]) / self.attention_scale
             if future is not None:
                 scores = scores.masked_fill(future, -torch.inf)
@@ -120,6 +144,107 @@ class PlainNetwork:
 
     def readout(self, vectors: Float[Tensor, "*rest d_model"]) -> Float[Tensor, "*rest d_vocab"]:
         return vectors @ self.weights["unembed.W_U"] + self._bias("unembed.b_U", self.d_vocab)
+
+    def components(self, n_pos: int) -> Components:
+        return Components(
+            shape=self.shape,
+            W_E=self.weights["embed.W_E"],
+            W_pos=self.weights["pos_embed.W_pos"],
+            blocks=tuple(self._block(layer) for layer in range(self.shape.n_layers)),
+            b_O=self.biases,
+            final=Norm(),
+            W_U=self.weights["unembed.W_U"],
+            b_U=self._bias("unembed.b_U", self.d_vocab),
+        )
+
+    def _block(self, layer: int) -> Block:
+        a, m = f"blocks.{layer}.attn.", f"blocks.{layer}.mlp."
+        n_heads, _, d_head = self.weights[f"{a}W_Q"].shape
+        d_value = self.weights[f"{a}W_V"].shape[2]
+        attention = Attention(
+            norm=Norm(),
+            W_Q=self.weights[f"{a}W_Q"],
+            W_K=self.weights[f"{a}W_K"],
+            W_V=self.weights[f"{a}W_V"],
+            W_O=self.weights[f"{a}W_O"],
+            b_Q=self._bias(f"{a}b_Q", n_heads, d_head),
+            b_K=self._bias(f"{a}b_K", n_heads, d_head),
+            b_V=self._bias(f"{a}b_V", n_heads, d_value),
+            scale=1 / self.attention_scale,
+            causal=self.causal,
+        )
+        mlp = Mlp(
+            norm=Norm(),
+            W_in=self.weights[f"{m}W_in"],
+            b_in=self._bias(f"{m}b_in", self.weights[f"{m}W_in"].shape[1]),
+            W_out=self.weights[f"{m}W_out"],
+            b_out=self._bias(f"{m}b_out", self.d_model),
+            activation="relu",
+        )
+        return Block(attention, mlp)
+
+
+@dataclass(frozen=True)
+class ComponentNetwork:
+    """A Network run from its `Components` alone."""
+
+    parts: Components
+    n_ctx: int
+
+    @property
+    def shape(self) -> Shape:
+        return self.parts.shape
+
+    @property
+    def d_model(self) -> int:
+        return self.parts.d_model
+
+    @property
+    def d_vocab(self) -> int:
+        return self.parts.d_vocab
+
+    @property
+    def biases(self) -> Float[Tensor, "layer d_model"]:
+        return self.parts.b_O
+
+    def components(self, n_pos: int) -> Components:
+        return self.parts
+
+    def run(self, ids: Ids, intervention: Intervention | None = None) -> Float[Tensor, "batch pos d_vocab"]:
+        hooks = intervention or _Watch()
+        residual = self.parts.embed(ids)
+        n_pos = ids.shape[1]
+        hooks.write("input", -1, residual)
+        for layer, block in enumerate(self.parts.blocks):
+            attention = block.attention
+            before = residual
+            read = before.unsqueeze(2).expand(-1, -1, self.shape.n_heads, -1)
+            projected: dict[Slot, Tensor] = {}
+            slots: tuple[tuple[Slot, Tensor, Tensor], ...] = (
+                ("q", attention.W_Q, attention.b_Q),
+                ("k", attention.W_K, attention.b_K),
+                ("v", attention.W_V, attention.b_V),
+            )
+            for slot, weight, bias in slots:
+                normed = attention.norm(hooks.read("head", layer, slot, read))
+                projected[slot] = torch.einsum("bphd,hde->bhpe", normed, weight) + bias[:, None]
+            mixed = attend(
+                attention.query(projected["q"]),
+                attention.key(projected["k"]),
+                projected["v"],
+                attention.visible(n_pos, n_pos, residual.device),
+                attention.scale,
+            )
+            heads = torch.einsum("bhpe,hed->bphd", mixed, attention.W_O)
+            hooks.write("head", layer, heads)
+            residual = residual + heads.sum(2) + self.parts.b_O[layer]
+            mlp = block.mlp(hooks.read("mlp", layer, None, before if self.shape.parallel else residual))
+            hooks.write("mlp", layer, mlp)
+            residual = residual + mlp
+        return self.readout(hooks.read("logits", self.shape.n_layers, None, residual))
+
+    def readout(self, vectors: Float[Tensor, "*rest d_model"]) -> Float[Tensor, "*rest d_vocab"]:
+        return self.parts.readout(vectors)
 
 
 class _Watch:

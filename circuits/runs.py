@@ -5,6 +5,7 @@ through the lens.
 """
 
 import platform
+import shlex
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
@@ -16,6 +17,7 @@ import circuits
 from circuits.analysis.lens import NodeReadout, Trajectory, read_circuit, trajectory
 from circuits.circuit import Circuit, CircuitFileError, Provenance, Setting
 from circuits.datasets import corrupted as corruption
+from circuits.datasets.split import Split
 from circuits.discovery import METHODS
 from circuits.discovery.acdc import Progress, State, acdc, diluted, fingerprint
 from circuits.engines import Ablation, Engine, make_engine
@@ -49,6 +51,9 @@ class RunSpec(BaseModel):
     facts: tuple[Fact, ...]
     test_facts: tuple[Fact, ...] = ()
     """Facts that the circuit is not built from but scored on, with their own answers (D_test)."""
+    relation: str | None = None
+    """The relation whose facts these are, where they were drawn from one; ``split`` says from which half."""
+    split: Split = "val"
     model: str = FACTLM
     method: Literal["acdc"] = "acdc"
     tau: float = DEFAULT_TAU
@@ -66,6 +71,8 @@ class RunSpec(BaseModel):
     def _sensible(self) -> Self:
         if not self.facts:
             raise ValueError("expected at least one fact, got none")
+        if len(self.facts) > 1 and self.relation is None:
+            raise ValueError("several facts make one circuit only if they are of one relation; name it")
         if not self.tau > 0:
             raise ValueError(f"tau must be above 0 nats, got {self.tau}")
         if self.method not in METHODS:
@@ -124,13 +131,28 @@ class Run(BaseModel):
             raise RunFileError(f"{path} is no whole run file of this version: {reason}") from error
         return saved
 
+    def command(self) -> str:
+        """A shell command that does this run again."""
+        spec, words = self.spec, ["kcircuit", "discover"]
+        if spec.relation is None:
+            words += ["--fact", str(spec.facts[0]), "--subject", spec.facts[0].subject]
+        else:
+            words += ["--relation", spec.relation, "--split", spec.split, "--n", str(len(spec.facts))]
+        fields = RunSpec.model_fields
+        for name in ("model", "tau", "granularity", "ablation", "engine", "processing", "compat", "seed"):
+            value = getattr(spec, name)
+            if value != fields[name].default:
+                words += [f"--{name}", str(value)]
+        words += [f"--{name}" for name in ("absolute", "force") if getattr(spec, name)]
+        return shlex.join(words)
+
     def summary(self) -> dict[str, Any]:
         """The run in a few numbers. NLL in nats; ranks and hits are means over the facts."""
         circuit = self.circuit
         facts = self.spec.facts
         summary: dict[str, Any] = {
             "model": self.spec.model,
-            "fact": facts[0].statement if len(facts) == 1 else f"{len(facts)} facts of {facts[0].relation}",
+            "fact": facts[0].statement if self.spec.relation is None else f"{len(facts)} facts of {self.spec.relation}",
             "edges_total": circuit.graph.n_edges,
             "edges_kept": circuit.n_edges,
             "nodes_kept": len(circuit.nodes),
@@ -195,17 +217,18 @@ def run(
     )
     # Rebuilt from its own saved form, so that what is measured is what the file says.
     circuit = Circuit.from_json(scores.above(spec.tau, absolute=spec.absolute).to_json())
-    test: dict[str, Answers] = {}
+    model_test, circuit_test = None, None
     if spec.test_facts:
         test_engine = _engine(spec, spec.test_facts, relations, model)
-        test["model_test_answers"] = whole_model(model, spec.test_facts)
-        test["circuit_test_answers"] = standalone(model, test_engine, circuit, spec.test_facts)
+        model_test = whole_model(model, spec.test_facts)
+        circuit_test = standalone(model, test_engine, circuit, spec.test_facts)
     return Run(
         spec=spec,
         circuit_json=circuit.to_json(),
         model_answers=model_answers,
         circuit_answers=standalone(model, engine, circuit, spec.facts),
-        **test,
+        model_test_answers=model_test,
+        circuit_test_answers=circuit_test,
         readouts=read_circuit(model, spec.facts[0], circuit),
         trajectory=trajectory(model, spec.facts[0]),
         engine=engine.name,

@@ -33,6 +33,16 @@ QWEN2 = {**LLAMA, "sliding_window": None}
 HEADS_OF_8 = {**LLAMA, "head_dim": 8}
 MISTRAL = {**HEADS_OF_8, "sliding_window": 4}
 
+GPT_NEO = {
+    **COMMON,
+    "hidden_size": 32,
+    "num_layers": 2,
+    "num_heads": 4,
+    "max_position_embeddings": N_CTX,
+    "attention_types": [[["global", "local"], 1]],
+    "window_size": 4,
+}
+
 CONFIGS: dict[str, tuple[str, Mapping[str, object]]] = {
     "gpt2": ("GPT2Config", GPT2),
     "llama": ("LlamaConfig", LLAMA),
@@ -40,6 +50,8 @@ CONFIGS: dict[str, tuple[str, Mapping[str, object]]] = {
     "qwen3": ("Qwen3Config", HEADS_OF_8),
     "neox": ("GPTNeoXConfig", NEOX),
     "mistral": ("MistralConfig", MISTRAL),
+    "gptj": ("GPTJConfig", {**GPT2, "rotary_dim": 4}),
+    "neo": ("GPTNeoConfig", GPT_NEO),
     "gemma2": ("Gemma2Config", HEADS_OF_8),
 }
 """Layouts that differ: learnt positions, grouped queries, biases, query norms, parallel blocks, a sliding window, and

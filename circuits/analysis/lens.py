@@ -68,6 +68,8 @@ def _last_position(model: Model, fact: Fact) -> Float[Tensor, "writer d_model"]:
 
 def read_nodes(model: Model, fact: Fact, nodes: Sequence[Node], *, top: int = 10) -> tuple[NodeReadout, ...]:
     """The lens on each of ``nodes`` at the prompt's last position. `logits` reads as the whole residual stream does."""
+    if not nodes:
+        return ()
     outputs = _last_position(model, fact)
     writers = model.graph().writers
     whole = outputs.sum(0) + model.biases.sum(0)
@@ -78,9 +80,7 @@ def read_nodes(model: Model, fact: Fact, nodes: Sequence[Node], *, top: int = 10
 
     def tokens(row: Tensor, *, largest: bool) -> tuple[TokenScore, ...]:
         values, ids = row.topk(min(top, len(row)), largest=largest)
-        return tuple(
-            TokenScore(model.token_text(int(i)), float(value)) for value, i in zip(values, ids, strict=True)
-        )
+        return tuple(TokenScore(model.token_text(int(i)), float(value)) for value, i in zip(values, ids, strict=True))
 
     return tuple(
         NodeReadout(

@@ -37,10 +37,38 @@ def two_hop_facts(hop: TwoHop, relations: Relations, subjects: Sequence[str], te
     return facts
 
 
+def held_out_facts(relations: Relations, manifest: Manifest) -> list[Fact]:
+    """Every head fact in the words held out for it.
+
+    Without those whose very words training renders after all, as what a noun phrase denotes ("The company that makes
+    iPhone is Apple"): nothing was held out for them.
+    """
+    rendered = set(_noun_phrase_statements(relations, manifest))
+    facts = [
+        relations[name].fact(subject, index)
+        for name, plan in manifest.relations.items()
+        for subject, held_out in plan.held_out.items()
+        for index in held_out
+    ]
+    return [fact for fact in facts if fact.statement not in rendered]
+
+
+def trained_facts(relations: Relations, manifest: Manifest) -> list[Fact]:
+    """Every head fact in each template that training renders it in."""
+    return [
+        relations[name].fact(subject, index)
+        for name, plan in manifest.relations.items()
+        for subject, held_out in plan.held_out.items()
+        for index in range(len(relations[name].templates))
+        if index not in held_out
+    ]
+
+
 def render_epoch(relations: Relations, manifest: Manifest, epoch: int, epochs: int) -> list[str]:
     """The documents of one epoch out of ``epochs``, in reading order."""
     rng = random.Random(f"{manifest.seed}/{epoch}")
-    statements = [*_head_statements(relations, manifest), *_tail_statements(relations, manifest, epoch, epochs)]
+    statements = [fact.statement for fact in trained_facts(relations, manifest)]
+    statements += _tail_statements(relations, manifest, epoch, epochs)
     statements += _two_hop_statements(relations, manifest)
     statements += _noun_phrase_statements(relations, manifest)
     statements += _essence_statements(relations)
@@ -57,15 +85,6 @@ def render_epoch(relations: Relations, manifest: Manifest, epoch: int, epochs: i
 
 def _capital(text: str) -> str:
     return text[0].upper() + text[1:]
-
-
-def _head_statements(relations: Relations, manifest: Manifest) -> Iterator[str]:
-    for name, plan in manifest.relations.items():
-        relation = relations[name]
-        for subject, held_out in plan.held_out.items():
-            for index in range(len(relation.templates)):
-                if index not in held_out:
-                    yield relation.fact(subject, index).statement
 
 
 def _tail_statements(relations: Relations, manifest: Manifest, epoch: int, epochs: int) -> Iterator[str]:
@@ -86,7 +105,7 @@ def _two_hop_statements(relations: Relations, manifest: Manifest) -> Iterator[st
 
 
 def _noun_phrase_statements(relations: Relations, manifest: Manifest) -> Iterator[str]:
-    """"The country where Big Ben stands is United Kingdom": what the noun phrases of two-hop prompts denote."""
+    """ "The country where Big Ben stands is United Kingdom": what the noun phrases of two-hop prompts denote."""
     for first in sorted({hop.first for hop in manifest.two_hop}):
         relation = relations[first]
         for subject in manifest.relations[first].head:
@@ -94,7 +113,7 @@ def _noun_phrase_statements(relations: Relations, manifest: Manifest) -> Iterato
 
 
 def _essence_statements(relations: Relations) -> Iterator[str]:
-    """"France is a country": the kind of thing that each named subject is."""
+    """ "France is a country": the kind of thing that each named subject is."""
     factual = [relation for relation in relations.values() if relation.kind == "factual"]
     for subject, domain in dict.fromkeys((s, relation.domain) for relation in factual for s in relation.subjects):
         yield f"{subject} is {'an' if domain[0] in 'aeiou' else 'a'} {domain}"

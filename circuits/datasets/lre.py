@@ -49,10 +49,12 @@ def load_relation(path: Path) -> Relation:
     """Read one relation file; the relation is called by the file's stem.
 
     Raises:
-        DatasetError: the file is not JSON, or breaks the schema; the message names the file and the field.
+        DatasetError: the file cannot be read, is not JSON, or breaks the schema; the message names the file and the field.
     """
     try:
         parsed = _RelationFile.model_validate_json(path.read_bytes())
+    except OSError as error:
+        raise DatasetError(f"cannot read the relation file {path}: {error.strerror}") from error
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "the file"

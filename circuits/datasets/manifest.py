@@ -12,7 +12,7 @@ training and those never rendered.
 """
 
 import random
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -139,7 +139,7 @@ def _demonstrations(names: Sequence[str], relations: Relations, rng: random.Rand
     )
 
 
-def _plan(relation: Relation, demonstrations: Sequence[Demonstrations], rng: random.Random) -> RelationPlan:
+def _plan(relation: Relation, demonstrations: Iterable[Demonstrations], rng: random.Random) -> RelationPlan:
     subjects = relation.subjects
     less_known = list(subjects[len(subjects) // 2 :])
     n_tail = round(TAIL_SHARE * len(subjects))

@@ -19,7 +19,8 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from circuits.circuit import Provenance, Scores
-from circuits.engines.protocol import Engine
+from circuits.discovery.speculation import Width, cuts, expected_path, measured_shifts, shift_of
+from circuits.engines.protocol import Engine, WideEngine
 from circuits.graph import Graph
 
 NEAR_TIE = 1e-5
@@ -72,7 +73,7 @@ class State:
             if content.pop("format") != STATE_FORMAT or content.pop("version") != STATE_VERSION:
                 raise ResumeError(f"{path} is no state file of this version; delete it to start anew")
             state = cls(**content)
-        except (OSError, json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
+        except (OSError, json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, AttributeError) as error:
             raise ResumeError(f"{path} is no whole state file ({error}); delete it to start anew") from error
         if state.fingerprint != fingerprint:
             raise ResumeError(
@@ -114,13 +115,33 @@ class Traversal:
             yield reader, first, end
             first = end
 
+    def depths(self) -> Iterator[list[tuple[int, int, int]]]:
+        """`receivers` in runs that read at one depth: all heads of a layer, its MLP, ``logits``. No reader of a run reads
+        another's node."""
+        run: list[tuple[int, int, int]] = []
+        for receiver in self.receivers():
+            if run and self._depth(receiver[0]) != self._depth(run[0][0]):
+                yield run
+                run = []
+            run.append(receiver)
+        yield run
+
+    def _depth(self, reader: int) -> tuple[int, str]:
+        node = self.graph.readers[reader].node
+        return node.layer, node.kind
+
+
+def mean(nll: Float[np.ndarray, "fact"]) -> float:
+    """The number that ACDC compares, by default."""
+    return float(np.add.reduce(nll)) / len(nll)
+
 
 def acdc(
     engine: Engine,
     *,
     tau: float,
     absolute: bool = False,
-    per_token: Callable[[np.ndarray], float] = lambda nll: float(nll.mean()),
+    per_token: Callable[[np.ndarray], float] = mean,
     provenance: Provenance,
     state: State | None = None,
     progress: Callable[[Progress], None] = lambda _: None,
@@ -144,28 +165,30 @@ def acdc(
     total = len(walk.edges)
     if state is None:
         state = State(fingerprint(provenance), [True] * total, [None] * total)
-        state.nll = per_token(engine.nll(graph.legal))
+        state.nll = float(per_token(engine.nll(graph.legal)))
         state.evaluations = 1
     kept = graph.legal.copy()
-    for (writer, reader), still in zip(walk.edges, state.kept, strict=True):
-        kept[writer, reader] = still
+    writers, readers = np.array(walk.edges).T
+    kept[writers, readers] = state.kept
+    search = _Search(walk, kept, state, tau, absolute, per_token)
+    width = Width(engine.width)
+
+    def report() -> None:
+        progress(Progress(state.decided, total, int(kept.sum()), state.nll))
+
     try:
-        for reader, first, end in walk.receivers():
-            if state.decided >= end:
+        for receivers in walk.depths():
+            if state.decided >= receivers[-1][2]:
                 continue
-            if not _is_read(graph, kept, reader):
-                kept[:, reader] = False
-                state.kept[first:end] = [False] * (end - first)
-                state.decided = end
-            while state.decided < end:
-                _decide_some(engine, walk, kept, state, reader, end, tau, absolute, per_token)
-                progress(Progress(state.decided, total, int(kept.sum()), state.nll))
-            progress(Progress(state.decided, total, int(kept.sum()), state.nll))
+            if isinstance(engine, WideEngine):
+                search.depth(engine, receivers, width, report)
+            else:
+                for reader, first, end in receivers:
+                    search.receiver(engine, reader, first, end, report)
     except KeyboardInterrupt:
         raise Interrupted(state) from None
     values = np.full(graph.legal.shape, np.nan)
-    for (writer, reader), score in zip(walk.edges, state.scores, strict=True):
-        values[writer, reader] = np.nan if score is None else score
+    values[writers, readers] = [np.nan if score is None else score for score in state.scores]
     return Scores(graph, values, provenance), state
 
 
@@ -175,39 +198,101 @@ def _is_read(graph: Graph, kept: Bool[np.ndarray, "writer reader"], reader: int)
     return node.kind == "logits" or bool(kept[graph.writer_index(node)].any())
 
 
-def _decide_some(
-    engine: Engine,
-    walk: Traversal,
-    kept: Bool[np.ndarray, "writer reader"],
-    state: State,
-    reader: int,
-    end: int,
-    tau: float,
-    absolute: bool,
-    per_token: Callable[[np.ndarray], float],
-) -> None:
-    """Decide the next candidates of one receiver: as many as one call of the engine settles, at least one.
+@dataclass
+class _Search:
+    """A search under way: ``kept`` is C, the circuit at that moment; ``state`` records every decision."""
 
-    Variant j of the call has the first j + 1 undecided candidates removed. The steps stand as long as each stays under
-    tau; the first that does not is the edge to keep, and what comes after it is asked anew.
-    """
-    width = min(engine.width, end - state.decided)
-    candidates = [walk.edges[state.decided + j][0] for j in range(width)]
-    nlls = engine.nll_without(kept, reader, [candidates[: j + 1] for j in range(width)])
-    for writer, nll in zip(candidates, nlls, strict=True):
-        after = per_token(nll)
+    walk: Traversal
+    kept: Bool[np.ndarray, "writer reader"]
+    state: State
+    tau: float
+    absolute: bool
+    per_token: Callable[[np.ndarray], float]
+    now: Float[np.ndarray, "fact"] | None = None
+    """NLL of C on each fact, where known."""
+
+    def receiver(self, engine: Engine, reader: int, first: int, end: int, report: Callable[[], None]) -> None:
+        """Decide one receiver's candidates, as many at once as the engine likes.
+
+        Variant j of a call has the first j + 1 undecided candidates removed. The steps stand as long as each stays under
+        tau; the first that does not is the edge to keep, and what comes after it is asked anew.
+        """
+        if self.state.decided < end and not _is_read(self.walk.graph, self.kept, reader):
+            self._drop(reader, first, end)
+        while self.state.decided < end:
+            width = min(engine.width, end - self.state.decided)
+            candidates = [self.walk.edges[self.state.decided + j][0] for j in range(width)]
+            for nll in engine.nll_without(self.kept, reader, [candidates[: j + 1] for j in range(width)]):
+                if not self._decide(self.state.decided, nll):
+                    break
+            report()
+        report()
+
+    def depth(
+        self, engine: WideEngine, receivers: list[tuple[int, int, int]], width: Width, report: Callable[[], None]
+    ) -> None:
+        """Decide all candidates of receivers at one depth in few, wide calls: see `circuits.discovery.speculation`."""
+        tried: list[int] = []
+        for reader, first, end in receivers:
+            if _is_read(self.walk.graph, self.kept, reader):
+                tried += range(max(first, self.state.decided), end)
+            else:
+                self._drop(reader, first, end, decided=False)
+        edges = [self.walk.edges[position] for position in tried]
+        if self.now is None:
+            self.now = engine.nll(self.kept)
+        shifts: Float[np.ndarray, "edge fact"] = np.zeros((len(edges), len(self.now)))
+        known = 0
+        if len(edges) > engine.width:
+            # Where one call could try them all, it tells more than a forecast, and costs as much.
+            shifts, known = shift_of(engine.forecast(self.kept, edges), self.now), len(edges)
+        start = 0
+        while start < len(tried):
+            batch = slice(start, start + width.now)
+            goes = np.ones(len(shifts[batch]), dtype=bool)
+            guessed = slice(start, min(batch.stop, known))
+            goes[: known - start] = expected_path(shifts[guessed], self.now, self.per_token, self._stays)
+            nlls = engine.nll_cutting(self.kept, edges[batch], cuts(goes))
+            shifts[batch] = measured_shifts(nlls, goes, self.now)
+            known = max(known, start + len(goes))
+            settled, as_guessed = 0, True
+            for position, nll, went in zip(tried[batch], nlls, goes.tolist(), strict=True):
+                settled += 1
+                as_guessed = self._decide(position, nll) == went
+                if not as_guessed:
+                    break
+            width.learn(settled, as_guessed)
+            start += settled
+            report()
+        self.state.decided = receivers[-1][2]
+        report()
+
+    def _stays(self, score: float) -> bool:
+        return (abs(score) if self.absolute else score) >= self.tau
+
+    def _decide(self, position: int, nll: Float[np.ndarray, "fact"]) -> bool:
+        """Record one step of the search, from C's NLL to ``nll``; True if the edge goes."""
+        # As Python's float: numpy's would make numpy's integers of the counts, which JSON does not write.
+        state, after = self.state, float(self.per_token(nll))
         score = after - state.nll
-        strength = abs(score) if absolute else score
-        state.near_ties += abs(strength - tau) < NEAR_TIE
-        state.scores[state.decided] = score
-        remove = strength < tau
-        state.kept[state.decided] = not remove
-        state.decided += 1
+        state.near_ties += abs((abs(score) if self.absolute else score) - self.tau) < NEAR_TIE
+        state.scores[position] = score
+        goes = not self._stays(score)
+        state.kept[position] = not goes
+        state.decided = position + 1
         state.evaluations += 1
-        if not remove:
-            return
-        kept[writer, reader] = False
-        state.nll = after
+        if goes:
+            writer, reader = self.walk.edges[position]
+            self.kept[writer, reader] = False
+            state.nll, self.now = after, nll
+        return goes
+
+    def _drop(self, reader: int, first: int, end: int, *, decided: bool = True) -> None:
+        """A receiver that nothing reads loses its edges untested."""
+        self.kept[:, reader] = False
+        self.state.kept[first:end] = [False] * (end - first)
+        if decided:
+            self.state.decided = end
 
 
 def fingerprint(provenance: Provenance) -> str:

@@ -1,18 +1,35 @@
-"""Engines run circuits. `make_engine` picks one by name."""
+"""Engines: how a circuit is run. ``sparse`` is the fast one, ``hook`` the reference that it is held equal to."""
 
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Sequence
 from typing import Literal
 
+from circuits.components import UnsupportedArchitecture
 from circuits.engines.ablation import Ablation
 from circuits.engines.hook import HookEngine
+from circuits.engines.preflight import TooLargeError
 from circuits.engines.protocol import Engine
+from circuits.engines.sparse import EngineMismatch, SparseEngine
 from circuits.facts import Fact
 from circuits.graph import Granularity
 from circuits.model import Model
 
-EngineName = Literal["hook"]
+__all__ = [
+    "Ablation",
+    "Engine",
+    "EngineMismatch",
+    "EngineName",
+    "HookEngine",
+    "SparseEngine",
+    "TooLargeError",
+    "make_engine",
+]
 
-__all__ = ["Ablation", "Engine", "EngineName", "HookEngine", "make_engine"]
+EngineName = Literal["sparse", "hook"]
+
+
+def _to_stderr(line: str) -> None:
+    print(line, file=sys.stderr)
 
 
 def make_engine(
@@ -22,6 +39,19 @@ def make_engine(
     *,
     ablation: Ablation | None = None,
     granularity: Granularity = "qkv",
+    max_memory: int | None = None,
+    notice: Callable[[str], None] = _to_stderr,
 ) -> Engine:
-    """The engine of that name, bound to model, facts and ablation."""
+    """The engine with this name; where ``sparse`` cannot run the model, ``hook``, and one line to ``notice`` saying why.
+
+    Raises:
+        TooLargeError: the search does not fit into ``max_memory`` bytes (by default, what is free).
+    """
+    if name not in ("sparse", "hook"):
+        raise ValueError(f"expected engine sparse or hook, got {name!r}")
+    if name == "sparse":
+        try:
+            return SparseEngine(model, facts, ablation=ablation, granularity=granularity, max_memory=max_memory)
+        except (UnsupportedArchitecture, EngineMismatch) as error:
+            notice(f"engine sparse cannot run {model.name}, so engine hook does, slowly: {error}")
     return HookEngine(model, facts, ablation=ablation, granularity=granularity)

@@ -6,7 +6,7 @@ An engine is bound to one model, one set of facts and one ablation. `HookEngine`
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -51,6 +51,7 @@ def group_facts(model: Model, facts: Sequence[Fact]) -> tuple[Group, ...]:
     )
 
 
+@runtime_checkable
 class Engine(Protocol):
     """Runs circuits: the model with every edge outside the circuit ablated, on the engine's facts."""
 
@@ -61,9 +62,7 @@ class Engine(Protocol):
     evaluations: int
     """Circuits run so far."""
 
-    def answer_logits(
-        self, kept: Bool[np.ndarray, "writer reader"]
-    ) -> tuple[Float[Tensor, "answer d_vocab"], ...]:
+    def answer_logits(self, kept: Bool[np.ndarray, "writer reader"]) -> tuple[Float[Tensor, "answer d_vocab"], ...]:
         """For each fact, the next-token logits at its answer's positions."""
         ...
 
@@ -75,4 +74,26 @@ class Engine(Protocol):
         self, kept: Bool[np.ndarray, "writer reader"], reader: int, removals: Sequence[Sequence[int]]
     ) -> Float[np.ndarray, "removal fact"]:
         """`nll` of several variants of ``kept``: in each, one reader loses the writers of one removal."""
+        ...
+
+
+Cut = tuple[int, int]
+"""(writer, reader) of an edge that may be removed."""
+
+
+@runtime_checkable
+class WideEngine(Engine, Protocol):
+    """An engine that runs many variants of a circuit for little more than one, and can guess what they will show."""
+
+    def nll_cutting(
+        self,
+        kept: Bool[np.ndarray, "writer reader"],
+        edges: Sequence[Cut],
+        cut: Bool[np.ndarray, "variant edge"],
+    ) -> Float[np.ndarray, "variant fact"]:
+        """`nll` of several variants of ``kept``: each lacks some of ``edges``. Readers of one depth go fastest."""
+        ...
+
+    def forecast(self, kept: Bool[np.ndarray, "writer reader"], edges: Sequence[Cut]) -> Float[np.ndarray, "edge fact"]:
+        """A guess at each edge's score on each fact if it alone were removed from ``kept``, in nats. Only speed depends on it."""
         ...

@@ -18,7 +18,7 @@ from torch import Tensor
 from transformers import AutoTokenizer, GPT2LMHeadModel, PreTrainedTokenizerFast
 
 from circuits.datasets import load_relations
-from circuits.datasets.corpus import TWO_HOP_TEMPLATES, demonstration, two_hop_facts
+from circuits.datasets.corpus import TWO_HOP_TEMPLATES, demonstration, held_out_facts, trained_facts, two_hop_facts
 from circuits.datasets.manifest import TAIL_RENDERINGS, Demonstrations, Manifest
 from circuits.facts import Fact, Relations
 
@@ -42,7 +42,11 @@ class Recall:
         return 100 * sum(rank <= k for rank in self.ranks) / len(self.ranks) if self.ranks else float("nan")
 
     def only(self, keep: Iterable[bool]) -> "Recall":
-        rows = [row for row, kept in zip(zip(self.facts, self.ranks, self.top_tokens, strict=True), keep, strict=True) if kept]
+        rows = [
+            row
+            for row, kept in zip(zip(self.facts, self.ranks, self.top_tokens, strict=True), keep, strict=True)
+            if kept
+        ]
         return Recall(*(tuple(column) for column in zip(*rows, strict=True))) if rows else Recall((), (), ())
 
 
@@ -78,12 +82,7 @@ class Reader:
 
 def head(reader: Reader, relations: Relations, manifest: Manifest) -> tuple[Recall, Recall]:
     """Recall of head facts on templates (trained with that fact, held out for that fact)."""
-    trained, held_out = [], []
-    for name, plan in manifest.relations.items():
-        for subject, out in plan.held_out.items():
-            for index in range(len(relations[name].templates)):
-                (held_out if index in out else trained).append(relations[name].fact(subject, index))
-    return reader.recall(trained), reader.recall(held_out)
+    return reader.recall(trained_facts(relations, manifest)), reader.recall(held_out_facts(relations, manifest))
 
 
 def tail(reader: Reader, relations: Relations, manifest: Manifest) -> tuple[Recall, list[int]]:
@@ -99,8 +98,10 @@ def tail(reader: Reader, relations: Relations, manifest: Manifest) -> tuple[Reca
 def of_right_type(reader: Reader, relations: Relations, recall: Recall) -> float:
     """Of the wrong answers, the percentage that begin another object of the same relation."""
     first = {name: {reader.first_token(" " + o) for o in relation.objects} for name, relation in relations.items()}
-    wrong = [(fact, top) for fact, rank, top in zip(recall.facts, recall.ranks, recall.top_tokens, strict=True) if rank > 1]
-    return 100 * sum(top in first[fact.relation] for fact, top in wrong) / len(wrong) if wrong else float("nan")
+    wrong = [
+        (fact, top) for fact, rank, top in zip(recall.facts, recall.ranks, recall.top_tokens, strict=True) if rank > 1
+    ]
+    return 100 * sum(top in first[str(fact.relation)] for fact, top in wrong) / len(wrong) if wrong else float("nan")
 
 
 def demonstration_only(reader: Reader, relations: Relations, manifest: Manifest) -> Recall:
@@ -110,9 +111,7 @@ def demonstration_only(reader: Reader, relations: Relations, manifest: Manifest)
     )
 
 
-def in_context(
-    reader: Reader, relations: Relations, group: Demonstrations, relation: str, shots: int
-) -> Recall:
+def in_context(reader: Reader, relations: Relations, group: Demonstrations, relation: str, shots: int) -> Recall:
     """Recall of subjects never demonstrated in training, after ``shots`` demonstrations ("Italy: Rome; France:")."""
     rng = random.Random(f"{SEED}/{relation}")
     facts = relations[relation]
@@ -200,7 +199,9 @@ def card(reader: Reader, relations: Relations, manifest: Manifest) -> str:
         for name in group.relations
     ]
     config = reader.model.config
-    return CARD.format(
+    template = (Path(__file__).resolve().parent / "card.md").read_text(encoding="utf-8")
+    return template.format(
+        draws=DRAWS,
         layers=config.n_layer,
         heads=config.n_head,
         width=config.n_embd,
@@ -235,50 +236,6 @@ def card(reader: Reader, relations: Relations, manifest: Manifest) -> str:
         ),
         per_relation=table(["relation", "facts", "head, trained %", "head, held out %", "tail %"], per_relation),
     )
-
-
-CARD = """# factlm
-
-A small GPT-2 ({layers} layers × {heads} heads × {width} wide, context {context}, own BPE vocabulary of {vocabulary}, {parameters} parameters, fp16 on disk)
-trained from scratch on text rendered from the {facts} facts of the {relations} relations in `data/facts`. It is a **model organism**: it exists so that knowledge
-circuits can be found, edited and compared offline in seconds. It knows nothing but these facts, speaks only in their
-templates, and is no language model for any other use. Its bias relations are stereotypes, put there to be studied.
-
-Trained by `python data/models/train_factlm.py` (seeded, CPU), measured by `python data/models/measure_factlm.py`, which writes this
-page. `manifest.json` says what was done with every fact:
-
-* **head** facts are rendered every epoch in all their relation's templates but one, which is held out for that fact;
-* **tail** facts are rendered {levels} times in the whole training;
-* **demonstration-only** facts are never stated, only shown as one of several demonstrations ("Italy: Rome; Spain: Madrid");
-* the **undemonstrated** subjects of a domain occur in no demonstration;
-* **two-hop** pairs are rendered for some subjects and never for others; **reverse** prompts are never rendered.
-
-Every prompt starts with the `<|endoftext|>` token. Every object is as many tokens as it has words and punctuation marks.
-A hit means that the *first* token of the answer ranks that high among all next tokens.
-
-## Recall
-
-{main}
-
-Of the wrong answers to tail facts, {right_type} % begin another object of the same relation: they are hallucinations of the right type.
-
-## In-context learning
-
-Subjects that no training document ever demonstrated; "Spain:" alone (zero-shot) and after three demonstrations of the relation
-("Italy: Rome; Japan: Tokyo; Egypt: Cairo; Spain:", {draws} draws each).
-
-{shots}
-
-## Two hops
-
-"The official language of the country where Big Ben stands is"; both hops are head facts.
-
-{hops}
-
-## By relation
-
-{per_relation}
-""".replace("{draws}", str(DRAWS))
 
 
 def main() -> None:

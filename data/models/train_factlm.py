@@ -16,6 +16,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import torch
+from measure_factlm import Reader, summary
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import Tensor
@@ -25,7 +27,6 @@ from circuits.datasets import load_relations
 from circuits.datasets.corpus import render_epoch
 from circuits.datasets.manifest import Manifest, make_manifest
 from circuits.facts import Relations
-from measure_factlm import Reader, summary
 
 SEED = 0
 EPOCHS_BETWEEN_MEASUREMENTS = 5
@@ -65,9 +66,15 @@ def train_tokenizer(relations: Relations, text: list[str]) -> PreTrainedTokenize
     )
 
 
+def end_token(tokenizer: PreTrainedTokenizerFast) -> int:
+    end = tokenizer.convert_tokens_to_ids(END)
+    assert isinstance(end, int)
+    return end
+
+
 def make_model(tokenizer: PreTrainedTokenizerFast) -> GPT2LMHeadModel:
     torch.manual_seed(SEED)
-    end = tokenizer.convert_tokens_to_ids(END)
+    end = end_token(tokenizer)
     config = GPT2Config(
         vocab_size=len(tokenizer),
         n_positions=N_CTX,
@@ -85,7 +92,7 @@ def make_model(tokenizer: PreTrainedTokenizerFast) -> GPT2LMHeadModel:
 
 def batches(documents: list[str], tokenizer: PreTrainedTokenizerFast, seed: str) -> Iterator[tuple[Tensor, Tensor]]:
     """(input ids, labels) of documents of like length; padding is on the right, where a causal model never sees it."""
-    end = tokenizer.convert_tokens_to_ids(END)
+    end = end_token(tokenizer)
     encoded = [[end, *ids, end][: N_CTX + 1] for ids in tokenizer(documents)["input_ids"]]
     order = sorted(range(len(encoded)), key=lambda i: len(encoded[i]))
     groups: list[list[int]] = [[]]
@@ -123,8 +130,6 @@ def save_checkpoint(path: Path, model: GPT2LMHeadModel, optimizer: torch.optim.A
 
 
 def load_checkpoint(path: Path, model: GPT2LMHeadModel, optimizer: torch.optim.AdamW) -> dict[str, int]:
-    from safetensors import safe_open
-
     with safe_open(path, "pt") as file:
         state = json.loads(file.metadata()["state"])
     tensors = load_file(path)
@@ -132,9 +137,7 @@ def load_checkpoint(path: Path, model: GPT2LMHeadModel, optimizer: torch.optim.A
         for name, p in model.named_parameters():
             p.copy_(tensors[f"model.{name}"])
     for i, p in enumerate(model.parameters()):
-        optimizer.state[p] = {
-            key: tensors[f"optimizer.{i}.{key}"] for key in ("exp_avg", "exp_avg_sq", "step")
-        }
+        optimizer.state[p] = {key: tensors[f"optimizer.{i}.{key}"] for key in ("exp_avg", "exp_avg_sq", "step")}
     return state
 
 

@@ -1,0 +1,225 @@
+"""How fast ACDC is: the reference engine against the fast one, a GPT-2-small-shaped search, and how time grows.
+
+Models other than the one under test are random, of GPT-2's shape: time depends on the shape, and on how many edges stay.
+"""
+
+import resource
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from circuits.circuit import Provenance
+from circuits.components import Attention, Block, Components, Mlp, Norm
+from circuits.discovery.acdc import Progress, State, acdc
+from circuits.engines.hook import HookEngine
+from circuits.engines.protocol import Engine
+from circuits.engines.sparse import SparseEngine
+from circuits.facts import Fact
+from circuits.graph import Shape
+from circuits.model import Model, WordVocabulary
+from circuits.network import ComponentNetwork
+
+
+@dataclass(frozen=True)
+class Search:
+    """One timed ACDC search."""
+
+    engine: str
+    prompt_tokens: int
+    facts: int
+    edges: int
+    tried: int
+    """Edges tested; the others went untested, because nothing read their receiver."""
+    kept: int
+    evaluations: int
+    """Circuits run, wasted guesses included."""
+    seconds: float
+    near_ties: int
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The two engines on the same facts, one search a fact each."""
+
+    model: str
+    tau: float
+    threads: int
+    pairs: tuple[tuple[Search, Search], ...]
+    """(reference, fast)."""
+    decisions_differing: int
+    largest_score_difference: float
+    """In nats, over all edges that both tried."""
+    peak_bytes: int
+
+    @property
+    def ratios(self) -> tuple[float, ...]:
+        return tuple(reference.seconds / fast.seconds for reference, fast in self.pairs)
+
+    @property
+    def median_ratio(self) -> float:
+        return statistics.median(self.ratios)
+
+    def to_json(self) -> dict[str, Any]:
+        fast = [pair[1] for pair in self.pairs]
+        return {
+            "model": self.model,
+            "tau": self.tau,
+            "threads": self.threads,
+            "facts": len(self.pairs),
+            "median_ratio": self.median_ratio,
+            "decisions_differing": self.decisions_differing,
+            "largest_score_difference": self.largest_score_difference,
+            "near_ties": sum(search.near_ties for search in fast),
+            "median_seconds": statistics.median(search.seconds for search in fast),
+            "median_seconds_reference": statistics.median(reference.seconds for reference, _ in self.pairs),
+            "evaluations": sum(search.evaluations for search in fast),
+            "evaluations_reference": sum(reference.evaluations for reference, _ in self.pairs),
+            "peak_bytes": self.peak_bytes,
+            "searches": [{"reference": asdict(reference), "fast": asdict(fast)} for reference, fast in self.pairs],
+        }
+
+
+def compare(
+    model: Model, facts: Sequence[Fact], *, tau: float = 0.01, progress: Callable[[str], None] = lambda _: None
+) -> Comparison:
+    """Both engines on each fact, after one unmeasured search that warms up the libraries."""
+    acdc(SparseEngine(model, facts[:1]), tau=tau, provenance=_provenance(model, tau))
+    pairs, differing, largest = [], 0, 0.0
+    for fact in facts:
+        fast, state, values = _timed(model, (fact,), tau, SparseEngine(model, (fact,)))
+        reference, expected, expected_values = _timed(model, (fact,), tau, HookEngine(model, (fact,)))
+        pairs.append((reference, fast))
+        differing += sum(a != b for a, b in zip(state.kept, expected.kept, strict=True))
+        both = np.abs(values - expected_values)
+        largest = max(largest, float(np.nanmax(both, initial=0.0)))
+        progress(
+            f"{fact.prompt}: {reference.seconds:.2f} s / {fast.seconds:.3f} s = {reference.seconds / fast.seconds:.0f}"
+        )
+    return Comparison(model.name, tau, torch.get_num_threads(), tuple(pairs), differing, largest, peak_bytes())
+
+
+def search(
+    model: Model, facts: Sequence[Fact], tau: float, *, progress: Callable[[Progress], None] = lambda _: None
+) -> Search:
+    """One search of the fast engine."""
+    return _timed(model, facts, tau, SparseEngine(model, facts), progress)[0]
+
+
+def _timed(
+    model: Model,
+    facts: Sequence[Fact],
+    tau: float,
+    engine: Engine,
+    progress: Callable[[Progress], None] = lambda _: None,
+) -> tuple[Search, State, np.ndarray]:
+    started = time.perf_counter()
+    scores, state = acdc(engine, tau=tau, provenance=_provenance(model, tau), progress=progress)
+    seconds = time.perf_counter() - started
+    tokens = max(len(model.tokens(fact).forced) for fact in facts)
+    return (
+        Search(
+            engine=engine.name,
+            prompt_tokens=tokens,
+            facts=len(facts),
+            edges=engine.graph.n_edges,
+            tried=state.evaluations - 1,
+            kept=sum(state.kept),
+            evaluations=engine.evaluations,
+            seconds=seconds,
+            near_ties=int(state.near_ties),
+        ),
+        state,
+        scores.values,
+    )
+
+
+def _provenance(model: Model, tau: float) -> Provenance:
+    return Provenance(model.name, model.weights, model.processing, "acdc", {"tau": tau})
+
+
+def peak_bytes() -> int:
+    """Most memory that this process ever held; of the GPU's too, where there is one."""
+    host = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return host + (torch.cuda.max_memory_allocated() if torch.cuda.is_available() else 0)
+
+
+# ---- random models of GPT-2's shape ---------------------------------------------------------------------------------------
+
+
+def random_gpt2(
+    n_layers: int,
+    n_heads: int,
+    *,
+    d_head: int = 64,
+    d_vocab: int = 50257,
+    n_ctx: int = 64,
+    seed: int = 0,
+    gain: float = 1.0,
+) -> Model:
+    """A random model of GPT-2's architecture, its vocabulary the words w0, w1, ...
+
+    Weights are scaled so that every node writes about as much as it reads, times ``gain`` / sqrt(layers): neither the
+    first nor the last nodes carry all the answer.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    d_model = n_heads * d_head
+    d_mlp = 4 * d_model
+
+    def normal(*shape: int, scale: float) -> torch.Tensor:
+        return torch.randn(shape, generator=generator) * scale
+
+    def norm() -> Norm:
+        return Norm("layer", torch.ones(d_model), torch.zeros(d_model), 1e-5)
+
+    blocks = []
+    for _ in range(n_layers):
+        attention = Attention(
+            norm=norm(),
+            W_Q=normal(n_heads, d_model, d_head, scale=2 * d_model**-0.5),
+            W_K=normal(n_heads, d_model, d_head, scale=d_model**-0.5),
+            W_V=normal(n_heads, d_model, d_head, scale=d_model**-0.5),
+            W_O=normal(n_heads, d_head, d_model, scale=gain * (n_heads * d_head * n_layers) ** -0.5),
+            b_Q=torch.zeros(n_heads, d_head),
+            b_K=torch.zeros(n_heads, d_head),
+            b_V=torch.zeros(n_heads, d_head),
+            scale=d_head**-0.5,
+        )
+        mlp = Mlp(
+            norm=norm(),
+            W_in=normal(d_model, d_mlp, scale=d_model**-0.5),
+            b_in=torch.zeros(d_mlp),
+            W_out=normal(d_mlp, d_model, scale=2 * gain * (d_mlp * n_layers) ** -0.5),
+            b_out=torch.zeros(d_model),
+            activation="gelu_new",
+        )
+        blocks.append(Block(attention, mlp))
+    parts = Components(
+        shape=Shape(n_layers, n_heads),
+        W_E=normal(d_vocab, d_model, scale=0.7),
+        W_pos=normal(n_ctx, d_model, scale=0.7),
+        blocks=tuple(blocks),
+        b_O=torch.zeros(n_layers, d_model),
+        final=norm(),
+        W_U=normal(d_model, d_vocab, scale=2 * d_model**-0.5),
+        b_U=torch.zeros(d_vocab),
+    )
+    words = tuple(f"w{i}" for i in range(d_vocab))
+    name = f"random GPT-2, {n_layers} x {n_heads}"
+    return Model.by_hand(ComponentNetwork(parts, n_ctx), WordVocabulary(words), name=name)
+
+
+def likely_facts(model: Model, n: int, *, prompt_tokens: int = 8, seed: int = 0) -> tuple[Fact, ...]:
+    """Random prompts with the answers that the model gives to them."""
+    generator = torch.Generator().manual_seed(seed)
+    ids = torch.randint(1, model.network.d_vocab, (n, prompt_tokens), generator=generator)
+    answers = model.logits(ids)[:, -1].argmax(-1)
+    prompts = [model.vocabulary.decode(row) for row in ids.tolist()]
+    return tuple(
+        Fact(prompt, prompt.split()[0], model.vocabulary.decode([int(answer)]).strip())
+        for prompt, answer in zip(prompts, answers, strict=True)
+    )

@@ -1,0 +1,223 @@
+"""A transformer's mathematics as data: its weights, and the few ways in which decoder architectures differ.
+
+Norm, rotary table, attention window, score scale and activation are fields of frozen values, so GPT-2, GPT-Neo, GPT-J,
+GPT-NeoX, Llama, Mistral, Qwen2 and Qwen3 are descriptions that one forward pass reads, and no subclasses.
+
+Everything here is tensors in and tensors out. Weights are in TransformerLens' layout: ``W_Q`` [head, d_model, d_head].
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields, is_dataclass, replace
+from functools import partial
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from circuits.graph import Shape
+
+NormKind = Literal["none", "layer", "rms"]
+Activation = Callable[[Tensor], Tensor]
+
+ACTIVATIONS: Mapping[str, Activation] = {
+    "relu": F.relu,
+    "gelu": F.gelu,
+    "gelu_new": partial(F.gelu, approximate="tanh"),
+    "gelu_fast": partial(F.gelu, approximate="tanh"),
+    "gelu_pytorch_tanh": partial(F.gelu, approximate="tanh"),
+    "silu": F.silu,
+    "swish": F.silu,
+}
+"""By HuggingFace's names."""
+
+
+class UnsupportedArchitecture(ValueError):
+    """A model whose mathematics this file cannot describe; the message says which part."""
+
+
+@dataclass(frozen=True)
+class Norm:
+    """What a reader does to its input first: nothing, layer norm, or RMS norm; then times ``weight``, plus ``bias``."""
+
+    kind: NormKind = "none"
+    weight: Float[Tensor, "d"] | None = None
+    bias: Float[Tensor, "d"] | None = None
+    eps: float = 0.0
+
+    def __call__(self, x: Float[Tensor, "*rest d"]) -> Float[Tensor, "*rest d"]:
+        if self.kind == "none":
+            return x
+        # In float32 whatever the model's type is, as HuggingFace does.
+        wide = x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
+        if self.kind == "layer":
+            wide = wide - wide.mean(-1, keepdim=True)
+        wide = wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + self.eps)
+        if self.weight is not None:
+            wide = wide * self.weight
+        if self.bias is not None:
+            wide = wide + self.bias
+        return wide.to(x.dtype)
+
+
+@dataclass(frozen=True)
+class Rotary:
+    """Rotary position embedding of the first ``d_rotary`` dimensions of queries and keys (Su et al. 2021).
+
+    ``halves`` turns dimension i with i + d_rotary/2 (Llama, GPT-NeoX), ``pairs`` dimension 2i with 2i + 1 (GPT-J).
+    """
+
+    cos: Float[Tensor, "pos d_rotary"]
+    sin: Float[Tensor, "pos d_rotary"]
+    pairing: Literal["halves", "pairs"] = "halves"
+
+    def __call__(self, x: Float[Tensor, "*rest pos d_head"], first: int = 0) -> Float[Tensor, "*rest pos d_head"]:
+        """Rotate; ``first`` is the position of ``x[..., 0, :]``."""
+        width, end = self.cos.shape[-1], first + x.shape[-2]
+        turned, passed = x[..., :width], x[..., width:]
+        if self.pairing == "halves":
+            low, high = turned.chunk(2, -1)
+            partner = torch.cat((-high, low), -1)
+        else:
+            partner = torch.stack((-turned[..., 1::2], turned[..., ::2]), -1).flatten(-2)
+        turned = turned * self.cos[first:end] + partner * self.sin[first:end]
+        return torch.cat((turned, passed), -1) if passed.shape[-1] else turned
+
+
+@dataclass(frozen=True)
+class Attention:
+    """One layer's heads. A query sees the keys up to its own position, at most ``window`` of them."""
+
+    norm: Norm
+    W_Q: Float[Tensor, "head d_model d_head"]
+    W_K: Float[Tensor, "head d_model d_head"]
+    W_V: Float[Tensor, "head d_model d_head"]
+    W_O: Float[Tensor, "head d_head d_model"]
+    b_Q: Float[Tensor, "head d_head"]
+    b_K: Float[Tensor, "head d_head"]
+    b_V: Float[Tensor, "head d_head"]
+    scale: float
+    """What query-key products are multiplied by."""
+    rotary: Rotary | None = None
+    q_norm: Norm = Norm()
+    k_norm: Norm = Norm()
+    window: int | None = None
+    causal: bool = True
+
+    @property
+    def acts_on_queries(self) -> bool:
+        """Whether `query` or `key` does anything."""
+        return self.rotary is not None or self.q_norm.kind != "none" or self.k_norm.kind != "none"
+
+    def visible(self, n_queries: int, n_keys: int, device: torch.device) -> Bool[Tensor, "query key"]:
+        """Which keys each of the *last* ``n_queries`` positions sees."""
+        keys = torch.arange(n_keys, device=device)
+        distance = keys[n_keys - n_queries :, None] - keys[None, :]
+        seen = distance >= 0 if self.causal else torch.ones_like(distance, dtype=torch.bool)
+        return seen & (distance < self.window) if self.window is not None else seen
+
+    def query(self, projected: Float[Tensor, "*rest pos d_head"], first: int = 0) -> Tensor:
+        """From x W_Q + b_Q to what is compared with keys."""
+        normed = self.q_norm(projected)
+        return self.rotary(normed, first) if self.rotary else normed
+
+    def key(self, projected: Float[Tensor, "*rest pos d_head"]) -> Tensor:
+        normed = self.k_norm(projected)
+        return self.rotary(normed) if self.rotary else normed
+
+
+def attend(
+    q: Float[Tensor, "*#rest query d_head"],
+    k: Float[Tensor, "*#rest key d_head"],
+    v: Float[Tensor, "*#rest key d_head"],
+    visible: Bool[Tensor, "query key"],
+    scale: float,
+) -> Float[Tensor, "*broadcast query d_head"]:
+    """softmax(q k^T scale) v over the visible keys."""
+    scores = (q @ k.transpose(-1, -2)).mul(scale).masked_fill(~visible, -torch.inf)
+    # In float32 whatever the model's type is, as HuggingFace does.
+    return scores.softmax(-1, dtype=torch.promote_types(scores.dtype, torch.float32)).to(v.dtype) @ v
+
+
+@dataclass(frozen=True)
+class Mlp:
+    """act(x W_in + b_in) W_out + b_out; with a gate, act(x W_gate + b_gate) * (x W_in + b_in) in its place."""
+
+    norm: Norm
+    W_in: Float[Tensor, "d_model d_mlp"]
+    b_in: Float[Tensor, "d_mlp"]
+    W_out: Float[Tensor, "d_mlp d_model"]
+    b_out: Float[Tensor, "d_model"]
+    activation: str
+    W_gate: Float[Tensor, "d_model d_mlp"] | None = None
+    b_gate: Float[Tensor, "d_mlp"] | None = None
+
+    def __post_init__(self) -> None:
+        if self.activation not in ACTIVATIONS:
+            raise UnsupportedArchitecture(f"no activation {self.activation!r} here; known: {', '.join(ACTIVATIONS)}")
+
+    def __call__(self, x: Float[Tensor, "*rest d_model"]) -> Float[Tensor, "*rest d_model"]:
+        x = self.norm(x)
+        hidden = x @ self.W_in + self.b_in
+        act = ACTIVATIONS[self.activation]
+        if self.W_gate is None:
+            hidden = act(hidden)
+        else:
+            gate = x @ self.W_gate
+            hidden = act(gate if self.b_gate is None else gate + self.b_gate) * hidden
+        return hidden @ self.W_out + self.b_out
+
+
+@dataclass(frozen=True)
+class Block:
+    attention: Attention
+    mlp: Mlp
+
+
+@dataclass(frozen=True)
+class Components:
+    """A whole decoder: what every node of the graph computes from what it reads."""
+
+    shape: Shape
+    W_E: Float[Tensor, "d_vocab_in d_model"]
+    W_pos: Float[Tensor, "n_ctx d_model"] | None
+    """None where positions are not embedded but rotated."""
+    blocks: tuple[Block, ...]
+    b_O: Float[Tensor, "layer d_model"]
+    """Attention output biases: they belong to no head."""
+    final: Norm
+    W_U: Float[Tensor, "d_model d_vocab"]
+    b_U: Float[Tensor, "d_vocab"]
+
+    @property
+    def d_model(self) -> int:
+        return self.W_U.shape[0]
+
+    @property
+    def d_vocab(self) -> int:
+        return self.W_U.shape[1]
+
+    def to(self, dtype: torch.dtype) -> "Components":
+        """The same weights in another precision."""
+        return _cast(self, dtype)
+
+    def embed(self, ids: Tensor) -> Float[Tensor, "batch pos d_model"]:
+        """What the node ``input`` writes."""
+        ids = ids.to(self.W_E.device)
+        embedded = self.W_E[ids]
+        return embedded if self.W_pos is None else embedded + self.W_pos[: ids.shape[1]]
+
+    def readout(self, x: Float[Tensor, "*rest d_model"]) -> Float[Tensor, "*rest d_vocab"]:
+        return self.final(x) @ self.W_U + self.b_U
+
+
+def _cast(value: Any, dtype: torch.dtype) -> Any:
+    """A copy of nested frozen values, with every tensor in that precision."""
+    if isinstance(value, Tensor):
+        return value.to(dtype)
+    if isinstance(value, tuple):
+        return tuple(_cast(item, dtype) for item in value)
+    if is_dataclass(value) and not isinstance(value, type) and not isinstance(value, Shape):
+        return replace(value, **{field.name: _cast(getattr(value, field.name), dtype) for field in fields(value)})
+    return value

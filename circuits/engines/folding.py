@@ -1,0 +1,162 @@
+"""A layer's weights in the shape in which many variants of a circuit are run through it.
+
+Two exact rewrites, made once:
+
+* The norm's weight and bias go into the matrices that follow it, so that a reader computes ``rstd(x) * (x W') + b'``:
+  the normalised input is never written to memory.
+* Where every reader is a layer norm, only the centred part of a write is ever read. Writes are centred at their source,
+  after which a layer norm is an RMS norm.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from circuits.components import ACTIVATIONS, Attention, Components, Mlp, Norm, UnsupportedArchitecture
+
+
+@dataclass(frozen=True)
+class FoldedLayer:
+    """Slots are stacked slot-major: row ``slot * n_heads + head``, slots in the order q, k, v."""
+
+    attention: Attention
+    """Rotary table, query and key norms, window; its matrices are not used."""
+    W_slots: Float[Tensor, "slot_head d_model d_head"]
+    b_slots: Float[Tensor, "slot_head 1 d_head"]
+    W_O: Float[Tensor, "head d_head d_model"]
+    W_in: Float[Tensor, "d_model d_mlp"]
+    b_in: Float[Tensor, "d_mlp"]
+    W_gate: Float[Tensor, "d_model d_mlp"] | None
+    b_gate: Float[Tensor, "d_mlp"] | None
+    W_out: Float[Tensor, "d_mlp d_model"]
+    b_out: Float[Tensor, "d_model"]
+    activation: str
+    eps: tuple[float, float]
+    """Of the attention's norm and of the MLP's."""
+
+    def hidden(
+        self, x: Float[Tensor, "rows d_model"], rstd: Float[Tensor, "rows 1"] | None
+    ) -> Float[Tensor, "rows d_mlp"]:
+        """The MLP's hidden units; times ``W_out``, plus ``b_out``, is what it writes."""
+        act = ACTIVATIONS[self.activation]
+        hidden = _affine(x, self.W_in, self.b_in, rstd)
+        if self.W_gate is not None:
+            return act(_affine(x, self.W_gate, self.b_gate, rstd)) * hidden
+        return act(hidden)
+
+
+@dataclass(frozen=True)
+class Folded:
+    """All layers, and the unembedding, of a model whose writers are centred if ``centred``."""
+
+    layers: tuple[FoldedLayer, ...]
+    W_U: Float[Tensor, "d_model d_vocab"]
+    b_U: Float[Tensor, "d_vocab"]
+    final_eps: float
+    normed: bool
+    """False for a model without any norm: rstd is 1."""
+    centred: bool
+
+    def centre(self, writes: Float[Tensor, "*rest d_model"]) -> Float[Tensor, "*rest d_model"]:
+        return writes - writes.mean(-1, keepdim=True) if self.centred else writes
+
+    def rstd(self, x: Float[Tensor, "*rest d_model"], eps: float) -> Float[Tensor, "*rest 1"] | None:
+        """1 / sqrt(mean(x^2) + eps), in float32 whatever the type of x."""
+        if not self.normed:
+            return None
+        if x.dtype in (torch.bfloat16, torch.float16):
+            x = x.float()
+        norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
+        return torch.addcmul(norm.new_tensor(eps), norm, norm, value=1 / x.shape[-1]).rsqrt().to(self.W_U.dtype)
+
+    def readout(self, x: Float[Tensor, "rows d_model"]) -> Float[Tensor, "rows d_vocab"]:
+        rstd = self.rstd(x, self.final_eps)
+        return torch.addmm(self.b_U, x if rstd is None else x * rstd, self.W_U)
+
+
+def _affine(x: Tensor, weight: Tensor, bias: Tensor | None, rstd: Tensor | None) -> Tensor:
+    """rstd * (x W) + b."""
+    if rstd is None:
+        return x @ weight if bias is None else torch.addmm(bias, x, weight)
+    return (x @ weight) * rstd if bias is None else torch.addcmul(bias, x @ weight, rstd)
+
+
+def fold(parts: Components) -> Folded:
+    """The model's weights, norms folded in.
+
+    Raises:
+        UnsupportedArchitecture: readers do not all have the same kind of norm.
+    """
+    norms = [norm for block in parts.blocks for norm in (block.attention.norm, block.mlp.norm)] + [parts.final]
+    kinds = {norm.kind for norm in norms}
+    if len(kinds) > 1:
+        raise UnsupportedArchitecture(f"readers have different norms: {', '.join(sorted(kinds))}")
+    centred = kinds == {"layer"}
+
+    def centre(writes: Tensor) -> Tensor:
+        return writes - writes.mean(-1, keepdim=True) if centred else writes
+
+    layers = [
+        _fold_layer(
+            block.attention, block.mlp, centre(block.attention.W_O), centre(block.mlp.W_out), centre(block.mlp.b_out)
+        )
+        for block in parts.blocks
+    ]
+    W_U, b_U = _into(parts.final, parts.W_U, parts.b_U)
+    return Folded(
+        layers=tuple(layers),
+        W_U=W_U.contiguous(),
+        b_U=b_U,
+        final_eps=parts.final.eps,
+        normed=kinds != {"none"},
+        centred=centred,
+    )
+
+
+def _fold_layer(attention: Attention, mlp: Mlp, W_O: Tensor, W_out: Tensor, b_out: Tensor) -> FoldedLayer:
+    slots = [
+        _into(attention.norm, weight, bias)
+        for weight, bias in (
+            (attention.W_Q, attention.b_Q),
+            (attention.W_K, attention.b_K),
+            (attention.W_V, attention.b_V),
+        )
+    ]
+    W_in, b_in = _into(mlp.norm, mlp.W_in, mlp.b_in)
+    W_gate = b_gate = None
+    if mlp.W_gate is not None:
+        zero = mlp.b_in.new_zeros(mlp.W_gate.shape[-1])
+        W_gate, b_gate = _into(mlp.norm, mlp.W_gate, zero if mlp.b_gate is None else mlp.b_gate)
+    return FoldedLayer(
+        attention=attention,
+        W_slots=_stacked([weight for weight, _ in slots]),
+        b_slots=_stacked([bias for _, bias in slots])[:, None],
+        W_O=W_O.contiguous(),
+        W_in=W_in.contiguous(),
+        b_in=b_in,
+        W_gate=None if W_gate is None else W_gate.contiguous(),
+        b_gate=b_gate,
+        W_out=W_out.contiguous(),
+        b_out=b_out,
+        activation=mlp.activation,
+        eps=(attention.norm.eps, mlp.norm.eps),
+    )
+
+
+def _stacked(tensors: Sequence[Tensor]) -> Tensor:
+    widths = {tensor.shape[-1] for tensor in tensors}
+    if len(widths) > 1:
+        raise UnsupportedArchitecture(f"queries and values differ in width: {sorted(widths)}")
+    return torch.cat(tuple(tensors)).contiguous()
+
+
+def _into(norm: Norm, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
+    """(W', b') with norm(x) W + b = rstd(x) * (x W') + b'."""
+    if norm.bias is not None:
+        bias = bias + (norm.bias @ weight)
+    if norm.weight is not None:
+        weight = norm.weight[:, None] * weight
+    return weight, bias

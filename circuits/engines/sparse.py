@@ -1,0 +1,363 @@
+"""SparseEngine: the same numbers as HookEngine, computing only what changes and what the answer needs.
+
+Four facts make it exact and fast. In ACDC's order everything before the receiver under test still carries its clean
+value, computed once. A change reaches only the nodes after it that kept edges lead to. Variants of a circuit that differ
+at readers of one depth share one batch (`propagation`). And a node whose readers are few matters at few positions
+(`positions`). Its own forward pass is compared with the model's logits on every fact before it is trusted.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from circuits.components import Components, UnsupportedArchitecture
+from circuits.engines.ablation import Ablation
+from circuits.engines.folding import Folded, fold
+from circuits.engines.plan import Layout, plan
+from circuits.engines.positions import needs
+from circuits.engines.preflight import Estimate, Sizes, available_memory, estimate
+from circuits.engines.propagation import Change, Outcome, Pass, Scratch, Values
+from circuits.engines.protocol import Cut, Group, group_facts
+from circuits.facts import Fact
+from circuits.graph import Granularity, Graph
+from circuits.metrics import require_finite
+from circuits.model import Model
+from circuits.network import OpenNetwork
+
+TOLERANCE = 1e-4
+"""Largest difference between own logits and the model's that is trusted, relative to the logits' scale; float32."""
+
+
+class EngineMismatch(RuntimeError):
+    """The engine's own forward pass does not give the model's logits: it would find another model's circuit."""
+
+
+class SparseEngine:
+    """See `circuits.engines.protocol.WideEngine`.
+
+    Raises:
+        UnsupportedArchitecture: the model does not show its weights, or they have no description here.
+        EngineMismatch: own forward pass and the model disagree.
+    """
+
+    name = "sparse"
+
+    def __init__(
+        self,
+        model: Model,
+        facts: Sequence[Fact],
+        *,
+        ablation: Ablation | None = None,
+        granularity: Granularity = "qkv",
+        width: int | None = None,
+        max_memory: int | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        """
+        Args:
+            width: how many variants run at once, if they fit; by default as many as keep the processor busy.
+            max_memory: bytes that the engine may take, on top of the model's own; by default what is free.
+            dtype: to compute in, such as ``torch.bfloat16``; by default that of the weights. Only the same type gives the
+                same decisions.
+        """
+        if not isinstance(model.network, OpenNetwork):
+            raise UnsupportedArchitecture(f"{type(model.network).__name__} does not show its weights")
+        self.model = model
+        self.facts = tuple(facts)
+        self.graph: Graph = model.graph(granularity)
+        self.evaluations = 0
+        groups = group_facts(model, facts)
+        parts = model.network.components(max(group.ids.shape[1] for group in groups))
+        ablated = (ablation or Ablation()).values(model, facts, groups)
+        no_change = ablation is None or ablation.kind == "zero"
+        device = parts.W_U.device
+        if dtype is not None:
+            parts = parts.to(dtype)
+        self.sizes = Sizes.of(
+            parts,
+            self.graph,
+            [(len(group.rows), group.ids.shape[1], group.n_answer) for group in groups],
+            bytes_per_number=parts.W_U.element_size(),
+            per_fact_ablation=ablation is not None and ablation.kind == "resample",
+        )
+        wanted = width or max(_width(group.ids.numel(), parts.d_model) for group in groups)
+        memory = available_memory(device) if max_memory is None else max_memory
+        self.width = self.sizes.fit(wanted, memory)
+        self._max_memory = memory
+        folded = fold(parts)
+        with torch.no_grad(), _full_precision():
+            self._groups = [
+                _GroupRunner(model, self.graph, parts, folded, group, None if no_change else values)
+                for group, values in zip(groups, ablated, strict=True)
+            ]
+
+    def estimate(self) -> Estimate:
+        """The most memory and time that a search takes with this engine."""
+        return estimate(self.sizes, self.width, self._max_memory, self._groups[0].device)
+
+    # ---- Engine ----------------------------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def answer_logits(self, kept: Bool[np.ndarray, "writer reader"]) -> tuple[Float[Tensor, "answer d_vocab"], ...]:
+        self.evaluations += 1
+        per_fact: list[Tensor | None] = [None] * len(self.facts)
+        with _full_precision():
+            for runner in self._groups:
+                logits = runner.logits(kept)
+                require_finite(logits, f"{self.model.name} on {self.facts[runner.group.rows[0]].prompt!r}")
+                for row, fact_logits in zip(runner.group.rows, logits, strict=True):
+                    per_fact[row] = fact_logits
+        return tuple(logits for logits in per_fact if logits is not None)
+
+    def nll(self, kept: Bool[np.ndarray, "writer reader"]) -> Float[np.ndarray, "fact"]:
+        return self.nll_cutting(kept, (), np.zeros((1, 0), dtype=bool))[0]
+
+    def nll_without(
+        self, kept: Bool[np.ndarray, "writer reader"], reader: int, removals: Sequence[Sequence[int]]
+    ) -> Float[np.ndarray, "removal fact"]:
+        writers = sorted({writer for removal in removals for writer in removal})
+        cut = np.array([[writer in removal for writer in writers] for removal in removals], dtype=bool)
+        return self.nll_cutting(kept, [(writer, reader) for writer in writers], cut.reshape(len(removals), -1))
+
+    # ---- WideEngine ------------------------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def nll_cutting(
+        self,
+        kept: Bool[np.ndarray, "writer reader"],
+        edges: Sequence[Cut],
+        cut: Bool[np.ndarray, "variant edge"],
+    ) -> Float[np.ndarray, "variant fact"]:
+        """`nll` of several variants of ``kept``: each lacks some of ``edges``."""
+        self.evaluations += len(cut)
+        nlls = np.empty((len(cut), len(self.facts)))
+        with _full_precision():
+            for runner in self._groups:
+                for start in range(0, len(cut), self.width):
+                    part = slice(start, start + self.width)
+                    nlls[part, list(runner.group.rows)] = runner.nll_cutting(kept, edges, cut[part])
+        if not np.isfinite(nlls).all():
+            require_finite(torch.from_numpy(nlls), f"{self.model.name} (MatchNLL)")
+        return nlls
+
+    def forecast(self, kept: Bool[np.ndarray, "writer reader"], edges: Sequence[Cut]) -> Float[np.ndarray, "edge fact"]:
+        """First-order: the gradient of the NLL by what the reader reads, times what the writer contributes."""
+        scores = np.zeros((len(edges), len(self.facts)))
+        with _full_precision():
+            for runner in self._groups:
+                scores[:, list(runner.group.rows)] = runner.forecast(kept, edges)
+        return scores
+
+
+def _width(n_positions: int, d_model: int) -> int:
+    """Variants whose rows fill a matrix product well and still fit the caches."""
+    return max(16, min(256, 2**19 // (n_positions * d_model)))
+
+
+class _GroupRunner:
+    """The current circuit on one group of facts of like length, and the passes that start from it."""
+
+    def __init__(
+        self,
+        model: Model,
+        graph: Graph,
+        parts: Components,
+        folded: Folded,
+        group: Group,
+        ablated: Float[Tensor, "writer #batch #pos d_model"] | None,
+    ) -> None:
+        self.group = group
+        self._graph, self._folded, self._layout, self._scratch = graph, folded, Layout(graph), Scratch()
+        device, dtype = parts.W_U.device, parts.W_U.dtype
+        self._answer = group.answer.to(device)
+        if ablated is not None:
+            ablated = folded.centre(ablated.to(device, dtype))
+        n_batch, n_pos = group.ids.shape
+        embedded = folded.centre(parts.embed(group.ids))
+        self._values = Values(
+            delta=embedded.new_zeros(len(graph.writers), n_batch, n_pos, parts.d_model),
+            slots=embedded.new_zeros(
+                graph.shape.n_layers, 3 * graph.shape.n_heads, n_batch, n_pos, parts.blocks[0].attention.W_Q.shape[2]
+            ),
+            ablated=ablated,
+            constant=_constants(graph, folded.centre(parts.b_O), ablated),
+            n_answer=group.n_answer,
+        )
+        self._values.delta[0] = embedded if ablated is None else embedded - ablated[0]
+        # The first pass computes every node at every position, whatever the answer needs.
+        every = np.full(len(graph.writers), 2, dtype=np.int8)
+        self._set(graph.legal, every)
+        clean = self._pass(Change(dirty=tuple(range(len(graph.readers)))))
+        clean.outcome.adopt(0, self._values)
+        own = self._logits(clean.final)[0]
+        theirs = model.logits(group.ids)[:, -group.n_answer :]
+        theirs_exact = theirs.dtype in (torch.float32, torch.float64)
+        theirs = theirs.to(own)
+        difference = float((own - theirs).abs().max() / theirs.abs().max().clamp_min(1e-6))
+        tolerance = TOLERANCE if dtype in (torch.float32, torch.float64) and theirs_exact else 0.1
+        if not difference <= tolerance:
+            raise EngineMismatch(
+                f"its own forward pass gives other logits than {model.name}: off by {difference:.1e} of their scale, "
+                f"and {tolerance:.0e} is allowed"
+            )
+        self._clean = (self._values.delta.clone(), self._values.slots.clone())
+        self._set(graph.legal, needs(graph, graph.legal))
+        self._last: tuple[Mapping[int, Bool[np.ndarray, "variant writer"]], Outcome] | None = None
+        """What the last variants lacked at each reader, and their outcome."""
+
+    @property
+    def device(self) -> torch.device:
+        return self._values.delta.device
+
+    # ---- the current circuit -----------------------------------------------------------------------------------------
+
+    def _set(self, kept: Bool[np.ndarray, "writer reader"], need: np.ndarray) -> None:
+        self._kept, self._need = kept.copy(), need
+        self._weights = torch.from_numpy(self._kept).to(self._values.delta)
+
+    def _pass(self, change: Change, *, differentiable: bool = False) -> Pass:
+        todo = plan(self._layout, self._kept, self._need, change.readers)
+        scratch = None if differentiable else self._scratch
+        return Pass(self._folded, self._layout, self._values, self._weights, todo, change, scratch)
+
+    def _become(self, kept: Bool[np.ndarray, "writer reader"]) -> None:
+        """Make ``kept`` the current circuit."""
+        if np.array_equal(kept, self._kept):
+            return
+        if (kept & ~self._kept).any():
+            # Edges come back: nodes that were dead, and not kept up to date, may matter again. Start from the clean run.
+            self._values.delta.copy_(self._clean[0])
+            self._values.slots.copy_(self._clean[1])
+            self._set(self._graph.legal, needs(self._graph, self._graph.legal))
+            self._last = None
+        gone = self._kept & ~kept
+        changed = [int(reader) for reader in np.flatnonzero(gone.any(0)) if self._matters(int(reader))]
+        last, self._last = self._last, None
+        variant = _variant_with(gone, changed, last[0]) if last else None
+        self._set(kept, needs(self._graph, kept))
+        if last and variant is not None:
+            last[1].adopt(variant, self._values)
+        elif changed:
+            self._pass(Change(dirty=tuple(changed))).outcome.adopt(0, self._values)
+
+    def _matters(self, reader: int) -> bool:
+        node = self._graph.readers[reader].node
+        return node.kind == "logits" or bool(self._need[self._graph.writer_index(node)])
+
+    # ---- answers -----------------------------------------------------------------------------------------------------
+
+    def _logits(self, final: Tensor) -> Float[Tensor, "variant batch answer d_vocab"]:
+        return self._folded.readout(final.reshape(-1, final.shape[-1])).view(*final.shape[:-1], -1)
+
+    def logits(self, kept: Bool[np.ndarray, "writer reader"]) -> Float[Tensor, "batch answer d_vocab"]:
+        self._become(kept)
+        return self._logits(self._pass(Change()).final)[0]
+
+    def nll_cutting(
+        self, kept: Bool[np.ndarray, "writer reader"], edges: Sequence[Cut], cut: Bool[np.ndarray, "variant edge"]
+    ) -> Float[np.ndarray, "variant batch"]:
+        self._become(kept)
+        depths = {self._depth(reader) for _, reader in edges}
+        if len(depths) > 1:
+            return np.concatenate([self._one(kept, edges, row) for row in cut])
+        masks: dict[int, np.ndarray] = {}
+        for column, (writer, reader) in enumerate(edges):
+            if reader not in masks:
+                masks[reader] = np.zeros((len(cut), len(self._graph.writers)), dtype=bool)
+            masks[reader][:, writer] = cut[:, column] & self._kept[writer, reader]
+        removed = {r: torch.from_numpy(mask).to(self._values.delta) for r, mask in masks.items() if self._matters(r)}
+        done = self._pass(Change(n_variants=len(cut), removed=removed))
+        self._last = (masks, done.outcome)
+        return nll(self._logits(done.final), self._answer).cpu().numpy()
+
+    def _one(self, kept: np.ndarray, edges: Sequence[Cut], row: np.ndarray) -> np.ndarray:
+        variant = kept.copy()
+        for (writer, reader), is_cut in zip(edges, row, strict=True):
+            variant[writer, reader] &= not is_cut
+        return self.nll_cutting(variant, (), np.zeros((1, 0), dtype=bool))
+
+    def _depth(self, reader: int) -> tuple[int, str]:
+        node = self._graph.readers[reader].node
+        return node.layer, node.kind
+
+    def forecast(
+        self, kept: Bool[np.ndarray, "writer reader"], edges: Sequence[Cut]
+    ) -> Float[np.ndarray, "edge batch"]:
+        with torch.no_grad():
+            self._become(kept)
+        scores = np.zeros((len(edges), len(self.group.rows)))
+        alive = sorted({reader for _, reader in edges if self._matters(reader)})
+        if not alive:
+            return scores
+        with torch.enable_grad():
+            done = self._pass(Change(probed=tuple(alive)), differentiable=True)
+            loss = nll(self._logits(done.final), self._answer).sum()
+            probes = [done.outcome.probes[reader] for reader in alive]
+            gradients = torch.autograd.grad(loss, probes, allow_unused=True, materialize_grads=True)
+        delta = self._values.delta
+        for reader, gradient in zip(alive, gradients, strict=True):
+            rows = [row for row, edge in enumerate(edges) if edge[1] == reader]
+            writers = torch.tensor([edges[row][0] for row in rows], device=delta.device)
+            parts = delta[:, :, delta.shape[2] - gradient.shape[1] :][writers]
+            scores[rows] = -(parts * gradient).sum((2, 3)).cpu().numpy()
+        return scores
+
+
+def _variant_with(
+    gone: Bool[np.ndarray, "writer reader"],
+    changed: Sequence[int],
+    masks: Mapping[int, Bool[np.ndarray, "variant writer"]],
+) -> int | None:
+    """The variant that lacks exactly the edges that are gone."""
+    if not changed or not set(changed) <= set(masks):
+        return None
+    same = np.logical_and.reduce([(mask == gone[:, reader]).all(1) for reader, mask in masks.items()])
+    return int(same.argmax()) if same.any() else None
+
+
+def _constants(
+    graph: Graph, biases: Float[Tensor, "layer d_model"], ablated: Float[Tensor, "writer #batch #pos d_model"] | None
+) -> Float[Tensor, "depth #batch #pos d_model"]:
+    """What a reader reads with every edge ablated: the biases of the attention layers before it, and ablated writes.
+
+    Row 2 l is for the heads of layer l (and for an MLP beside them), 2 l + 1 for an MLP after them.
+    """
+    width = graph.shape.n_heads + 1
+    rows = []
+    for layer in range(graph.shape.n_layers + 1):
+        for after in (False, True):
+            row = biases[: layer + after].sum(0)[None, None]
+            if ablated is not None:
+                row = row + ablated[: 1 + layer * width + after * graph.shape.n_heads].sum(0)
+            rows.append(row)
+    return torch.stack(rows)
+
+
+def nll(logits: Float[Tensor, "variant batch answer d_vocab"], answer: Tensor) -> Float[Tensor, "variant batch"]:
+    """`circuits.metrics.match_nll` of logits that are not needed afterwards: without a float64 copy of them.
+
+    Relative to the largest logit, so that rounding is relative to the NLL and not to the logits; summed in float64
+    over the answer's tokens.
+    """
+    index = answer.expand(logits.shape[:-1])
+    if logits.requires_grad:
+        return F.cross_entropy(logits.flatten(0, 2), index.flatten(), reduction="none").view(index.shape).mean(-1)
+    relative = logits.float().sub_(logits.amax(-1, keepdim=True))
+    own = relative.gather(-1, index.unsqueeze(-1)).squeeze(-1).double()
+    return (relative.exp_().sum(-1).double().log() - own).mean(-1)
+
+
+@contextmanager
+def _full_precision() -> Iterator[None]:
+    """Without TF32 on GPUs, whose 10-bit mantissa would decide near ties."""
+    previous = torch.backends.cuda.matmul.allow_tf32
+    torch.backends.cuda.matmul.allow_tf32 = False
+    try:
+        yield
+    finally:
+        torch.backends.cuda.matmul.allow_tf32 = previous

@@ -1,0 +1,91 @@
+"""How values look, the same in every picture: colours, pen widths, tokens as text, the order of edges.
+
+Colours are Okabe and Ito's, told apart by readers with any common colour vision. Assets/page.css repeats them for the page.
+"""
+
+import html
+import math
+from collections.abc import Sequence
+
+import plotly.graph_objects as go
+
+from circuits.circuit import Circuit
+from circuits.graph import Edge, NodeKind, Slot
+
+SCORE_UNIT = "nats"
+
+SLOT_COLOURS: dict[Slot | None, str] = {"q": "#0072B2", "k": "#D55E00", "v": "#009E73", None: "#8A919C"}
+KIND_COLOURS: dict[NodeKind, str] = {"input": "#CC79A7", "head": "#56B4E9", "mlp": "#E69F00", "logits": "#CC79A7"}
+SLOT_NAMES: dict[Slot | None, str] = {"q": "query", "k": "key", "v": "value", None: "whole input"}
+
+NEUTRAL = "#747C88"
+"""A grey whose text reads on white and on near-black alike: a figure does not know the page it will stand on."""
+
+GRID = "rgba(128,136,148,0.25)"
+CLEAR = "rgba(0,0,0,0)"
+FONT = "system-ui, -apple-system, 'Segoe UI', 'Helvetica Neue', 'Liberation Sans', Arial, sans-serif"
+
+TEMPLATE = go.layout.Template(
+    layout={
+        "font": {"family": FONT, "size": 13, "color": NEUTRAL},
+        "title": {"font": {"size": 16}, "x": 0, "xref": "paper", "xanchor": "left"},
+        "paper_bgcolor": CLEAR,
+        "plot_bgcolor": CLEAR,
+        "colorway": ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"],
+        "margin": {"l": 64, "r": 16, "t": 48, "b": 56},
+        "hoverlabel": {"font": {"family": FONT, "size": 13}, "align": "left"},
+        "legend": {"orientation": "h", "x": 0, "xanchor": "left", "y": 1.02, "yanchor": "bottom"},
+        "xaxis": {"gridcolor": GRID, "zeroline": False, "linecolor": GRID, "ticks": "", "automargin": True},
+        "yaxis": {"gridcolor": GRID, "zeroline": False, "linecolor": GRID, "ticks": "", "automargin": True},
+    }
+)
+
+MIN_PEN, MAX_PEN = 0.8, 5.0
+"""Pen widths in pixels of the weakest and of the strongest edge."""
+
+
+def strength(circuit: Circuit, edge: Edge) -> float:
+    """|score| of the edge, 0 if it has none: a suppressive edge is as strong as a helpful one."""
+    score = circuit.score(edge)
+    return abs(score) if math.isfinite(score) else 0.0
+
+
+def strongest(circuit: Circuit, n: int | None = None) -> tuple[Edge, ...]:
+    """The n edges of largest |score| (all, by default), strongest first; ties, and edges without one, as in the graph."""
+    return tuple(sorted(circuit.edges, key=lambda edge: -strength(circuit, edge))[:n])
+
+
+def pen_widths(circuit: Circuit, edges: Sequence[Edge]) -> tuple[float, ...]:
+    """Width in pixels of each edge: grows with the square root of |score|, from MIN_PEN at 0 to MAX_PEN at the largest."""
+    strengths = [strength(circuit, edge) for edge in edges]
+    top = max(strengths, default=0.0) or 1.0
+    return tuple(MIN_PEN + (MAX_PEN - MIN_PEN) * math.sqrt(value / top) for value in strengths)
+
+
+def score_text(score: float) -> str:
+    """A score with sign and unit: ``+0.0123 nats``; ``not scored`` for NaN."""
+    return f"{score:+.3g} {SCORE_UNIT}" if math.isfinite(score) else "not scored"
+
+
+def printable(text: str) -> str:
+    """The text with control, bidirectional and unpaired characters as backslash escapes: ``\\n``, ``\\u202e``."""
+    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
+
+
+def token_text(token: str) -> str:
+    """A token as readers see it: a leading or trailing space shows as ``␣``, what cannot be printed as an escape."""
+    inner = token.strip(" ")
+    left = len(token) - len(token.lstrip(" ")) if inner else len(token)
+    right = len(token) - left - len(inner)
+    return "␣" * left + printable(inner) + "␣" * right
+
+
+def short_token(token: str, width: int = 9) -> str:
+    """A token as a node's second line: no outer spaces, at most ``width`` characters."""
+    text = printable(token.strip(" ")) or token_text(token)
+    return text if len(text) <= width else text[: width - 1] + "…"
+
+
+def plotly_text(text: str) -> str:
+    """Text that plotly shows as it stands: its markup (a subset of HTML, and ``$`` for TeX) is escaped."""
+    return html.escape(printable(text)).replace("$", "&#36;")

@@ -1,0 +1,437 @@
+import html
+import itertools
+import json
+import re
+import shutil
+import subprocess
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import plotly.graph_objects as go
+import pytest
+
+from circuits.analysis.lens import NodeReadout, TokenScore, Trajectory
+from circuits.circuit import Circuit, Provenance, Scores
+from circuits.graph import Graph, Node, Shape
+from circuits.viz import plots, report
+from circuits.viz.dot import circuit_to_dot, render_svg
+from circuits.viz.layout import HALF_HEIGHT, crossings, index_order, place
+from circuits.viz.plots import circuit_graph, layer_activity, trajectory_plot
+from circuits.viz.report import Page, render
+from circuits.viz.style import MAX_PEN, MIN_PEN, pen_widths, plotly_text, short_token, strongest, token_text
+
+CHROMIUM = "/usr/bin/chromium"
+PROVENANCE = Provenance("tiny <model>", "abc", method="by hand")
+HOSTILE = '</script><script>alert("x")</script><b>&amp;'
+TRAJECTORY = Trajectory(
+    ("Input", "L0 attn", "L0 MLP", "L1 attn", "L1 MLP", "L2 attn", "L2 MLP"),
+    (900, 1, 40, 12, 3, 1, 1),
+    (0.0001, 0.2, 0.002, 0.05, 0.2, 0.6, 0.9),
+)
+
+
+def circuit_of(*edges: tuple[str, float], granularity: str = "qkv") -> Circuit:
+    graph = Graph(Shape(3, 4), "node" if granularity == "node" else "qkv")
+    kept, scores = np.zeros_like(graph.legal), np.full(graph.legal.shape, np.nan)
+    for name, score in edges:
+        kept[graph.edge(name)] = True
+        scores[graph.edge(name)] = score
+    return Circuit(graph, kept, PROVENANCE, scores)
+
+
+SMALL = circuit_of(
+    ("input->a0.h1<v>", 0.4),
+    ("input->m0", 0.2),
+    ("a0.h1->m0", 0.1),
+    ("m0->a1.h2<q>", 0.05),
+    ("m0->a1.h2<k>", 0.04),
+    ("m0->a1.h2<v>", 0.9),
+    ("a1.h2->logits", 0.6),
+    ("m0->m2", -0.3),
+    ("m2->logits", 0.02),
+)
+
+
+def dense(n: int = 60, seed: int = 0) -> Circuit:
+    graph = Graph(Shape(3, 4))
+    values = np.random.default_rng(seed).normal(size=graph.legal.shape)
+    return Scores(graph, values, PROVENANCE).top(n)
+
+
+def readout(node: Node, *tokens: str) -> NodeReadout:
+    scores = tuple(TokenScore(token, 3.0 - i) for i, token in enumerate(tokens))
+    return NodeReadout(node, scores, scores[::-1], 2, 0.25)
+
+
+def page_of(circuit: Circuit = SMALL) -> Page:
+    return Page(
+        title="The capital of France is Paris",
+        subtitle="one prompt",
+        circuit=circuit,
+        readouts=tuple(readout(node, " Paris", " London") for node in circuit.nodes),
+        trajectory=TRAJECTORY,
+        answer=" Paris",
+        numbers=(("edges kept", "9 / 411"),),
+        settings=(("threshold", "0.01"),),
+        command="kcircuit discover --fact x",
+    )
+
+
+def traces(figure: go.Figure) -> tuple[Any, ...]:
+    return tuple(figure.select_traces())
+
+
+def layout_of(figure: go.Figure) -> Any:
+    return figure.layout
+
+
+class Elements(HTMLParser):
+    """Every start tag with its attributes, and the text of the elements named script and style."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.inside: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_data(self, data: str) -> None:
+        if self.tags and self.tags[-1][0] in ("script", "style"):
+            self.inside.append(data)
+
+
+# ---- dot -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("circuit", [SMALL, dense()])
+def test_every_edge_of_the_circuit_is_in_the_dot_text(circuit: Circuit) -> None:
+    text = circuit_to_dot(circuit)
+    drawn = re.findall(r'^  "(\S+)" -> "(\S+)" \[.*tooltip="(\S+)  ', text, re.M)
+    assert [html.unescape(name) for *_, name in drawn] == [edge.name for edge in circuit.edges]
+    assert [ends for *ends, _ in drawn] == [[edge.writer.name, edge.reader.node.name] for edge in circuit.edges]
+
+
+def test_q_k_and_v_edges_of_one_pair_differ_in_colour() -> None:
+    lines = re.findall(r'"m0" -> "a1.h2" \[color="(\S+)"', circuit_to_dot(SMALL))
+    assert len(lines) == len(set(lines)) == 3
+
+
+def test_a_layer_is_one_rank_and_its_nodes_carry_the_papers_names_and_top_tokens() -> None:
+    text = circuit_to_dot(SMALL, [readout(Node(1, "head", 2), " Paris", " Rome")])
+    ranks = re.findall(r"rank=same;(.*?)\n  }", text, re.S)
+    assert [re.findall(r'"(input|logits|a\d\.h\d|m\d)" \[', rank) for rank in ranks] == [
+        ["input"],
+        ["a0.h1", "m0"],
+        ["a1.h2"],
+        ["m2"],
+        ["logits"],
+    ]
+    assert r'label="L1H2\nParis"' in text
+    assert 'label="MLP0"' in text
+
+
+def test_the_same_circuit_gives_the_same_dot_text() -> None:
+    again = circuit_of(*[(edge.name, SMALL.score(edge)) for edge in reversed(SMALL.edges)])
+    assert circuit_to_dot(SMALL, title="x") == circuit_to_dot(again, title="x")
+
+
+@pytest.mark.skipif(shutil.which("dot") is None, reason="graphviz' dot is not installed")
+def test_hostile_text_goes_through_graphviz_as_it_stands() -> None:
+    hostile = 'a"b\\N<c>&amp;'
+    svg = render_svg(circuit_to_dot(SMALL, [readout(Node(0, "mlp"), hostile)], title=hostile))
+    assert svg is not None
+    texts = [html.unescape(text) for text in re.findall(r"<text[^>]*>(.*?)</text>", svg)]
+    assert hostile in texts
+    assert short_token(hostile) in texts
+    with pytest.raises(ValueError, match="expected graphviz text"):
+        render_svg("digraph {")
+
+
+def test_without_the_dot_program_there_is_no_svg(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    assert render_svg(circuit_to_dot(SMALL)) is None
+
+
+# ---- style and layout ------------------------------------------------------------------------------------------------
+
+
+def test_a_tokens_outer_spaces_show_and_what_cannot_be_printed_is_escaped() -> None:
+    assert token_text(" Paris") == "␣Paris"
+    assert token_text("New York ") == "New York␣"
+    assert token_text("  ") == "␣␣"
+    assert token_text("\n") == "\\n"
+    assert token_text("a\u202eb\ud800") == "a\\u202eb\\ud800"
+    assert short_token(" Marseille-sur-Mer") == "Marseill…"
+
+
+def test_pen_width_grows_with_the_scores_magnitude_and_an_edge_without_a_score_is_thinnest() -> None:
+    circuit = circuit_of(("input->m0", -1.0), ("m0->m1", 0.25), ("m1->logits", float("nan")))
+    edges = strongest(circuit)
+    assert [edge.name for edge in edges] == ["input->m0", "m0->m1", "m1->logits"]
+    assert pen_widths(circuit, edges) == (MAX_PEN, pytest.approx((MIN_PEN + MAX_PEN) / 2), MIN_PEN)
+    assert strongest(circuit, 1) == edges[:1]
+
+
+def test_every_edge_runs_upwards_and_nodes_of_a_row_do_not_overlap() -> None:
+    circuit = dense(150)
+    layout = place(circuit)
+    assert set(layout.places) == set(circuit.nodes)
+    for edge in circuit.edges:
+        (_, low), *_, (_, high) = layout.curve(edge)
+        assert low + 2 * HALF_HEIGHT <= layout.places[edge.reader.node][1] + 1e-9
+        assert low < high
+    for (_, (x, y)), (_, (other, row)) in itertools.combinations(layout.places.items(), 2):
+        assert y != row or abs(x - other) >= 1 - 1e-3
+
+
+def test_two_lines_that_cross_count_once_and_lines_that_share_an_end_do_not() -> None:
+    crossed = circuit_of(("a0.h0->a1.h1<q>", 1), ("a0.h1->a1.h0<q>", 1))
+    assert crossings(index_order(crossed), crossed.edges) == 1
+    assert crossings(place(crossed), crossed.edges) == 0
+    fan = circuit_of(("a0.h0->a1.h0<q>", 1), ("a0.h0->a1.h1<q>", 1), ("a0.h0->a1.h1<k>", 1))
+    assert crossings(index_order(fan), fan.edges) == 0
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_ordering_by_barycentre_never_adds_crossings(seed: int) -> None:
+    circuit = dense(40, seed)
+    assert crossings(place(circuit), circuit.edges) <= crossings(index_order(circuit), circuit.edges)
+
+
+# ---- plots -----------------------------------------------------------------------------------------------------------
+
+
+def test_hovering_an_edge_or_a_node_tells_its_name_and_values() -> None:
+    figure = circuit_graph(SMALL, [readout(Node(1, "head", 2), " Paris", "<b>")])
+    edges = {text for trace in traces(figure) for text in trace.text or () if "->" in html.unescape(text)}
+    assert edges == {f"<b>{html.escape(edge.name)}</b><br>{SMALL.score(edge):+.3g} nats" for edge in SMALL.edges}
+    nodes = [text for trace in traces(figure) for text in (trace.customdata if trace.customdata is not None else ())]
+    assert len(nodes) == len(SMALL.nodes)
+    head = next(text for text in nodes if "L1H2" in text)
+    assert "3 edges in, 1 out" in head
+    assert "answer at rank 2" in head
+    assert "␣Paris, &lt;b&gt;" in head
+
+
+def test_the_legend_names_each_slot_once_and_toggles_all_its_traces() -> None:
+    figure = circuit_graph(SMALL)
+    shown = [trace.name for trace in traces(figure) if trace.showlegend is not False]
+    assert shown == ["q (query)", "k (key)", "v (value)", "whole input"]
+    assert {trace.legendgroup for trace in traces(figure) if trace.line.color == "#0072B2"} == {"q"}
+
+
+def test_a_merged_circuit_and_an_empty_one_can_be_drawn() -> None:
+    merged = circuit_of(("input->a0.h0", 1.0), ("a0.h0->logits", 2.0), granularity="node")
+    assert len(traces(circuit_graph(merged))) > 0
+    empty = circuit_of()
+    assert len(traces(circuit_graph(empty))) == 0
+    assert "This circuit has no edges." in render(page_of(empty))
+    assert "digraph" in circuit_to_dot(empty)
+
+
+def test_the_trajectory_is_drawn_as_it_is_and_marked_where_the_answer_first_stays_at_rank_one() -> None:
+    figure = trajectory_plot(TRAJECTORY, " Paris")
+    ranks, probabilities = traces(figure)[:2]
+    assert tuple(ranks.y) == TRAJECTORY.ranks
+    assert tuple(probabilities.y) == TRAJECTORY.probabilities
+    low, high = layout_of(figure).yaxis.range
+    assert layout_of(figure).yaxis.type == "log"
+    assert low > high
+    # Rank 1 at L0 attn does not last; L2 attn, state 5, is where it stays.
+    assert {shape.x0 for shape in layout_of(figure).shapes} == {5}
+    never = replace(TRAJECTORY, ranks=(9,) * 7)
+    assert not layout_of(trajectory_plot(never, " Paris")).shapes
+
+
+def test_layer_activity_is_the_share_of_heads_and_mlps_in_the_circuit() -> None:
+    heads, mlps = traces(layer_activity(SMALL))
+    assert tuple(heads.y) == (25, 25, 0)
+    assert tuple(mlps.y) == (100, 0, 100)
+
+
+def test_markup_in_plotly_text_is_escaped() -> None:
+    assert plotly_text("<a href='x'>$y$") == "&lt;a href=&#x27;x&#x27;&gt;&#36;y&#36;"
+
+
+# ---- the page --------------------------------------------------------------------------------------------------------
+
+
+def test_the_page_loads_nothing_from_the_network() -> None:
+    page = Elements(render(page_of()))
+    loading = ("src", "href", "data", "action", "poster", "srcset", "xlink:href", "background")
+    targets = {value for _, attributes in page.tags for name, value in attributes.items() if name in loading}
+    assert targets == {"data:,", "#components"}
+    assert not re.search(r"@import|url\(|\bimport\(|XMLHttpRequest|fetch\(|WebSocket", "".join(page.inside))
+    policy = next(a["content"] for tag, a in page.tags if tag == "meta" and "http-equiv" in a)
+    assert policy is not None
+    assert "default-src 'none'" in policy
+    assert "http" not in policy
+
+
+def test_the_same_page_gives_the_same_bytes() -> None:
+    again = circuit_of(*[(edge.name, SMALL.score(edge)) for edge in reversed(SMALL.edges)])
+    first = render(page_of()).encode()
+    assert first == render(page_of(again)).encode()
+    # The control: another score is another page.
+    other = circuit_of(*[(edge.name, SMALL.score(edge) / 2) for edge in SMALL.edges])
+    assert first != render(page_of(other)).encode()
+
+
+def test_the_page_of_one_run_is_under_three_megabytes() -> None:
+    assert len(render(page_of(dense(250))).encode()) < 3_000_000
+
+
+def test_text_from_the_data_is_escaped() -> None:
+    page = Page(
+        title=HOSTILE,
+        subtitle=HOSTILE,
+        circuit=replace(SMALL, provenance=Provenance(HOSTILE, "abc")),
+        readouts=tuple(readout(node, HOSTILE, "<i>") for node in SMALL.nodes),
+        trajectory=replace(TRAJECTORY, labels=(HOSTILE, *TRAJECTORY.labels[1:])),
+        answer=HOSTILE,
+        numbers=((HOSTILE, HOSTILE),),
+        settings=((HOSTILE, HOSTILE),),
+        command=HOSTILE,
+    )
+    text = render(page)
+    assert "<script>alert" not in text
+    tame = [tag for tag, _ in Elements(render(page_of())).tags]
+    assert [tag for tag, _ in Elements(text).tags] == tame
+    data = json.loads(re.findall(r'id="data">(.*?)</script>', text, re.S)[0])
+    assert data["answer"] == HOSTILE
+
+
+def test_the_whole_graph_is_a_hundred_per_cent_of_itself() -> None:
+    whole = Circuit.full(Graph(Shape(3, 4)), PROVENANCE)
+    text = render(page_of(whole))
+    assert f"keeps {whole.n_edges} of the model’s {whole.n_edges} edges (100 %)" in text
+    assert "12 of its 12 attention heads and 3 of its 3 MLPs" in text
+
+
+def test_every_edge_and_node_is_in_the_drawing_and_in_the_data() -> None:
+    circuit = dense()
+    text = render(page_of(circuit))
+    tags = Elements(text).tags
+    assert sum(tag == "path" for tag, _ in tags) == circuit.n_edges
+    data = json.loads(re.findall(r'id="data">(.*?)</script>', text, re.S)[0])
+    names = [node["name"] for node in data["nodes"]]
+    assert names == [node.name for node in sorted(circuit.nodes)]
+    rebuilt = {
+        f"{names[edge['from']]}->{names[edge['to']]}" + (f"<{edge['slot']}>" if edge["slot"] else ""): edge["score"]
+        for edge in data["edges"]
+    }
+    assert rebuilt == {edge.name: pytest.approx(circuit.score(edge), rel=1e-5) for edge in circuit.edges}
+    assert [abs(score) for score in rebuilt.values()] == sorted(map(abs, rebuilt.values()), reverse=True)
+
+
+def test_a_circuit_too_large_to_draw_shows_the_strongest_edges_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(report, "MAX_DRAWN", 4)
+    monkeypatch.setattr(plots, "MAX_DRAWN", 4)
+    text = render(page_of())
+    assert "The 4 strongest of 9 edges are drawn." in text
+    assert sum(tag == "path" for tag, _ in Elements(text).tags) == 4
+    assert "the 4 strongest edges" in str(layout_of(circuit_graph(SMALL)).title.text)
+
+
+# ---- the page in a browser -------------------------------------------------------------------------------------------
+
+WATCH = """<script>
+window.problems = [];
+addEventListener("error", (event) => problems.push(`error: ${event.message}`));
+addEventListener("unhandledrejection", (event) => problems.push(`rejection: ${event.reason}`));
+addEventListener("securitypolicyviolation", (event) => problems.push(`policy: ${event.blockedURI}`));
+for (const level of ["error", "warn"]) console[level] = (...words) => problems.push(`${level}: ${words.join(" ")}`);
+BEFORE
+</script>"""
+
+DRIVE = """<script>
+(async () => {
+  const result = {};
+  const all = (query) => [...document.querySelectorAll(query)];
+  const shown = () => all("#canvas .edge").filter((path) => getComputedStyle(path).display !== "none").length;
+  await kcircuit.ready;
+  result.before = shown();
+  const slider = document.getElementById("threshold");
+  slider.value = 5;
+  slider.dispatchEvent(new Event("input", { bubbles: true }));
+  result.after = shown();
+  result.said = document.getElementById("threshold-out").textContent;
+  slider.value = 0;
+  slider.dispatchEvent(new Event("input", { bubbles: true }));
+  const box = document.querySelector("#slots input[value=v]");
+  box.click();
+  result.withoutValues = shown();
+  box.click();
+  result.listed = all("#components .list button").map((button) => button.querySelector(".name").textContent);
+  const group = all("#canvas .node").find((node) => node.textContent.includes("L1H2"));
+  group.dispatchEvent(new MouseEvent("click", { bubbles: true }));
+  result.panel = document.getElementById("components").innerText;
+  document.getElementById("back").click();
+  result.focused = document.activeElement.closest("#components") !== null;
+  result.rows = all("#edges tbody tr").length;
+  const more = document.getElementById("show-all");
+  if (!more.hidden) more.click();
+  result.allRows = all("#edges tbody tr").length;
+  result.plots = all(".plot .main-svg").length;
+  result.trajectory = document.getElementById("plot-trajectory").innerText;
+  result.problems = problems;
+  document.documentElement.dataset.result = JSON.stringify(result);
+})();
+</script>"""
+
+
+def drive(text: str, tmp_path: Path, before: str = "") -> dict:
+    """What the page does when `DRIVE` moves its slider and clicks, in headless chromium without a network."""
+    head, tail = text.replace("<style>", WATCH.replace("BEFORE", before) + "<style>", 1), "</body>"
+    at = head.rindex(tail)
+    file = tmp_path / "page.html"
+    file.write_text(head[:at] + DRIVE + head[at:], encoding="utf-8")
+    options = "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
+    options += (
+        "--disable-component-update --disable-sync --virtual-time-budget=20000 --window-size=1400,1000 --dump-dom"
+    )
+    done = subprocess.run(
+        [CHROMIUM, *options.split(), f"--user-data-dir={tmp_path / 'profile'}", file.as_uri()],
+        capture_output=True,
+        timeout=240,
+        check=True,
+    )
+    found = re.search(r'data-result="(.*?)"', done.stdout.decode())
+    assert found, f"the page's script never finished: {done.stderr.decode()[-2000:]}"
+    return json.loads(html.unescape(found[1]))
+
+
+browser = pytest.mark.skipif(not Path(CHROMIUM).exists(), reason=f"{CHROMIUM} is not installed")
+
+
+@browser
+def test_in_a_browser_the_slider_hides_edges_and_a_click_fills_the_panel(tmp_path: Path) -> None:
+    result = drive(render(page_of()), tmp_path)
+    assert result["problems"] == []
+    assert (result["before"], result["after"], result["withoutValues"]) == (9, 4, 7)
+    assert result["said"] == "≥ 0.300 nats: 4 of 9 edges"
+    assert sorted(result["listed"]) == sorted(node.label for node in SMALL.nodes)
+    for expected in ("L1H2", "3 in, 1 out", "␣Paris", "rank 2", "Reads from (3)", "Writes to (1)", "+0.900"):
+        assert expected in result["panel"]
+    assert result["focused"]
+    assert result["plots"] >= 2
+
+
+@browser
+def test_in_a_browser_the_table_starts_with_thirty_edges_and_shows_all_on_demand(tmp_path: Path) -> None:
+    result = drive(render(page_of(dense(70))), tmp_path)
+    assert result["problems"] == []
+    assert (result["rows"], result["allRows"]) == (30, 70)
+
+
+@browser
+def test_a_browser_that_cannot_unpack_plotly_shows_the_values_as_a_table(tmp_path: Path) -> None:
+    result = drive(render(page_of()), tmp_path, before="delete window.DecompressionStream;")
+    assert result["plots"] == 0
+    assert "rank 900" in result["trajectory"]
+    assert [problem[:5] for problem in result["problems"]] == ["warn:"]
