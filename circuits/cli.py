@@ -353,8 +353,8 @@ def _page(result: "Run") -> "Page":
     ]
     return Page(
         title=summary["fact"],
-        subtitle=f"The knowledge circuit in {spec.model}"
-        + (f"; lens and trajectory for {fact.statement!r}" if len(spec.facts) > 1 else ""),
+        subtitle=f"Prompt “{fact.prompt}”, answer “{fact.object}”"
+        + (f"; one of {len(spec.facts)} facts, whose lens and trajectory are shown" if len(spec.facts) > 1 else ""),
         circuit=circuit,
         readouts=result.readouts,
         trajectory=result.trajectory,

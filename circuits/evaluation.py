@@ -42,7 +42,7 @@ class Answers:
 
     def hit(self, k: int) -> Measurement:
         """Hit@k: share of facts whose answer ranks among the first k (paper 2, Eq. 3)."""
-        hits = hit(torch.tensor(self.rank.per_example), k)
+        hits = hit(torch.tensor(self.rank.per_example).long(), k)
         return Measurement(f"Hit@{k}", "", tuple(hits.tolist()))
 
 

@@ -263,7 +263,7 @@ def _load_pretrained(source: str, name: str, dtype: torch.dtype, *, local: bool)
     try:
         tokenizer = transformers.AutoTokenizer.from_pretrained(source, local_files_only=local)
         # Eager attention, because it is the one that TransformerLens' hooks can look into.
-        model, loaded = transformers.AutoModelForCausalLM.from_pretrained(
+        loaded: Any = transformers.AutoModelForCausalLM.from_pretrained(
             source,
             dtype=dtype,
             attn_implementation="eager",
@@ -271,6 +271,7 @@ def _load_pretrained(source: str, name: str, dtype: torch.dtype, *, local: bool)
             use_safetensors=True,
             output_loading_info=True,
         )
+        model, found = loaded
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         if not reachable:
@@ -280,7 +281,7 @@ def _load_pretrained(source: str, name: str, dtype: torch.dtype, *, local: bool)
             f"cannot load the model {name!r}: tried {tried}; {reason}. "
             "`--model factlm`, the embedded model, needs no hub"
         ) from error
-    if missing := sorted(loaded["missing_keys"]):
+    if missing := sorted(found["missing_keys"]):
         # The loader would fill them with random numbers, other ones at each load.
         raise ModelError(
             f"cannot load the model {name!r}: its files lack {len(missing)} weights, the first {missing[0]}"

@@ -9,7 +9,7 @@ import shlex
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, model_validator
 
@@ -68,7 +68,7 @@ class RunSpec(BaseModel):
     """Build the circuit even of facts that the model does not recall."""
 
     @model_validator(mode="after")
-    def _sensible(self) -> Self:
+    def _sensible(self) -> "RunSpec":
         if not self.facts:
             raise ValueError("expected at least one fact, got none")
         if len(self.facts) > 1 and self.relation is None:

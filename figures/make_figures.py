@@ -1,6 +1,6 @@
 """Draw the README's figures: run the demo's fact, keep its graph, and photograph its page where chromium is installed.
 
-    python figures/make_figures.py
+python figures/make_figures.py
 """
 
 import shutil

@@ -2,10 +2,10 @@
 
 import random
 import re
-import sys
 from pathlib import Path
 
 import pytest
+from write_facts_card import card, n_words
 
 from circuits.datasets.corpus import demonstration, held_out_facts, trained_facts, two_hop_facts
 from circuits.datasets.manifest import Manifest, make_manifest
@@ -13,9 +13,6 @@ from circuits.evaluation import whole_model
 from circuits.facts import Fact, Relations
 from circuits.model import Model
 from circuits.paths import data_dir, factlm_dir
-
-sys.path.insert(0, str(data_dir()))
-from write_facts_card import card, n_words  # noqa: E402
 
 
 @pytest.fixture(scope="module")

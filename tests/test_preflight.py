@@ -76,7 +76,9 @@ def test_an_engine_keeps_to_its_memory(small_model: Callable[..., Model]) -> Non
 
 
 def test_the_estimate_prints_itself() -> None:
-    assert re.fullmatch(r"at most \d+\.\d MB and [\d,]+ s, 64 variants at once", str(estimate(GPT2_SMALL, 64, 2**32, CPU)))
+    assert re.fullmatch(
+        r"at most \d+\.\d MB and [\d,]+ s, 64 variants at once", str(estimate(GPT2_SMALL, 64, 2**32, CPU))
+    )
 
 
 def test_speed_and_free_memory_are_positive() -> None:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from circuits.circuit import Provenance
 from circuits.components import UnsupportedArchitecture
-from circuits.discovery.acdc import Interrupted, Progress, State, acdc
+from circuits.discovery.acdc import Interrupted, Progress, State, acdc, sweep
 from circuits.discovery.speculation import cuts, expected_path, log_odds, measured_shifts, nll_of
 from circuits.engines import EngineMismatch, make_engine
 from circuits.engines.ablation import Ablation
@@ -234,6 +234,18 @@ def test_a_stopped_search_continues_to_the_same_circuit(small_model: LoadModel) 
     _, continued = acdc(SparseEngine(model, FACTS), tau=0.03, provenance=HERE, state=stopped)
     assert continued.kept == whole.kept
     assert continued.evaluations == whole.evaluations
+
+
+def test_a_sweep_finds_what_single_searches_find(small_model: LoadModel) -> None:
+    engine = SparseEngine(small_model("gpt2"), FACTS)
+    taus = [0.1, 0.003, 0.03]
+    found = sweep(engine, taus, provenance=lambda tau: HERE)
+    assert list(found) == sorted(taus)
+    for tau, (scores, state) in found.items():
+        expected, alone = acdc(SparseEngine(small_model("gpt2"), FACTS), tau=tau, provenance=HERE)
+        assert state.kept == alone.kept
+        assert (state.evaluations, state.near_ties) == (alone.evaluations, alone.near_ties)
+        assert np.allclose(scores.values, expected.values, atol=1e-5, equal_nan=True)
 
 
 def test_near_ties_are_counted(small_model: LoadModel) -> None:

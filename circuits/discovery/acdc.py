@@ -11,7 +11,7 @@ The order is part of the specification: the same inputs give the same circuit.
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -190,6 +190,64 @@ def acdc(
     values = np.full(graph.legal.shape, np.nan)
     values[writers, readers] = [np.nan if score is None else score for score in state.scores]
     return Scores(graph, values, provenance), state
+
+
+def sweep(
+    engine: Engine,
+    taus: Sequence[float],
+    *,
+    provenance: Callable[[float], Provenance],
+    absolute: bool = False,
+    per_token: Callable[[np.ndarray], float] = mean,
+    progress: Callable[[float, Progress], None] = lambda tau, progress: None,
+) -> dict[float, tuple[Scores, State]]:
+    """`acdc` for each tau, on one engine: clean values are computed once, and shared first decisions are not retaken.
+
+    The same results as one search a tau, up to the engine's rounding.
+    """
+    results: dict[float, tuple[Scores, State]] = {}
+    state: State | None = None
+    for tau in sorted(taus):
+        if state is not None:
+            state = _shared(engine, state, tau, absolute, per_token, fingerprint(provenance(tau)))
+        results[tau] = acdc(
+            engine,
+            tau=tau,
+            absolute=absolute,
+            per_token=per_token,
+            provenance=provenance(tau),
+            state=state,
+            progress=lambda now, tau=tau: progress(tau, now),
+        )
+        state = results[tau][1]
+    return results
+
+
+def _shared(
+    engine: Engine,
+    done: State,
+    tau: float,
+    absolute: bool,
+    per_token: Callable[[np.ndarray], float],
+    fingerprint: str,
+) -> State:
+    """A finished search's decisions for another tau: all up to the first that falls the other way, and that one."""
+    state = State(fingerprint, [True] * len(done.scores), [None] * len(done.scores), evaluations=1)
+    for position, (score, kept) in enumerate(zip(done.scores, done.kept, strict=True)):
+        state.kept[position], state.scores[position], state.decided = kept, score, position + 1
+        if score is None:
+            continue
+        strength = abs(score) if absolute else score
+        state.evaluations += 1
+        state.near_ties += abs(strength - tau) < NEAR_TIE
+        state.kept[position] = strength >= tau
+        if state.kept[position] != kept:
+            break
+    circuit = engine.graph.legal.copy()
+    writers, readers = np.array(Traversal(engine.graph).edges).T
+    circuit[writers, readers] = state.kept
+    state.nll = per_token(engine.nll(circuit))
+    return state
 
 
 def _is_read(graph: Graph, kept: Bool[np.ndarray, "writer reader"], reader: int) -> bool:

@@ -1,0 +1,117 @@
+"""Run the benchmarks and write ``benchmarks/results.json`` and ``figures/benchmark.svg``.
+
+    python benchmarks/run.py                 all parts but the slow one
+    python benchmarks/run.py factlm scaling  these parts
+    python benchmarks/run.py medium          the GPT-2-medium shape, minutes to tens of minutes
+
+Each part replaces its own entry in the results; the others stay.
+"""
+
+import json
+import os
+import platform
+import sys
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from circuits import bench
+from circuits.datasets import load_relations
+from circuits.engines.preflight import matmul_speed
+from circuits.model import Model
+
+HERE = Path(__file__).resolve().parent
+RESULTS = HERE / "results.json"
+FIGURE = HERE.parent / "figures" / "benchmark.svg"
+TAU_RANDOM = 3e-4
+
+
+def factlm() -> dict[str, Any]:
+    """Reference and fast engine on the first known fact of each of 12 relations."""
+    model, facts = Model.default(), []
+    for relation in load_relations().values():
+        fact = relation.facts()[0]
+        if len(facts) < 12:
+            facts.append(fact)
+    return {f"tau {tau:g}": bench.compare(model, facts, tau=tau, progress=print).to_json() for tau in (0.01,)}
+
+
+def small() -> dict[str, Any]:
+    """One 8-token fact on a random model of GPT-2 small's shape, all 32,491 edges."""
+    return _random(12, 12)
+
+
+def medium() -> dict[str, Any]:
+    """One 8-token fact on a random model of GPT-2 medium's shape, all 231,877 edges."""
+    return _random(24, 16)
+
+
+def scaling() -> dict[str, Any]:
+    """Time over layers x heads, and over facts; vocabulary of 1,000, so that the nodes' own work shows."""
+    sizes = [_random(n_layers, n_heads, d_vocab=1000, d_head=16) for n_layers, n_heads in ((6, 8), (12, 12), (24, 16))]
+    facts = [_random(6, 8, d_vocab=1000, d_head=16, n_facts=n) for n in (1, 5, 20)]
+    return {"sizes": sizes, "facts": facts}
+
+
+def _random(n_layers: int, n_heads: int, *, n_facts: int = 1, **shape: int) -> dict[str, Any]:
+    model = bench.random_gpt2(n_layers, n_heads, **shape)
+    told = time.monotonic()
+
+    def progress(state: Any) -> None:
+        nonlocal told
+        if time.monotonic() - told > 30:
+            told = time.monotonic()
+            print(f"{model.name}: {state.done:,} of {state.total:,} edges, {state.kept:,} kept", flush=True)
+
+    search = bench.search(model, bench.likely_facts(model, n_facts), TAU_RANDOM, progress=progress)
+    result = {
+        "layers": n_layers,
+        "heads": n_heads,
+        "tau": TAU_RANDOM,
+        **asdict(search),
+        "peak_bytes": bench.peak_bytes(),
+    }
+    print(result, flush=True)
+    return result
+
+
+def machine() -> dict[str, Any]:
+    return {
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "processor": platform.processor() or platform.machine(),
+        "torch": torch.__version__,
+        "gflops": round(matmul_speed(torch.device("cpu"), 0.5) / 1e9),
+        "date": time.strftime("%Y-%m-%d"),
+    }
+
+
+PARTS = {"factlm": factlm, "small": small, "scaling": scaling, "medium": medium}
+
+
+def draw(results: dict[str, Any]) -> str:
+    """Seconds against edges tried times circuit size, on logarithmic axes: one SVG, written by hand."""
+    searches = [("GPT-2 small", results["small"])] if "small" in results else []
+    searches += [("GPT-2 medium", results["medium"])] if "medium" in results else []
+    for row in results.get("scaling", {}).get("sizes", []):
+        searches.append((f"{row['layers']} x {row['heads']}, narrow", row))
+    return bench.scatter_svg(
+        [(name, row["tried"], row["seconds"]) for name, row in searches], x="edges tried", y="seconds"
+    )
+
+
+def main(names: list[str]) -> None:
+    results: dict[str, Any] = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {}
+    for name in names or ["factlm", "small", "scaling"]:
+        results[name] = {**PARTS[name](), "machine": machine()}
+        RESULTS.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    FIGURE.parent.mkdir(exist_ok=True)
+    FIGURE.write_text(draw(results), encoding="utf-8")
+    print(f"wrote {RESULTS} and {FIGURE}")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
