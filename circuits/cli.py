@@ -56,11 +56,16 @@ def discover(
     n: Annotated[int, typer.Option("--n", min=1, help="How many facts of the relation.")] = 20,
     model: ModelOption = "factlm",
     method: Annotated[str, typer.Option(help="Search method: acdc.")] = "acdc",
-    tau: Annotated[float, typer.Option(help="Threshold in nats; larger keeps fewer edges.")] = 0.01,
+    tau: Annotated[
+        str, typer.Option(help="Threshold in nats, or several: 0.001,0.01. Larger keeps fewer edges.")
+    ] = "0.01",
     absolute: Annotated[bool, typer.Option("--absolute", help="Keep suppressive edges too.")] = False,
     granularity: Annotated[str, typer.Option(help="qkv: a head's slots apart; node: merged.")] = "qkv",
     ablation: Annotated[str, typer.Option(help="zero, mean or resample.")] = "zero",
     engine: Annotated[str, typer.Option(help="sparse: fast; hook: the reference.")] = "sparse",
+    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...")] = "cpu",
+    dtype: Annotated[str, typer.Option(help="float32 or bfloat16.")] = "float32",
+    max_memory: Annotated[str | None, typer.Option(help="Memory the fast engine may use, such as 4GB.")] = None,
     processing: Annotated[str, typer.Option(help="compatibility (folded, centred weights) or raw.")] = "compatibility",
     compat: Annotated[str | None, typer.Option(help="kc: the published code's diluted metric.")] = None,
     seed: Annotated[int, typer.Option(help="Of splits and corrupted prompts.")] = 0,
@@ -75,6 +80,8 @@ def discover(
         raise CommandError("expected either --fact or --relation, got " + ("neither" if fact is None else "both"))
     if out is not None:
         _require_writable_folder(out)
+    taus = _taus(tau)
+    memory = _bytes(max_memory)
     started = time.perf_counter()
     from circuits.datasets import load_relations
 
@@ -82,11 +89,13 @@ def discover(
     choices = {
         "model": model,
         "method": method,
-        "tau": tau,
+        "tau": taus[0],
         "absolute": absolute,
         "granularity": granularity,
         "ablation": ablation,
         "engine": engine,
+        "device": device,
+        "dtype": dtype,
         "processing": processing,
         "compat": compat,
         "seed": seed,
@@ -105,17 +114,23 @@ def discover(
         loaded = _load(spec)
         facts, test = _split(chosen, split, n, loaded, seed, force)
         spec = _spec(facts, test_facts=test, relation=relation, split=split, **choices)
-    result = _run(spec, relations, loaded, out)
-    seconds = time.perf_counter() - started
-    if out is not None:
-        _export(result, out)
-    summary = {**result.summary(), "seconds": round(seconds, 2)}
+    summaries = []
+    for one in taus:
+        # A sweep writes one folder a threshold.
+        folder = out if out is None or len(taus) == 1 else out / f"tau-{one:g}"
+        result = _run(spec.model_copy(update={"tau": one}), relations, loaded, folder, memory)
+        seconds = time.perf_counter() - started
+        if folder is not None:
+            _export(result, folder)
+        summary = {**result.summary(), "tau": one, "seconds": round(seconds, 2)}
+        summaries.append(summary)
+        if not as_json:
+            _print_summary(result, summary)
+            if folder is not None:
+                typer.echo(f"\nOpen {folder / 'report.html'}")
+        started = time.perf_counter()
     if as_json:
-        typer.echo(json.dumps(summary, ensure_ascii=False))
-    else:
-        _print_summary(result, summary)
-        if out is not None:
-            typer.echo(f"\nOpen {out / 'report.html'}")
+        typer.echo(json.dumps(summaries[0] if len(summaries) == 1 else summaries, ensure_ascii=False))
 
 
 @app.command()
@@ -208,9 +223,27 @@ def _spec(facts: "tuple[Fact, ...]", **choices: Any) -> "RunSpec":
 
 
 def _load(spec: "RunSpec") -> "Model":
-    from circuits.model import Model
+    from circuits.runs import load_model
 
-    return Model.load(spec.model, processing=spec.processing)
+    return load_model(spec)
+
+
+def _taus(text: str) -> list[float]:
+    try:
+        taus = [float(part) for part in text.split(",")]
+    except ValueError:
+        raise CommandError(f"expected --tau as a number of nats or several, such as 0.001,0.01, got {text!r}") from None
+    if not all(tau > 0 for tau in taus):
+        raise CommandError(f"tau must be above 0 nats, got {text}")
+    return taus
+
+
+def _bytes(text: str | None) -> int | None:
+    if text is None:
+        return None
+    from circuits.engines.preflight import parse_bytes
+
+    return parse_bytes(text)
 
 
 def _relation(relations: "Relations", name: str) -> "Relation":
@@ -240,7 +273,7 @@ def _split(
     return built[:n], other[:n]
 
 
-def _run(spec: "RunSpec", relations: "Relations", model: "Model", out: Path | None) -> "Run":
+def _run(spec: "RunSpec", relations: "Relations", model: "Model", out: Path | None, max_memory: int | None) -> "Run":
     from circuits.discovery.acdc import Interrupted
     from circuits.runs import run
 
@@ -248,7 +281,7 @@ def _run(spec: "RunSpec", relations: "Relations", model: "Model", out: Path | No
     signal.signal(signal.SIGTERM, _stop)
     try:
         with _progress_bar(state_file.exists()) as progress:
-            result = run(spec, relations, model=model, state_file=state_file, progress=progress)
+            result = run(spec, relations, model=model, state_file=state_file, max_memory=max_memory, progress=progress)
     except Interrupted as stop:
         state_file.parent.mkdir(parents=True, exist_ok=True)
         stop.state.save(state_file)

@@ -11,6 +11,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
 from pydantic import BaseModel, ConfigDict, model_validator
 
 import circuits
@@ -60,7 +61,9 @@ class RunSpec(BaseModel):
     absolute: bool = False
     granularity: Granularity = "qkv"
     ablation: AblationKind = "zero"
-    engine: str = "sparse"
+    engine: Literal["sparse", "hook"] = "sparse"
+    device: str = "cpu"
+    dtype: Literal["float32", "bfloat16"] = "float32"
     processing: Processing = "compatibility"
     compat: Literal["kc"] | None = None
     seed: int = 0
@@ -139,7 +142,8 @@ class Run(BaseModel):
         else:
             words += ["--relation", spec.relation, "--split", spec.split, "--n", str(len(spec.facts))]
         fields = RunSpec.model_fields
-        for name in ("model", "tau", "granularity", "ablation", "engine", "processing", "compat", "seed"):
+        names = ("model", "tau", "granularity", "ablation", "engine", "device", "dtype", "processing", "compat", "seed")
+        for name in names:
             value = getattr(spec, name)
             if value != fields[name].default:
                 words += [f"--{name}", str(value)]
@@ -188,6 +192,7 @@ def run(
     *,
     model: Model | None = None,
     state_file: Path | None = None,
+    max_memory: int | None = None,
     progress: Callable[[Progress], None] = lambda _: None,
 ) -> Run:
     """Do what ``spec`` asks.
@@ -196,17 +201,18 @@ def run(
         relations: where mean and resample ablation find other subjects.
         model: the loaded ``spec.model``, if the caller has it already.
         state_file: a search that was interrupted is continued from this file, if it exists.
+        max_memory: bytes that the fast engine may use; what is free, by default.
         progress: called as edges are decided.
 
     Raises:
         UnknownFactError: the model does not recall a fact, and ``spec.force`` is off.
         circuits.discovery.acdc.Interrupted: on Ctrl-C; its state can be saved to ``state_file``.
     """
-    model = model or Model.load(spec.model, processing=spec.processing)
+    model = model or load_model(spec)
     model_answers = whole_model(model, spec.facts)
     if not spec.force:
         require_known(model, spec.facts, model_answers)
-    engine = _engine(spec, spec.facts, relations, model)
+    engine = _engine(spec, spec.facts, relations, model, max_memory)
     provenance = _provenance(spec, model)
     state = None
     if state_file is not None and state_file.exists():
@@ -219,7 +225,7 @@ def run(
     circuit = Circuit.from_json(scores.above(spec.tau, absolute=spec.absolute).to_json())
     model_test, circuit_test = None, None
     if spec.test_facts:
-        test_engine = _engine(spec, spec.test_facts, relations, model)
+        test_engine = _engine(spec, spec.test_facts, relations, model, max_memory)
         model_test = whole_model(model, spec.test_facts)
         circuit_test = standalone(model, test_engine, circuit, spec.test_facts)
     return Run(
@@ -238,6 +244,12 @@ def run(
     )
 
 
+def load_model(spec: RunSpec) -> Model:
+    """The model that ``spec`` asks for."""
+    dtype = {"float32": torch.float32, "bfloat16": torch.bfloat16}[spec.dtype]
+    return Model.load(spec.model, device=spec.device, dtype=dtype, processing=spec.processing)
+
+
 def require_known(model: Model, facts: tuple[Fact, ...], answers: Answers) -> None:
     """A circuit says how a fact is recalled, so the fact must be: its rank is at most `KNOWN_RANK`."""
     for fact, rank in zip(facts, answers.rank.per_example, strict=True):
@@ -248,7 +260,9 @@ def require_known(model: Model, facts: tuple[Fact, ...], answers: Answers) -> No
             )
 
 
-def _engine(spec: RunSpec, facts: tuple[Fact, ...], relations: Relations, model: Model) -> Engine:
+def _engine(
+    spec: RunSpec, facts: tuple[Fact, ...], relations: Relations, model: Model, max_memory: int | None
+) -> Engine:
     match spec.ablation:
         case "zero":
             ablation = Ablation("zero")
@@ -257,7 +271,9 @@ def _engine(spec: RunSpec, facts: tuple[Fact, ...], relations: Relations, model:
         case "resample":
             donors = tuple(corruption.corrupted(fact, relations, model, spec.seed) for fact in facts)
             ablation = Ablation("resample", corrupted=donors)
-    return make_engine(spec.engine, model, facts, ablation=ablation, granularity=spec.granularity)
+    return make_engine(
+        spec.engine, model, facts, ablation=ablation, granularity=spec.granularity, max_memory=max_memory
+    )
 
 
 def _provenance(spec: RunSpec, model: Model) -> Provenance:
@@ -266,6 +282,7 @@ def _provenance(spec: RunSpec, model: Model) -> Provenance:
         "absolute": spec.absolute,
         "ablation": spec.ablation,
         "compat": spec.compat,
+        "dtype": spec.dtype,
     }
     return Provenance(
         model=spec.model,
