@@ -26,7 +26,8 @@ from circuits.model import Model
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "results.json"
 FIGURE = HERE.parent / "figures" / "benchmark.svg"
-TAU_RANDOM = 3e-4
+TAU_RANDOM = 3e-5
+"""Keeps about 3 % of the edges of the GPT-2-small-shaped model."""
 
 
 def factlm() -> dict[str, Any]:
@@ -108,9 +109,10 @@ def main(names: list[str]) -> None:
     for name in names or ["factlm", "small", "scaling"]:
         results[name] = {**PARTS[name](), "machine": machine()}
         RESULTS.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
-    FIGURE.parent.mkdir(exist_ok=True)
-    FIGURE.write_text(draw(results), encoding="utf-8")
-    print(f"wrote {RESULTS} and {FIGURE}")
+    if results.keys() - {"factlm"}:
+        FIGURE.parent.mkdir(exist_ok=True)
+        FIGURE.write_text(draw(results), encoding="utf-8")
+    print(f"wrote {RESULTS}")
 
 
 if __name__ == "__main__":
