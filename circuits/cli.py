@@ -1,11 +1,12 @@
 """The command line: parse, call one function, print. Whatever is slow to import waits until it is needed."""
 
 import json
+import math
 import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -76,6 +77,8 @@ def discover(
     as_json: JsonOption = False,
 ) -> None:
     """Find the knowledge circuit of a fact, or one circuit for several facts of a relation."""
+    if relation is not None and (subject is not None or object is not None):
+        raise CommandError("--subject and --object belong to --fact; a relation's facts have their own")
     if (fact is None) == (relation is None):
         raise CommandError("expected either --fact or --relation, got " + ("neither" if fact is None else "both"))
     if out is not None:
@@ -114,15 +117,14 @@ def discover(
         loaded = _load(spec)
         facts, test = _split(chosen, split, n, loaded, seed, force)
         spec = _spec(facts, test_facts=test, relation=relation, split=split, **choices)
+    # A sweep writes one folder a threshold.
+    folders = {one: out if out is None or len(taus) == 1 else out / f"tau-{one:g}" for one in taus}
     summaries = []
-    for one in taus:
-        # A sweep writes one folder a threshold.
-        folder = out if out is None or len(taus) == 1 else out / f"tau-{one:g}"
-        result = _run(spec.model_copy(update={"tau": one}), relations, loaded, folder, memory)
-        seconds = time.perf_counter() - started
+    for result in _search(spec, folders, relations, loaded, memory):
+        folder = folders[result.spec.tau]
         if folder is not None:
             _export(result, folder)
-        summary = {**result.summary(), "tau": one, "seconds": round(seconds, 2)}
+        summary = {**result.summary(), "tau": result.spec.tau, "seconds": round(time.perf_counter() - started, 2)}
         summaries.append(summary)
         if not as_json:
             _print_summary(result, summary)
@@ -167,6 +169,7 @@ def facts(
         typer.echo(json.dumps(rows, ensure_ascii=False, indent=1))
         return
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
     table = Table(
@@ -174,7 +177,9 @@ def facts(
     )
     table.columns[3].justify = table.columns[4].justify = "right"
     for row in rows:
-        table.add_row(row["relation"], row["prompt"], row["object"], str(row["rank"]), f"{row['probability']:.3f}")
+        table.add_row(
+            row["relation"], escape(row["prompt"]), escape(row["object"]), str(row["rank"]), f"{row['probability']:.3f}"
+        )
     Console(width=None if sys.stdout.isatty() else 140).print(table)
 
 
@@ -187,6 +192,34 @@ def report(folder: Annotated[Path, typer.Argument(help="Folder of a saved run (r
     _require_writable_folder(folder)
     _export(result, folder)
     typer.echo(f"Open {folder / 'report.html'}")
+
+
+@app.command()
+def bench(
+    what: Annotated[str, typer.Argument(help="acdc: the reference engine and the fast one on the same facts.")],
+    n: Annotated[int, typer.Option("--n", min=1, help="How many facts, one a relation.")] = 12,
+    tau: Annotated[float, typer.Option(help="Threshold in nats.")] = 0.01,
+    model: ModelOption = "factlm",
+    as_json: JsonOption = False,
+) -> None:
+    """Time both engines on the same facts, and count the decisions in which they differ (it must be 0)."""
+    if what != "acdc":
+        raise CommandError(f"expected `kcircuit bench acdc`, got {what!r}; benchmarks/README.md names the longer ones")
+    from circuits.bench import compare, first_facts
+    from circuits.datasets import load_relations
+    from circuits.model import Model
+
+    facts = first_facts(load_relations(), n)
+    result = compare(Model.load(model), facts, tau=tau, progress=lambda line: typer.echo(line, err=True)).to_json()
+    if as_json:
+        typer.echo(json.dumps(result))
+        return
+    typer.echo(
+        f"{result['facts']} facts, tau {tau:g}: the fast engine takes {result['median_seconds']:.3f} s a fact, the reference "
+        f"{result['median_seconds_reference']:.2f} s (medians), a median ratio of {result['median_ratio']:.0f}; "
+        f"{result['decisions_differing']} decisions differ, {result['near_ties']} near ties; "
+        f"peak memory {result['peak_bytes'] / 1e9:.2f} GB"
+    )
 
 
 @app.callback(invoke_without_command=True)
@@ -233,8 +266,10 @@ def _taus(text: str) -> list[float]:
         taus = [float(part) for part in text.split(",")]
     except ValueError:
         raise CommandError(f"expected --tau as a number of nats or several, such as 0.001,0.01, got {text!r}") from None
-    if not all(tau > 0 for tau in taus):
-        raise CommandError(f"tau must be above 0 nats, got {text}")
+    if not all(0 < tau < math.inf for tau in taus):
+        raise CommandError(f"tau must be a finite number of nats above 0, got {text}")
+    if len({f"{tau:g}" for tau in taus}) < len(taus):
+        raise CommandError(f"expected thresholds that differ in their first six digits, got {text}")
     return taus
 
 
@@ -273,23 +308,48 @@ def _split(
     return built[:n], other[:n]
 
 
-def _run(spec: "RunSpec", relations: "Relations", model: "Model", out: Path | None, max_memory: int | None) -> "Run":
+def _search(
+    spec: "RunSpec",
+    folders: "Mapping[float, Path | None]",
+    relations: "Relations",
+    model: "Model",
+    max_memory: int | None,
+) -> "Iterator[Run]":
+    """The runs of all thresholds. What is interrupted is saved beside its results, and said how to continue."""
     from circuits.discovery.acdc import Interrupted
-    from circuits.runs import run
+    from circuits.runs import run_sweep, spec_digest
 
-    state_file = (out or Path()) / STATE_FILE
+    def state_file(tau: float) -> Path:
+        # Without a folder of its own, a search is told from others in the same place by what it searches.
+        folder = folders[tau]
+        name = f"kcircuit-{spec_digest(spec.model_copy(update={'tau': tau}))}.state.json"
+        return Path(name) if folder is None else folder / STATE_FILE
+
     signal.signal(signal.SIGTERM, _stop)
+    waiting = sorted(folders)
+    if state_file(waiting[0]).exists():
+        typer.echo(f"continuing the search saved in {state_file(waiting[0])}", err=True)
     try:
-        with _progress_bar(state_file.exists()) as progress:
-            result = run(spec, relations, model=model, state_file=state_file, max_memory=max_memory, progress=progress)
+        with _progress_bar(state_file(waiting[0]).exists()) as progress:
+            for result in run_sweep(
+                spec,
+                waiting,
+                relations,
+                model=model,
+                state_file=state_file,
+                max_memory=max_memory,
+                notice=lambda line: typer.echo(line, err=True),
+                progress=progress,
+            ):
+                state_file(waiting.pop(0)).unlink(missing_ok=True)
+                yield result
     except Interrupted as stop:
-        state_file.parent.mkdir(parents=True, exist_ok=True)
-        stop.state.save(state_file)
+        path = state_file(waiting[0])
+        path.parent.mkdir(parents=True, exist_ok=True)
+        stop.state.save(path)
         raise Stopped(
-            f"{stop}. Saved to {state_file}: run the same command again to continue, or delete the file to start anew"
+            f"{stop}. Saved to {path}: run the same command again to continue, or delete the file to start anew"
         ) from None
-    state_file.unlink(missing_ok=True)
-    return result
 
 
 def _stop(*_: object) -> None:
@@ -380,6 +440,8 @@ def _page(result: "Run") -> "Page":
         ("tau", f"{spec.tau:g} nats, {'absolute' if spec.absolute else 'signed'}"),
         ("ablation", spec.ablation),
         ("granularity", spec.granularity),
+        ("weights", f"{spec.processing}, {spec.dtype} on {spec.device}"),
+        ("metric", "the published code's, diluted over the prompt (kc)" if spec.compat else "MatchNLL"),
         ("engine", f"{result.engine}, {result.evaluations:,} evaluations, {result.near_ties} near ties"),
         ("seed", str(spec.seed)),
         ("versions", ", ".join(f"{name} {version}" for name, version in result.versions.items())),
@@ -403,7 +465,8 @@ def _print_summary(result: "Run", summary: dict[str, Any]) -> None:
     from rich.table import Table
 
     console = Console(highlight=False, soft_wrap=True)
-    console.print(f"[bold]{summary['fact']}[/bold]   ({summary['model']}, engine {summary['engine']})")
+    console.print(summary["fact"], style="bold", markup=False)
+    console.print(f"in {summary['model']}, engine {summary['engine']}", markup=False)
     table = Table(show_edge=False, pad_edge=False)
     for column in ("", "model", "circuit alone"):
         table.add_column(column, justify="left" if not column else "right")

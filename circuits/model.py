@@ -443,17 +443,12 @@ class _BridgeNetwork:
         return self._bridge.run_with_hooks(ids, fwd_hooks=self._hooks(intervention))
 
     def _hooks(self, intervention: Intervention) -> list[tuple[str, Any]]:
-        def write(kind: Any, layer: int) -> Any:
-            def hook(value: Tensor, hook: Any) -> None:
-                intervention.write(kind, layer, value)
+        # Lambdas, because shape checks in tests would compile functions with annotations anew at every run.
+        def write(kind, layer):
+            return lambda value, hook: intervention.write(kind, layer, value)
 
-            return hook
-
-        def read(kind: Any, layer: int, slot: Any) -> Any:
-            def hook(value: Tensor, hook: Any) -> Tensor:
-                return intervention.read(kind, layer, slot, value)
-
-            return hook
+        def read(kind, layer, slot):
+            return lambda value, hook: intervention.read(kind, layer, slot, value)
 
         last = self.shape.n_layers - 1
         hooks: list[tuple[str, Any]] = [("blocks.0.hook_resid_pre", write("input", -1))]

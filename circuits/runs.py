@@ -4,25 +4,29 @@ The story, in order: read the facts, check that the model knows them, search the
 through the lens.
 """
 
+import hashlib
+import html
+import math
 import platform
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 import circuits
 from circuits.analysis.lens import NodeReadout, Trajectory, read_circuit, trajectory
-from circuits.circuit import Circuit, CircuitFileError, Provenance, Setting
+from circuits.circuit import Circuit, Provenance, Setting
 from circuits.datasets import corrupted as corruption
 from circuits.datasets.split import Split
 from circuits.discovery import METHODS
-from circuits.discovery.acdc import Progress, State, acdc, diluted, fingerprint
+from circuits.discovery.acdc import Progress, State, diluted, fingerprint, sweep
 from circuits.engines import Ablation, Engine, make_engine
 from circuits.engines.ablation import AblationKind
+from circuits.engines.sparse import SparseEngine
 from circuits.evaluation import KNOWN_RANK, Answers, standalone, whole_model
 from circuits.facts import Fact, Relations
 from circuits.graph import Granularity
@@ -38,6 +42,10 @@ DEFAULT_TAU = 0.01
 
 class UnknownFactError(ValueError):
     """A circuit was asked for a fact that the model does not recall."""
+
+
+class DeviceError(ValueError):
+    """A device that this machine does not have."""
 
 
 class RunFileError(ValueError):
@@ -76,8 +84,8 @@ class RunSpec(BaseModel):
             raise ValueError("expected at least one fact, got none")
         if len(self.facts) > 1 and self.relation is None:
             raise ValueError("several facts make one circuit only if they are of one relation; name it")
-        if not self.tau > 0:
-            raise ValueError(f"tau must be above 0 nats, got {self.tau}")
+        if not 0 < self.tau < math.inf:
+            raise ValueError(f"tau must be a finite number of nats above 0, got {self.tau}")
         if self.method not in METHODS:
             raise ValueError(f"expected a method of {METHODS}, got {self.method!r}")
         return self
@@ -109,29 +117,36 @@ class Run(BaseModel):
     def circuit(self) -> Circuit:
         return Circuit.from_json(self.circuit_json)
 
-    def save(self, folder: Path) -> None:
-        """Write ``run.json`` and ``circuit.json`` into ``folder``, each whole."""
+    def save(self, folder: Path | str) -> None:
+        """Write ``run.json`` and ``circuit.json`` into ``folder``, made if need be; each file whole."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
         part = folder / f"{RUN_FILE}.part"
         part.write_text(self.model_dump_json(indent=1) + "\n", encoding="utf-8")
         part.replace(folder / RUN_FILE)
         self.circuit.save(folder / CIRCUIT_FILE)
 
     @classmethod
-    def load(cls, folder: Path) -> "Run":
+    def load(cls, folder: Path | str) -> "Run":
         """Read what `save` wrote.
 
         Raises:
             RunFileError: no run there, or not a whole one.
         """
+        folder = Path(folder)
         path = folder / RUN_FILE
         try:
             saved = cls.model_validate_json(path.read_bytes())
             _ = saved.circuit
         except OSError as error:
             raise RunFileError(f"no saved run in {folder}: cannot read {path.name} ({error.strerror})") from error
-        except (ValueError, CircuitFileError) as error:
-            reason = str(error).splitlines()[0]
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(str(part) for part in first["loc"])
+            reason = f"{where}: {first['msg']}" if where else first["msg"]
             raise RunFileError(f"{path} is no whole run file of this version: {reason}") from error
+        except ValueError as error:
+            raise RunFileError(f"{path} is no whole run file: {error}") from error
         return saved
 
     def command(self) -> str:
@@ -176,6 +191,13 @@ class Run(BaseModel):
             summary["hit10_test_circuit"] = self.circuit_test_answers.hit(10).value
         return summary
 
+    def __repr__(self) -> str:
+        return f"<Run: {self}>"
+
+    def _repr_html_(self) -> str:
+        """How a notebook shows it: the sentence, and the circuit."""
+        return f"<p>{html.escape(str(self))}</p>{self.circuit._repr_html_()}"
+
     def __str__(self) -> str:
         answers = "ranks the answer" if len(self.spec.facts) == 1 else "ranks the answers on average"
         return f"{self.circuit}; alone, it {answers} {_tidy(self.circuit_answers.rank)} (model: {_tidy(self.model_answers.rank)})"
@@ -195,57 +217,99 @@ def run(
     max_memory: int | None = None,
     progress: Callable[[Progress], None] = lambda _: None,
 ) -> Run:
-    """Do what ``spec`` asks.
+    """Do what ``spec`` asks: see `run_sweep`, of which this is the case of one threshold."""
+    runs = run_sweep(
+        spec,
+        (spec.tau,),
+        relations,
+        model=model,
+        state_file=lambda tau: state_file,
+        max_memory=max_memory,
+        progress=progress,
+    )
+    return next(runs)
+
+
+def run_sweep(
+    spec: RunSpec,
+    taus: Sequence[float],
+    relations: Relations,
+    *,
+    model: Model | None = None,
+    state_file: Callable[[float], Path | None] = lambda tau: None,
+    max_memory: int | None = None,
+    notice: Callable[[str], None] = lambda _: None,
+    progress: Callable[[Progress], None] = lambda _: None,
+) -> Iterator[Run]:
+    """One run for each threshold, in rising order; they share the model's clean values and what decisions they can.
 
     Args:
         relations: where mean and resample ablation find other subjects.
         model: the loaded ``spec.model``, if the caller has it already.
         state_file: a search that was interrupted is continued from this file, if it exists.
         max_memory: bytes that the fast engine may use; what is free, by default.
+        notice: told, in a line, what the search will need, and of a fallback to the slow engine.
         progress: called as edges are decided.
 
     Raises:
         UnknownFactError: the model does not recall a fact, and ``spec.force`` is off.
-        circuits.discovery.acdc.Interrupted: on Ctrl-C; its state can be saved to ``state_file``.
+        circuits.engines.preflight.TooLargeError: the search does not fit into ``max_memory``.
+        circuits.discovery.acdc.Interrupted: on Ctrl-C; its state can be saved to the state file.
     """
     model = model or load_model(spec)
     model_answers = whole_model(model, spec.facts)
     if not spec.force:
         require_known(model, spec.facts, model_answers)
-    engine = _engine(spec, spec.facts, relations, model, max_memory)
-    provenance = _provenance(spec, model)
-    state = None
-    if state_file is not None and state_file.exists():
-        state = State.load(state_file, fingerprint(provenance))
-    metric = {"per_token": _diluted(model, spec.facts)} if spec.compat == "kc" else {}
-    scores, state = acdc(
-        engine, tau=spec.tau, absolute=spec.absolute, provenance=provenance, state=state, progress=progress, **metric
-    )
-    # Rebuilt from its own saved form, so that what is measured is what the file says.
-    circuit = Circuit.from_json(scores.above(spec.tau, absolute=spec.absolute).to_json())
-    model_test, circuit_test = None, None
+    engine = _engine(spec, spec.facts, relations, model, max_memory, notice)
+    if isinstance(engine, SparseEngine):
+        notice(f"before the search: {engine.estimate()}")
+    test_engine, model_test = None, None
     if spec.test_facts:
-        test_engine = _engine(spec, spec.test_facts, relations, model, max_memory)
+        test_engine = _engine(spec, spec.test_facts, relations, model, max_memory, notice)
         model_test = whole_model(model, spec.test_facts)
-        circuit_test = standalone(model, test_engine, circuit, spec.test_facts)
-    return Run(
-        spec=spec,
-        circuit_json=circuit.to_json(),
-        model_answers=model_answers,
-        circuit_answers=standalone(model, engine, circuit, spec.facts),
-        model_test_answers=model_test,
-        circuit_test_answers=circuit_test,
-        readouts=read_circuit(model, spec.facts[0], circuit),
-        trajectory=trajectory(model, spec.facts[0]),
-        engine=engine.name,
-        evaluations=state.evaluations,
-        near_ties=state.near_ties,
-        versions=_versions(),
-    )
+
+    def provenance(tau: float) -> Provenance:
+        return _provenance(spec.model_copy(update={"tau": tau}), model)
+
+    def resume(tau: float) -> State | None:
+        path = state_file(tau)
+        return State.load(path, fingerprint(provenance(tau))) if path is not None and path.exists() else None
+
+    metric = {"per_token": _diluted(model, spec.facts)} if spec.compat == "kc" else {}
+    for tau, scores, state in sweep(
+        engine, taus, provenance=provenance, absolute=spec.absolute, resume=resume, progress=progress, **metric
+    ):
+        # Rebuilt from its own saved form, so that what is measured is what the file says.
+        circuit = Circuit.from_json(scores.above(tau, absolute=spec.absolute).to_json())
+        yield Run(
+            spec=spec.model_copy(update={"tau": tau}),
+            circuit_json=circuit.to_json(),
+            model_answers=model_answers,
+            circuit_answers=standalone(model, engine, circuit, spec.facts),
+            model_test_answers=model_test,
+            circuit_test_answers=standalone(model, test_engine, circuit, spec.test_facts) if test_engine else None,
+            readouts=read_circuit(model, spec.facts[0], circuit),
+            trajectory=trajectory(model, spec.facts[0]),
+            engine=engine.name,
+            evaluations=state.evaluations,
+            near_ties=state.near_ties,
+            versions=_versions(),
+        )
+
+
+def spec_digest(spec: RunSpec) -> str:
+    """Twelve hexadecimal digits that tell this spec from others."""
+    return hashlib.sha256(spec.model_dump_json().encode()).hexdigest()[:12]
 
 
 def load_model(spec: RunSpec) -> Model:
-    """The model that ``spec`` asks for."""
+    """The model that ``spec`` asks for.
+
+    Raises:
+        DeviceError: a CUDA device where there is none.
+    """
+    if spec.device.startswith("cuda") and not torch.cuda.is_available():
+        raise DeviceError(f"no CUDA device is at hand for --device {spec.device}; --device cpu needs none")
     dtype = {"float32": torch.float32, "bfloat16": torch.bfloat16}[spec.dtype]
     return Model.load(spec.model, device=spec.device, dtype=dtype, processing=spec.processing)
 
@@ -261,7 +325,12 @@ def require_known(model: Model, facts: tuple[Fact, ...], answers: Answers) -> No
 
 
 def _engine(
-    spec: RunSpec, facts: tuple[Fact, ...], relations: Relations, model: Model, max_memory: int | None
+    spec: RunSpec,
+    facts: tuple[Fact, ...],
+    relations: Relations,
+    model: Model,
+    max_memory: int | None,
+    notice: Callable[[str], None],
 ) -> Engine:
     match spec.ablation:
         case "zero":
@@ -272,7 +341,13 @@ def _engine(
             donors = tuple(corruption.corrupted(fact, relations, model, spec.seed) for fact in facts)
             ablation = Ablation("resample", corrupted=donors)
     return make_engine(
-        spec.engine, model, facts, ablation=ablation, granularity=spec.granularity, max_memory=max_memory
+        spec.engine,
+        model,
+        facts,
+        ablation=ablation,
+        granularity=spec.granularity,
+        max_memory=max_memory,
+        notice=notice,
     )
 
 

@@ -239,9 +239,9 @@ def test_a_stopped_search_continues_to_the_same_circuit(small_model: LoadModel) 
 def test_a_sweep_finds_what_single_searches_find(small_model: LoadModel) -> None:
     engine = SparseEngine(small_model("gpt2"), FACTS)
     taus = [0.1, 0.003, 0.03]
-    found = sweep(engine, taus, provenance=lambda tau: HERE)
-    assert list(found) == sorted(taus)
-    for tau, (scores, state) in found.items():
+    found = list(sweep(engine, taus, provenance=lambda tau: HERE))
+    assert [tau for tau, _, _ in found] == sorted(taus)
+    for tau, scores, state in found:
         expected, alone = acdc(SparseEngine(small_model("gpt2"), FACTS), tau=tau, provenance=HERE)
         assert state.kept == alone.kept
         assert (state.evaluations, state.near_ties) == (alone.evaluations, alone.near_ties)

@@ -199,28 +199,29 @@ def sweep(
     provenance: Callable[[float], Provenance],
     absolute: bool = False,
     per_token: Callable[[np.ndarray], float] = mean,
-    progress: Callable[[float, Progress], None] = lambda tau, progress: None,
-) -> dict[float, tuple[Scores, State]]:
-    """`acdc` for each tau, on one engine: clean values are computed once, and shared first decisions are not retaken.
+    resume: Callable[[float], State | None] = lambda tau: None,
+    progress: Callable[[Progress], None] = lambda _: None,
+) -> Iterator[tuple[float, Scores, State]]:
+    """`acdc` for each tau in rising order, on one engine: clean values are computed once, shared first decisions not retaken.
 
-    The same results as one search a tau, up to the engine's rounding.
+    The same results as one search a tau, up to the engine's rounding. ``resume`` gives the state of an interrupted search.
     """
-    results: dict[float, tuple[Scores, State]] = {}
-    state: State | None = None
+    done: State | None = None
     for tau in sorted(taus):
-        if state is not None:
-            state = _shared(engine, state, tau, absolute, per_token, fingerprint(provenance(tau)))
-        results[tau] = acdc(
+        origin = provenance(tau)
+        state = resume(tau)
+        if state is None and done is not None:
+            state = _shared(engine, done, tau, absolute, per_token, fingerprint(origin))
+        scores, done = acdc(
             engine,
             tau=tau,
             absolute=absolute,
             per_token=per_token,
-            provenance=provenance(tau),
+            provenance=origin,
             state=state,
-            progress=lambda now, tau=tau: progress(tau, now),
+            progress=progress,
         )
-        state = results[tau][1]
-    return results
+        yield tau, scores, done
 
 
 def _shared(

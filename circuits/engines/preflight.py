@@ -204,7 +204,10 @@ def parse_bytes(text: str) -> int:
     number = text.strip().lower().rstrip("abcdefghijklmnopqrstuvwxyz ")
     unit = text.strip().lower()[len(number) :].strip()
     try:
-        return int(float(number) * (_UNITS[unit] if unit not in ("", "b") else 1))
+        amount = int(float(number) * (_UNITS[unit] if unit not in ("", "b") else 1))
+        if amount <= 0:
+            raise ValueError
+        return amount
     except (ValueError, KeyError):
         raise ValueError(f"expected an amount of memory such as 4GB or 500MB, got {text!r}") from None
 
