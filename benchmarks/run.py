@@ -2,6 +2,7 @@
 
     python benchmarks/run.py                 all parts but the slow one
     python benchmarks/run.py factlm scaling  these parts
+    python benchmarks/run.py page            the page and the figure again, from the results
     python benchmarks/run.py medium          the GPT-2-medium shape, minutes to tens of minutes
 
 Each part replaces its own entry in the results; the others stay.
@@ -25,6 +26,8 @@ from circuits.model import Model
 
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "results.json"
+PAGE = HERE / "README.md"
+BEGIN, END = "<!-- results: written by run.py -->", "<!-- end of results -->"
 FIGURE = HERE.parent / "figures" / "benchmark.svg"
 TAU_RANDOM = 3e-5
 """Keeps about 3 % of the edges of the GPT-2-small-shaped model."""
@@ -99,15 +102,62 @@ def draw(results: dict[str, Any]) -> str:
     )
 
 
+def tables(results: dict[str, Any]) -> str:
+    """The results in the words of the page: markdown."""
+    rows = []
+    if found := results.get("factlm"):
+        ratios = sorted(pair["reference"]["seconds"] / pair["fast"]["seconds"] for pair in found["searches"])
+        rows += [
+            ("factlm: median ratio", "150", f"{found['median_ratio']:.0f} ({ratios[0]:.0f} to {ratios[-1]:.0f})"),
+            ("factlm: median seconds a fact", "0.5", f"{found['median_seconds']:.3f}"),
+            ("factlm: median seconds a fact, reference", "", f"{found['median_seconds_reference']:.2f}"),
+            ("factlm: decisions differing", "0", f"{found['decisions_differing']} ({found['near_ties']} near ties)"),
+        ]
+    for name, seconds, memory in (("small", "60", "4 GB"), ("medium", "1200", "8 GB")):
+        if found := results.get(name):
+            shape = f"GPT-2 {name}'s shape, {found['edges']:,} edges"
+            counts = f"{found['tried']:,} tried, {found['kept']:,} kept, {found['near_ties']} near ties"
+            rows += [
+                (
+                    f"{shape}: seconds, {found['machine']['threads']} threads",
+                    seconds,
+                    f"{found['seconds']:.0f} ({counts})",
+                ),
+                (f"{shape}: peak memory", memory, f"{found['peak_bytes'] / 1e9:.1f} GB"),
+            ]
+    lines = ["| benchmark | target | measured |", "|---|---|---|", *("| " + " | ".join(row) + " |" for row in rows)]
+    scaling = results.get("scaling", {})
+    if scaling:
+        lines += [
+            "",
+            "| layers x heads, one fact | edges | tried | kept | seconds | ms a tried edge |",
+            "|---|---|---|---|---|---|",
+        ]
+        for row in scaling["sizes"]:
+            each = 1e3 * row["seconds"] / row["tried"]
+            lines.append(
+                f"| {row['layers']} x {row['heads']} | {row['edges']:,} | {row['tried']:,} | {row['kept']:,} "
+                f"| {row['seconds']:.1f} | {each:.2f} |"
+            )
+        lines += ["", "| facts, 6 x 8 | tried | kept | seconds | ms a tried edge and fact |", "|---|---|---|---|---|"]
+        for row in scaling["facts"]:
+            each = 1e3 * row["seconds"] / row["tried"] / row["facts"]
+            lines.append(f"| {row['facts']} | {row['tried']:,} | {row['kept']:,} | {row['seconds']:.1f} | {each:.2f} |")
+    return "\n".join(lines)
+
+
 def main(names: list[str]) -> None:
     results: dict[str, Any] = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {}
-    for name in names or ["factlm", "small", "scaling"]:
+    for name in [] if names == ["page"] else names or ["factlm", "small", "scaling"]:
         results[name] = {**PARTS[name](), "machine": machine()}
         RESULTS.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
     if results.keys() - {"factlm"}:
         FIGURE.parent.mkdir(exist_ok=True)
         FIGURE.write_text(draw(results), encoding="utf-8")
-    print(f"wrote {RESULTS}")
+    before, _, rest = PAGE.read_text(encoding="utf-8").partition(BEGIN)
+    _, _, after = rest.partition(END)
+    PAGE.write_text(f"{before}{BEGIN}\n\n{tables(results)}\n\n{END}{after}", encoding="utf-8")
+    print(f"wrote {RESULTS} and the tables of {PAGE}")
 
 
 if __name__ == "__main__":
