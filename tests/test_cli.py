@@ -267,7 +267,49 @@ def test_neither_fact_nor_relation_is_refused(capsys):
 
 @pytest.mark.parametrize(
     ("option", "value"),
-    [("--tau", "-1"), ("--tau", "nan"), ("--granularity", "fine"), ("--ablation", "none"), ("--method", "magic")],
+    [
+        ("--tau", "-1"),
+        ("--tau", "nan"),
+        ("--tau", "inf"),
+        ("--tau", "0.1,0.1"),
+        ("--granularity", "fine"),
+        ("--ablation", "none"),
+        ("--method", "magic"),
+    ],
 )
 def test_a_setting_that_makes_no_sense_is_refused(option, value, discover, capsys):
     assert value.strip("-") in fails([*discover, option, value], capsys)
+
+
+def test_square_brackets_in_a_fact_are_printed_as_they_are(discover, capsys):
+    discover[discover.index("--fact") + 1] = "w1 [red] [/b] w3 => w5"
+    assert "w1 [red] [/b] w3 w5" in succeeds(discover, capsys)
+
+
+def test_a_cuda_device_that_is_not_there_is_refused(discover, capsys, monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    assert "no CUDA device" in fails([*discover, "--device", "cuda"], capsys)
+
+
+def test_subject_and_object_belong_to_fact(capsys):
+    assert "belong to --fact" in fails(["discover", "--relation", "country_language", "--subject", "France"], capsys)
+
+
+def test_several_thresholds_write_a_folder_each_as_single_searches_do(discover, capsys, tmp_path):
+    del discover[-2:]
+    listed = json.loads(succeeds([*discover, "--tau", "0.2,0.05", "--out", str(tmp_path / "sweep"), "--json"], capsys))
+    assert [row["tau"] for row in listed] == [0.05, 0.2]
+    succeeds([*discover, "--tau", "0.2", "--out", str(tmp_path / "one")], capsys)
+    swept = Circuit.load(tmp_path / "sweep" / "tau-0.2" / "circuit.json")
+    assert swept == Circuit.load(tmp_path / "one" / "circuit.json")
+
+
+def test_a_search_that_does_not_fit_into_memory_says_what_would(discover, capsys):
+    assert "would fit" in fails([*discover, "--engine", "sparse", "--max-memory", "1kB"], capsys)
+
+
+def test_bench_compares_the_engines_on_the_same_facts(capsys):
+    measured = json.loads(succeeds(["bench", "acdc", "--n", "1", "--tau", "0.3", "--json"], capsys))
+    assert measured["decisions_differing"] == 0
+    assert measured["facts"] == 1
+    assert measured["median_ratio"] > 1
