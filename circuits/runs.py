@@ -272,9 +272,11 @@ def run_sweep(
         return _provenance(spec.model_copy(update={"tau": tau}), model)
 
     def resume(tau: float) -> State | None:
-        path = state_file(tau)
-        return State.load(path, fingerprint(provenance(tau))) if path is not None and path.exists() else None
+        file = state_file(tau)
+        return State.load(file, fingerprint(provenance(tau))) if file is not None and file.exists() else None
 
+    # The whole model's, so the same for every threshold.
+    path = trajectory(model, spec.facts[0])
     metric = {"per_token": _diluted(model, spec.facts)} if spec.compat == "kc" else {}
     for tau, scores, state in sweep(
         engine, taus, provenance=provenance, absolute=spec.absolute, resume=resume, progress=progress, **metric
@@ -289,7 +291,7 @@ def run_sweep(
             model_test_answers=model_test,
             circuit_test_answers=standalone(model, test_engine, circuit, spec.test_facts) if test_engine else None,
             readouts=read_circuit(model, spec.facts[0], circuit),
-            trajectory=trajectory(model, spec.facts[0]),
+            trajectory=path,
             engine=engine.name,
             evaluations=state.evaluations,
             near_ties=state.near_ties,
