@@ -136,11 +136,11 @@ def test_an_interrupted_search_says_how_to_continue_and_continues_to_the_same_re
     said = capsys.readouterr().err
     assert stop.value.code == 130
     assert "run the same command again to continue" in said
-    assert [path.name for path in (tmp_path / "stopped").iterdir()] == [cli.STATE_FILE]
+    assert [path.name for path in (tmp_path / "stopped").iterdir()] == [cli.discover.STATE_FILE]
     succeeds([*discover, "--out", str(tmp_path / "stopped")], capsys)
     for path in (tmp_path / "whole").iterdir():
         assert path.read_bytes() == (tmp_path / "stopped" / path.name).read_bytes(), path.name
-    assert not (tmp_path / "stopped" / cli.STATE_FILE).exists()
+    assert not (tmp_path / "stopped" / cli.discover.STATE_FILE).exists()
 
 
 # ---- how it refuses --------------------------------------------------------------------------------------------------

@@ -1,10 +1,8 @@
-"""The command line: parse, call one function, print. Whatever is slow to import waits until it is needed."""
+"""``kcircuit discover``: from a fact, or a relation's facts, to a circuit."""
 
 import json
 import math
-import os
 import signal
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -13,35 +11,26 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from circuits.cli.app import (
+    CommandError,
+    JsonOption,
+    ModelOption,
+    Stopped,
+    app,
+    find_relation,
+    parse_memory,
+    require_writable_folder,
+)
+from circuits.cli.export import export_run
+
 if TYPE_CHECKING:
     from circuits.discovery.acdc import Progress
     from circuits.facts import Fact, Relation, Relations
     from circuits.model import Model
     from circuits.runs import Run, RunSpec
-    from circuits.viz.report import Page
-
-app = typer.Typer(
-    name="kcircuit",
-    help="Knowledge circuits: which heads and MLPs of a transformer recall a fact, and what each of them does.",
-    no_args_is_help=True,
-    add_completion=False,
-    rich_markup_mode=None,
-)
 
 STATE_FILE = "acdc-state.json"
 SECONDS_BETWEEN_SAVES = 30.0
-
-
-class CommandError(ValueError):
-    """A command that cannot be carried out as given."""
-
-
-class Stopped(Exception):
-    """A command that was stopped on purpose, its work saved."""
-
-
-ModelOption = Annotated[str, typer.Option("--model", "-m", help="factlm, a local HuggingFace folder, or a hub name.")]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")]
 
 
 @app.command()
@@ -82,9 +71,9 @@ def discover(
     if (fact is None) == (relation is None):
         raise CommandError("expected either --fact or --relation, got " + ("neither" if fact is None else "both"))
     if out is not None:
-        _require_writable_folder(out)
+        require_writable_folder(out)
     taus = _taus(tau)
-    memory = _bytes(max_memory)
+    memory = parse_memory(max_memory)
     started = time.perf_counter()
     from circuits.datasets import load_relations
 
@@ -111,7 +100,7 @@ def discover(
         loaded = _load(spec)
     else:
         assert relation is not None
-        chosen = _relation(relations, relation)
+        chosen = find_relation(relations, relation)
         # Checked before the model is loaded, because that takes a while.
         spec = _spec(chosen.facts(), relation=relation, split=split, **choices)
         loaded = _load(spec)
@@ -123,130 +112,16 @@ def discover(
     for result in _search(spec, folders, relations, loaded, memory):
         folder = folders[result.spec.tau]
         if folder is not None:
-            _export(result, folder)
+            export_run(result, folder)
         summary = {**result.summary(), "tau": result.spec.tau, "seconds": round(time.perf_counter() - started, 2)}
         summaries.append(summary)
         if not as_json:
-            _print_summary(result, summary)
+            print_summary(result, summary)
             if folder is not None:
                 typer.echo(f"\nOpen {folder / 'report.html'}")
         started = time.perf_counter()
     if as_json:
         typer.echo(json.dumps(summaries[0] if len(summaries) == 1 else summaries, ensure_ascii=False))
-
-
-@app.command()
-def facts(
-    relation: Annotated[str | None, typer.Option("--relation", "-r", help="Only this relation.")] = None,
-    known: Annotated[bool, typer.Option("--known", help="Only facts that the model knows (rank at most 10).")] = False,
-    model: ModelOption = "factlm",
-    as_json: JsonOption = False,
-) -> None:
-    """List the dataset's facts, each with the rank that the model gives the answer."""
-    from circuits.datasets import load_relations
-    from circuits.evaluation import KNOWN_RANK, whole_model
-    from circuits.model import Model
-
-    relations = load_relations()
-    chosen = [_relation(relations, relation)] if relation else list(relations.values())
-    listed = [fact for item in chosen for fact in item.facts()]
-    answers = whole_model(Model.load(model), listed)
-    rows = [
-        {
-            "relation": fact.relation,
-            "subject": fact.subject,
-            "object": fact.object,
-            "prompt": fact.prompt,
-            "rank": int(rank),
-            "probability": probability,
-        }
-        for fact, rank, probability in zip(
-            listed, answers.rank.per_example, answers.probability.per_example, strict=True
-        )
-        if not known or rank <= KNOWN_RANK
-    ]
-    if as_json:
-        typer.echo(json.dumps(rows, ensure_ascii=False, indent=1))
-        return
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.table import Table
-
-    table = Table(
-        "relation", "prompt", "object", "rank", "probability", title=f"{len(rows):,} facts, as {model} ranks them"
-    )
-    table.columns[3].justify = table.columns[4].justify = "right"
-    for row in rows:
-        table.add_row(
-            row["relation"], escape(row["prompt"]), escape(row["object"]), str(row["rank"]), f"{row['probability']:.3f}"
-        )
-    Console(width=None if sys.stdout.isatty() else 140).print(table)
-
-
-@app.command()
-def report(folder: Annotated[Path, typer.Argument(help="Folder of a saved run (run.json).")]) -> None:
-    """Draw a saved run's page and graph again; no model is loaded."""
-    from circuits.runs import Run
-
-    result = Run.load(folder)
-    _require_writable_folder(folder)
-    _export(result, folder)
-    typer.echo(f"Open {folder / 'report.html'}")
-
-
-@app.command()
-def bench(
-    what: Annotated[str, typer.Argument(help="acdc: the reference engine and the fast one on the same facts.")],
-    n: Annotated[int, typer.Option("--n", min=1, help="How many facts, one a relation.")] = 12,
-    tau: Annotated[float, typer.Option(help="Threshold in nats.")] = 0.01,
-    model: ModelOption = "factlm",
-    as_json: JsonOption = False,
-) -> None:
-    """Time both engines on the same facts, and count the decisions in which they differ (it must be 0)."""
-    if what != "acdc":
-        raise CommandError(f"expected `kcircuit bench acdc`, got {what!r}; benchmarks/README.md names the longer ones")
-    from circuits.bench import compare, first_facts
-    from circuits.datasets import load_relations
-    from circuits.model import Model
-
-    facts = first_facts(load_relations(), n)
-    result = compare(Model.load(model), facts, tau=tau, progress=lambda line: typer.echo(line, err=True)).to_json()
-    if as_json:
-        typer.echo(json.dumps(result))
-        return
-    typer.echo(
-        f"{result['facts']} facts, tau {tau:g}: the fast engine takes {result['median_seconds']:.3f} s a fact, the reference "
-        f"{result['median_seconds_reference']:.2f} s (medians), a median ratio of {result['median_ratio']:.0f}; "
-        f"{result['decisions_differing']} decisions differ, {result['near_ties']} near ties; "
-        f"peak memory {result['peak_bytes'] / 1e9:.2f} GB"
-    )
-
-
-@app.callback(invoke_without_command=True)
-def _root(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
-    if version:
-        import circuits
-
-        typer.echo(f"kcircuit {circuits.__version__}")
-        raise typer.Exit
-
-
-def main(arguments: list[str] | None = None) -> None:
-    """Run a command. Bad input ends in one line on stderr and exit status 1; Ctrl-C in 130."""
-    try:
-        app(arguments, standalone_mode=True)
-    except (ValueError, OSError, FloatingPointError) as error:
-        # Every error of this project that a user can cause is one of these, with a message that says what to do.
-        if os.environ.get("KCIRCUIT_TRACEBACK"):
-            raise
-        typer.echo(f"error: {_one_paragraph(error)}", err=True)
-        sys.exit(1)
-    except Stopped as stop:
-        typer.echo(str(stop), err=True)
-        sys.exit(130)
-
-
-# ---- parts of commands -----------------------------------------------------------------------------------------------
 
 
 def _spec(facts: "tuple[Fact, ...]", **choices: Any) -> "RunSpec":
@@ -271,24 +146,6 @@ def _taus(text: str) -> list[float]:
     if len({f"{tau:g}" for tau in taus}) < len(taus):
         raise CommandError(f"expected thresholds that differ in their first six digits, got {text}")
     return taus
-
-
-def _bytes(text: str | None) -> int | None:
-    if text is None:
-        return None
-    from circuits.engines.preflight import parse_bytes
-
-    return parse_bytes(text)
-
-
-def _relation(relations: "Relations", name: str) -> "Relation":
-    if name not in relations:
-        import difflib
-
-        near = difflib.get_close_matches(name, relations, n=3, cutoff=0.4)
-        hint = f"did you mean {' or '.join(near)}?" if near else "`kcircuit facts` lists them"
-        raise CommandError(f"no relation called {name!r} in the dataset; {hint}")
-    return relations[name]
 
 
 def _split(
@@ -383,84 +240,7 @@ def _progress_bar(resumed: bool) -> Iterator[Callable[["Progress"], None]]:
         yield show
 
 
-def _require_writable_folder(folder: Path) -> None:
-    if folder.exists() and not folder.is_dir():
-        raise CommandError(f"expected a folder for the results, and {folder} is a file")
-    existing = folder
-    while not existing.exists():
-        existing = existing.parent
-    if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
-        raise CommandError(f"cannot write to {folder}: {existing} is not a folder one may write to")
-
-
-def _export(result: "Run", out: Path) -> None:
-    """Write the run, its graph and its page; everything is made before anything is written."""
-    from circuits.viz.dot import circuit_to_dot, render_svg
-    from circuits.viz.report import render
-
-    page = _page(result)
-    dot = circuit_to_dot(page.circuit, page.readouts, title=page.title)
-    texts = {"circuit.gv": dot, "report.html": render(page)}
-    svg = render_svg(dot)
-    if svg is not None:
-        texts["circuit.svg"] = svg
-    out.mkdir(parents=True, exist_ok=True)
-    result.save(out)
-    for name, text in texts.items():
-        part = out / f"{name}.part"
-        part.write_text(text, encoding="utf-8")
-        part.replace(out / name)
-
-
-def _page(result: "Run") -> "Page":
-    """The values that the page shows, from the saved run alone."""
-    from circuits.viz.report import Page
-
-    spec, summary = result.spec, result.summary()
-    fact, circuit = spec.facts[0], result.circuit
-    numbers = [
-        ("edges kept", f"{circuit.n_edges:,} of {circuit.graph.n_edges:,}"),
-        ("nodes kept", f"{len(circuit.nodes)} of {len(circuit.graph.nodes)}"),
-        ("rank of the answer, circuit alone", f"{summary['rank_circuit']:,}"),
-        ("rank of the answer, whole model", f"{summary['rank_model']:,}"),
-        ("NLL, circuit alone", f"{summary['nll_circuit']:.3f} nats"),
-        ("NLL, whole model", f"{summary['nll_model']:.3f} nats"),
-        ("Hit@10, circuit alone", f"{summary['hit10_circuit']:.2f}"),
-        ("Hit@10, whole model", f"{summary['hit10_model']:.2f}"),
-    ]
-    if "hit10_test_circuit" in summary:
-        numbers.append(
-            (f"Hit@10 on {summary['test_facts']} other facts, circuit", f"{summary['hit10_test_circuit']:.2f}")
-        )
-        numbers.append((f"Hit@10 on {summary['test_facts']} other facts, model", f"{summary['hit10_test_model']:.2f}"))
-    settings = [
-        ("model", f"{spec.model} (weights {circuit.provenance.weights[:12]}, {spec.processing})"),
-        ("facts", "; ".join(fact.statement for fact in spec.facts)),
-        ("method", spec.method),
-        ("tau", f"{spec.tau:g} nats, {'absolute' if spec.absolute else 'signed'}"),
-        ("ablation", spec.ablation),
-        ("granularity", spec.granularity),
-        ("weights", f"{spec.processing}, {spec.dtype} on {spec.device}"),
-        ("metric", "the published code's, diluted over the prompt (kc)" if spec.compat else "MatchNLL"),
-        ("engine", f"{result.engine}, {result.evaluations:,} evaluations, {result.near_ties} near ties"),
-        ("seed", str(spec.seed)),
-        ("versions", ", ".join(f"{name} {version}" for name, version in result.versions.items())),
-    ]
-    return Page(
-        title=summary["fact"],
-        subtitle=f"Prompt “{fact.prompt}”, answer “{fact.object}”"
-        + (f"; one of {len(spec.facts)} facts, whose lens and trajectory are shown" if len(spec.facts) > 1 else ""),
-        circuit=circuit,
-        readouts=result.readouts,
-        trajectory=result.trajectory,
-        answer=fact.object,
-        numbers=tuple(numbers),
-        settings=tuple(settings),
-        command=result.command(),
-    )
-
-
-def _print_summary(result: "Run", summary: dict[str, Any]) -> None:
+def print_summary(result: "Run", summary: dict[str, Any]) -> None:
     from rich.console import Console
     from rich.table import Table
 
@@ -492,20 +272,3 @@ def _print_summary(result: "Run", summary: dict[str, Any]) -> None:
         console.print(
             f"{summary['near_ties']} steps came within 1e-5 nats of tau: on other hardware they may fall the other way."
         )
-
-
-def _one_paragraph(error: BaseException) -> str:
-    """A pydantic error in a line; any other as it is."""
-    errors = getattr(error, "errors", None)
-    if callable(errors):
-        parts = []
-        for item in errors():  # type: ignore[attr-defined]
-            where = ".".join(str(part) for part in item["loc"])
-            message = str(item["msg"]).removeprefix("Value error, ")
-            parts.append(f"{where}: {message}, got {item['input']!r}" if where else message)
-        return "; ".join(parts)
-    return str(error)
-
-
-if __name__ == "__main__":
-    main()

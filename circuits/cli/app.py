@@ -1,0 +1,96 @@
+"""The command line's frame: the application, what its commands share, and how an error ends one."""
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from circuits.facts import Relation, Relations
+
+app = typer.Typer(
+    name="kcircuit",
+    help="Knowledge circuits: which heads and MLPs of a transformer recall a fact, and what each of them does.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+)
+
+
+class CommandError(ValueError):
+    """A command that cannot be carried out as given."""
+
+
+class Stopped(Exception):
+    """A command that was stopped on purpose, its work saved."""
+
+
+ModelOption = Annotated[str, typer.Option("--model", "-m", help="factlm, a local HuggingFace folder, or a hub name.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")]
+
+
+@app.callback(invoke_without_command=True)
+def _root(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
+    if version:
+        import circuits
+
+        typer.echo(f"kcircuit {circuits.__version__}")
+        raise typer.Exit
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run a command. Bad input ends in one line on stderr and exit status 1; Ctrl-C in 130."""
+    try:
+        app(arguments, standalone_mode=True)
+    except (ValueError, OSError, FloatingPointError) as error:
+        # Every error of this project that a user can cause is one of these, with a message that says what to do.
+        if os.environ.get("KCIRCUIT_TRACEBACK"):
+            raise
+        typer.echo(f"error: {_one_paragraph(error)}", err=True)
+        sys.exit(1)
+    except Stopped as stop:
+        typer.echo(str(stop), err=True)
+        sys.exit(130)
+
+
+def _one_paragraph(error: BaseException) -> str:
+    """A pydantic error in a line; any other as it is."""
+    errors = getattr(error, "errors", None)
+    if callable(errors):
+        parts = []
+        for item in errors():  # type: ignore[attr-defined]
+            where = ".".join(str(part) for part in item["loc"])
+            message = str(item["msg"]).removeprefix("Value error, ")
+            parts.append(f"{where}: {message}, got {item['input']!r}" if where else message)
+        return "; ".join(parts)
+    return str(error)
+
+
+def find_relation(relations: "Relations", name: str) -> "Relation":
+    if name not in relations:
+        import difflib
+
+        near = difflib.get_close_matches(name, relations, n=3, cutoff=0.4)
+        hint = f"did you mean {' or '.join(near)}?" if near else "`kcircuit facts` lists them"
+        raise CommandError(f"no relation called {name!r} in the dataset; {hint}")
+    return relations[name]
+
+
+def parse_memory(text: str | None) -> int | None:
+    if text is None:
+        return None
+    from circuits.engines.preflight import parse_bytes
+
+    return parse_bytes(text)
+
+
+def require_writable_folder(folder: Path) -> None:
+    if folder.exists() and not folder.is_dir():
+        raise CommandError(f"expected a folder for the results, and {folder} is a file")
+    existing = folder
+    while not existing.exists():
+        existing = existing.parent
+    if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
+        raise CommandError(f"cannot write to {folder}: {existing} is not a folder one may write to")

@@ -1,0 +1,75 @@
+"""From a saved run to its files: the graph as text and picture, and the page."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from circuits.runs import Run
+    from circuits.viz.report import Page
+
+
+def export_run(result: "Run", out: Path) -> None:
+    """Write the run, its graph and its page; everything is made before anything is written."""
+    from circuits.viz.dot import circuit_to_dot, render_svg
+    from circuits.viz.report import render
+
+    page = _page(result)
+    dot = circuit_to_dot(page.circuit, page.readouts, title=page.title)
+    texts = {"circuit.gv": dot, "report.html": render(page)}
+    svg = render_svg(dot)
+    if svg is not None:
+        texts["circuit.svg"] = svg
+    out.mkdir(parents=True, exist_ok=True)
+    result.save(out)
+    for name, text in texts.items():
+        part = out / f"{name}.part"
+        part.write_text(text, encoding="utf-8")
+        part.replace(out / name)
+
+
+def _page(result: "Run") -> "Page":
+    """The values that the page shows, from the saved run alone."""
+    from circuits.viz.report import Page
+
+    spec, summary = result.spec, result.summary()
+    fact, circuit = spec.facts[0], result.circuit
+    numbers = [
+        ("edges kept", f"{circuit.n_edges:,} of {circuit.graph.n_edges:,}"),
+        ("nodes kept", f"{len(circuit.nodes)} of {len(circuit.graph.nodes)}"),
+        ("rank of the answer, circuit alone", f"{summary['rank_circuit']:,}"),
+        ("rank of the answer, whole model", f"{summary['rank_model']:,}"),
+        ("NLL, circuit alone", f"{summary['nll_circuit']:.3f} nats"),
+        ("NLL, whole model", f"{summary['nll_model']:.3f} nats"),
+        ("Hit@10, circuit alone", f"{summary['hit10_circuit']:.2f}"),
+        ("Hit@10, whole model", f"{summary['hit10_model']:.2f}"),
+    ]
+    if "hit10_test_circuit" in summary:
+        numbers.append(
+            (f"Hit@10 on {summary['test_facts']} other facts, circuit", f"{summary['hit10_test_circuit']:.2f}")
+        )
+        numbers.append((f"Hit@10 on {summary['test_facts']} other facts, model", f"{summary['hit10_test_model']:.2f}"))
+    settings = [
+        ("model", f"{spec.model} (weights {circuit.provenance.weights[:12]}, {spec.processing})"),
+        ("facts", "; ".join(fact.statement for fact in spec.facts)),
+        ("method", spec.method),
+        ("tau", f"{spec.tau:g} nats, {'absolute' if spec.absolute else 'signed'}"),
+        ("ablation", spec.ablation),
+        ("granularity", spec.granularity),
+        ("weights", f"{spec.processing}, {spec.dtype} on {spec.device}"),
+        ("metric", "the published code's, diluted over the prompt (kc)" if spec.compat else "MatchNLL"),
+        ("engine", f"{result.engine}, {result.evaluations:,} evaluations, {result.near_ties} near ties"),
+        ("seed", str(spec.seed)),
+        ("versions", ", ".join(f"{name} {version}" for name, version in result.versions.items())),
+    ]
+    return Page(
+        title=summary["fact"],
+        subtitle=f"Prompt “{fact.prompt}”, answer “{fact.object}”"
+        + (f"; one of {len(spec.facts)} facts, whose lens and trajectory are shown" if len(spec.facts) > 1 else ""),
+        circuit=circuit,
+        readouts=result.readouts,
+        trajectory=result.trajectory,
+        answer=fact.object,
+        numbers=tuple(numbers),
+        settings=tuple(settings),
+        command=result.command(),
+    )

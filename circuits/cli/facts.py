@@ -1,0 +1,57 @@
+"""``kcircuit facts``: what the dataset holds and the model knows."""
+
+import json
+import sys
+from typing import Annotated
+
+import typer
+
+from circuits.cli.app import JsonOption, ModelOption, app, find_relation
+
+
+@app.command()
+def facts(
+    relation: Annotated[str | None, typer.Option("--relation", "-r", help="Only this relation.")] = None,
+    known: Annotated[bool, typer.Option("--known", help="Only facts that the model knows (rank at most 10).")] = False,
+    model: ModelOption = "factlm",
+    as_json: JsonOption = False,
+) -> None:
+    """List the dataset's facts, each with the rank that the model gives the answer."""
+    from circuits.datasets import load_relations
+    from circuits.evaluation import KNOWN_RANK, whole_model
+    from circuits.model import Model
+
+    relations = load_relations()
+    chosen = [find_relation(relations, relation)] if relation else list(relations.values())
+    listed = [fact for item in chosen for fact in item.facts()]
+    answers = whole_model(Model.load(model), listed)
+    rows = [
+        {
+            "relation": fact.relation,
+            "subject": fact.subject,
+            "object": fact.object,
+            "prompt": fact.prompt,
+            "rank": int(rank),
+            "probability": probability,
+        }
+        for fact, rank, probability in zip(
+            listed, answers.rank.per_example, answers.probability.per_example, strict=True
+        )
+        if not known or rank <= KNOWN_RANK
+    ]
+    if as_json:
+        typer.echo(json.dumps(rows, ensure_ascii=False, indent=1))
+        return
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table(
+        "relation", "prompt", "object", "rank", "probability", title=f"{len(rows):,} facts, as {model} ranks them"
+    )
+    table.columns[3].justify = table.columns[4].justify = "right"
+    for row in rows:
+        table.add_row(
+            row["relation"], escape(row["prompt"]), escape(row["object"]), str(row["rank"]), f"{row['probability']:.3f}"
+        )
+    Console(width=None if sys.stdout.isatty() else 140).print(table)
