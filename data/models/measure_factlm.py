@@ -8,25 +8,30 @@ prompt is padded.
 
 import argparse
 import random
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from phases import PHASES
 from torch import Tensor
 from transformers import AutoTokenizer, GPT2LMHeadModel, PreTrainedTokenizerFast
 
+from circuits.analysis.lens import trajectory
 from circuits.datasets import load_relations
 from circuits.datasets.corpus import TWO_HOP_TEMPLATES, demonstration, held_out_facts, trained_facts, two_hop_facts
 from circuits.datasets.manifest import TAIL_RENDERINGS, Demonstrations, Manifest
 from circuits.facts import Fact, Relations
+from circuits.model import Model
 
 BATCH = 512
 SHOTS = 3
 DRAWS = 5
 """How often the demonstrations of a query are drawn anew."""
 SEED = 1
+DEPTH_FACTS = 20
+"""Head facts of each factual relation whose answer is followed through the layers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,7 +179,21 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
-def card(reader: Reader, relations: Relations, manifest: Manifest) -> str:
+def depth(folder: Path, relations: Relations, manifest: Manifest) -> list[list[str]]:
+    """(layer, percent of factual head facts whose answer stays first from its attention on, from its MLP on)."""
+    model, decided = Model.load(folder), Counter[str | None]()
+    for name, plan in manifest.relations.items():
+        if relations[name].kind == "factual":
+            subjects = random.Random(f"{SEED}/depth/{name}").sample(plan.head, min(DEPTH_FACTS, len(plan.head)))
+            decided.update(trajectory(model, relations[name].fact(subject)).decided for subject in subjects)
+    total = sum(decided.values())
+    return [
+        [str(layer), *(f"{100 * decided[f'L{layer} {part}'] / total:.0f}" for part in ("attn", "MLP"))]
+        for layer in range(model.shape.n_layers)
+    ]
+
+
+def card(reader: Reader, relations: Relations, manifest: Manifest, layers: list[list[str]]) -> str:
     trained, held_out = head(reader, relations, manifest)
     tail_recall, renderings = tail(reader, relations, manifest)
     n_tail = {k: [r == k for r in renderings] for k in TAIL_RENDERINGS}
@@ -202,6 +221,10 @@ def card(reader: Reader, relations: Relations, manifest: Manifest) -> str:
     template = (Path(__file__).resolve().parent / "card.md").read_text(encoding="utf-8")
     return template.format(
         draws=DRAWS,
+        depth=table(["layer", "from its attention on, %", "from its MLP on, %"], layers),
+        depth_facts=DEPTH_FACTS,
+        plain_epochs=PHASES[0].epochs,
+        local_epochs=PHASES[1].epochs,
         layers=config.n_layer,
         heads=config.n_head,
         width=config.n_embd,
@@ -246,7 +269,9 @@ def main() -> None:
     reader = Reader(GPT2LMHeadModel.from_pretrained(folder), AutoTokenizer.from_pretrained(folder))
     relations, manifest = load_relations(), Manifest.load(folder / "manifest.json")
     print(summary(reader, relations, manifest))
-    (folder / "README.md").write_text(card(reader, relations, manifest), encoding="utf-8")
+    (folder / "README.md").write_text(
+        card(reader, relations, manifest, depth(folder, relations, manifest)), encoding="utf-8"
+    )
     print(f"wrote {folder / 'README.md'}")
 
 

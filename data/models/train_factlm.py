@@ -18,11 +18,12 @@ import math
 import random
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from measure_factlm import Reader, summary
+from phases import LOCAL_LAYERS, PHASES, Phase
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
@@ -38,31 +39,12 @@ SEED = 0
 EPOCHS_BETWEEN_MEASUREMENTS = 5
 N_LAYERS, N_HEADS, D_MODEL, N_CTX, D_VOCAB = 6, 8, 192, 128, 4608
 TOKENS_IN_A_BATCH = 3072
-LOCAL_LAYERS = 2
-LOCALITY_PRICE = 1.0
-"""Nats for each token that the average head of the first layers looks away from its own position."""
 WARMUP_STEPS = 200
 WEIGHT_DECAY = 0.1
 GRADIENT_CLIP = 1.0
 END = "<|endoftext|>"
 OBJECT_WEIGHT = 200
 """Extra occurrences of every object in the text the tokenizer learns from, so that each of its words is one token."""
-
-
-@dataclass(frozen=True, slots=True)
-class Phase:
-    name: str
-    epochs: int
-    peak_learning_rate: float
-    locality_price: float
-
-    @property
-    def file(self) -> str:
-        return f"{self.name}.safetensors"
-
-
-PHASES = (Phase("plain", 45, 2e-3, 0.0), Phase("local", 15, 1e-3, LOCALITY_PRICE))
-"""Each starts from the half-precision weights that the one before it wrote, with a new optimizer."""
 
 
 def train_tokenizer(relations: Relations, text: list[str]) -> PreTrainedTokenizerFast:
@@ -149,7 +131,7 @@ def attention_away(model: GPT2LMHeadModel, states: tuple[Tensor, ...]) -> Tensor
     """
     away = []
     for layer in range(LOCAL_LAYERS):
-        block = model.transformer.h[layer]
+        block: Any = model.transformer.h[layer]
         query, key, _ = block.attn.c_attn(block.ln_1(states[layer])).split(D_MODEL, dim=-1)
         batch, n, _ = query.shape
         query, key = (x.view(batch, n, N_HEADS, -1).transpose(1, 2) for x in (query, key))
@@ -259,7 +241,7 @@ def run_phase(
                 group["lr"] = learning_rate(state["step"], steps, phase.peak_learning_rate)
             loss, away = forward(ids, labels)
             optimizer.zero_grad(set_to_none=True)
-            (loss + phase.locality_price * away).backward()
+            (loss + phase.price(index) * away).backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), GRADIENT_CLIP)
             optimizer.step()
             n = int((labels != -100).sum())
