@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 
 from circuits.graph import Edge, Granularity, Graph, Node, Shape
 
@@ -86,15 +86,42 @@ class Scores:
         return Circuit(self.graph, strength >= threshold, self.provenance, self.values)
 
     def top(self, n: int, *, absolute: bool = True) -> "Circuit":
-        """The n edges of highest score (magnitude, by default); ties go to the earlier writer, then reader."""
+        """The n edges of highest score (magnitude, by default); ties go to the earlier writer, then reader.
+
+        Nothing is asked of them but their scores: some may lie on no path from ``input`` to ``logits``. See `connected`.
+        """
         if not 0 <= n <= self.graph.n_edges:
             raise ValueError(f"expected 0 to {self.graph.n_edges} edges, got {n}")
+        return self._best(self._ranking(absolute), n)
+
+    def connected(self, n: int, *, absolute: bool = True) -> "Circuit":
+        """At most n edges, as many of the highest scores as leave every edge on a path from ``input`` to ``logits``.
+
+        It is ``top(k).pruned()`` for the largest k at which that has no more than n edges. An edge that no path uses
+        changes no logit if it never reaches ``logits``, and without ``input`` carries nothing of the prompt. One more edge
+        may join many, so the circuit can be smaller than n, and empty where the best edges do not form any path.
+        """
+        if not 0 <= n <= self.graph.n_edges:
+            raise ValueError(f"expected 0 to {self.graph.n_edges} edges, got {n}")
+        ranking = self._ranking(absolute)
+        low, high = n, self.graph.n_edges
+        while low < high:
+            middle = (low + high + 1) // 2
+            if self._best(ranking, middle).pruned().n_edges <= n:
+                low = middle
+            else:
+                high = middle - 1
+        return self._best(ranking, low).pruned()
+
+    def _ranking(self, absolute: bool) -> Int[np.ndarray, "edge"]:
+        """All legal edges as flat indices, best first."""
         strength = np.abs(self.values) if absolute else self.values
-        strength = np.nan_to_num(strength, nan=-math.inf)
-        strength = np.where(self.graph.legal, strength, -math.inf)
-        legal_first = np.lexsort((-strength.ravel(), ~self.graph.legal.ravel()))
+        strength = np.where(np.isnan(strength), -math.inf, strength).ravel()
+        return np.lexsort((-strength, ~self.graph.legal.ravel()))[: self.graph.n_edges]
+
+    def _best(self, ranking: Int[np.ndarray, "edge"], n: int) -> "Circuit":
         mask = np.zeros(self.graph.legal.size, dtype=bool)
-        mask[legal_first[:n]] = True
+        mask[ranking[:n]] = True
         return Circuit(self.graph, mask.reshape(self.graph.legal.shape), self.provenance, self.values)
 
     def __str__(self) -> str:
@@ -262,7 +289,12 @@ class Circuit:
             "settings": dict(provenance.settings),
             "seed": provenance.seed,
             "facts": list(provenance.facts),
-            "shape": {"n_layers": shape.n_layers, "n_heads": shape.n_heads, "parallel": shape.parallel},
+            "shape": {
+                "n_layers": shape.n_layers,
+                "n_heads": shape.n_heads,
+                "parallel": shape.parallel,
+                **({"bypasses": list(shape.bypasses)} if shape.bypasses else {}),
+            },
             "granularity": self.graph.granularity,
             "nodes": [node.name for node in self.nodes],
             "edges": [
@@ -312,7 +344,8 @@ class Circuit:
                 f"and the model at hand has weights {weights[:12]}"
             )
         granularity: Granularity = content["granularity"]
-        graph = Graph(Shape(**content["shape"]), granularity)
+        shape = {**content["shape"], "bypasses": tuple(content["shape"].get("bypasses", ()))}
+        graph = Graph(Shape(**shape), granularity)
         kept = np.zeros_like(graph.legal)
         scores = np.full(kept.shape, np.nan)
         for row in content["edges"]:

@@ -60,6 +60,18 @@ class Norm:
             wide = wide + self.bias
         return wide.to(x.dtype)
 
+    def share(self, part: Float[Tensor, "*#rest d"], whole: Float[Tensor, "*#rest d"]) -> Float[Tensor, "*_ d"]:
+        """What ``part`` becomes in the norm of ``whole``, whose scale is held: linear in ``part``.
+
+        Law: the shares of parts that add up to ``whole`` add up to ``self(whole) - bias``.
+        """
+        if self.kind == "none":
+            return part
+        if self.kind == "layer":
+            part, whole = part - part.mean(-1, keepdim=True), whole - whole.mean(-1, keepdim=True)
+        share = part * torch.rsqrt(whole.square().mean(-1, keepdim=True) + self.eps)
+        return share if self.weight is None else share * self.weight
+
 
 @dataclass(frozen=True)
 class Rotary:
@@ -158,15 +170,17 @@ class Mlp:
             raise UnsupportedArchitecture(f"no activation {self.activation!r} here; known: {', '.join(ACTIVATIONS)}")
 
     def __call__(self, x: Float[Tensor, "*rest d_model"]) -> Float[Tensor, "*rest d_model"]:
+        return self.hidden(x) @ self.W_out + self.b_out
+
+    def hidden(self, x: Float[Tensor, "*rest d_model"]) -> Float[Tensor, "*rest d_mlp"]:
+        """The hidden units: what ``W_out`` reads."""
         x = self.norm(x)
         hidden = x @ self.W_in + self.b_in
         act = ACTIVATIONS[self.activation]
         if self.W_gate is None:
-            hidden = act(hidden)
-        else:
-            gate = x @ self.W_gate
-            hidden = act(gate if self.b_gate is None else gate + self.b_gate) * hidden
-        return hidden @ self.W_out + self.b_out
+            return act(hidden)
+        gate = x @ self.W_gate
+        return act(gate if self.b_gate is None else gate + self.b_gate) * hidden
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,10 @@ from typing import Literal
 Kind = Literal["factual", "commonsense", "linguistic", "bias"]
 KINDS: tuple[Kind, ...] = ("factual", "commonsense", "linguistic", "bias")
 
+ProbeKind = Literal["paraphrase", "alias", "two_hop", "reverse", "reasoning", "neighbour", "same_subject", "unrelated"]
+SHOULD_CHANGE: tuple[ProbeKind, ...] = ("paraphrase", "alias", "two_hop", "reverse", "reasoning")
+SHOULD_STAY: tuple[ProbeKind, ...] = ("neighbour", "same_subject", "unrelated")
+
 
 class FactError(ValueError):
     """A sentence, subject or object from which no fact can be made."""
@@ -102,6 +106,121 @@ class Relation:
 
 
 Relations = Mapping[str, Relation]
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """A question asked after an edit, and the answer that the edited model owes to it.
+
+    Kinds in `SHOULD_CHANGE` follow from the edit: the same question in other words (``paraphrase``), of the subject by
+    another name (``alias``), of what a second relation says of the new object (``two_hop``), of the subject from the
+    object (``reverse``), or by other reasoning. Kinds in `SHOULD_STAY` have their answer from before the edit: the same
+    relation of another subject (``neighbour``), another relation of the subject (``same_subject``), or neither.
+
+    ``subject`` is what the prompt is about, if that is known. ``answer`` is None where it is whatever the unedited
+    model says. ``aliases`` are other spellings of the answer that count as it.
+    """
+
+    kind: ProbeKind
+    prompt: str
+    subject: str | None = None
+    answer: str | None = None
+    aliases: tuple[str, ...] = ()
+    relation: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.kind not in SHOULD_CHANGE + SHOULD_STAY:
+            raise FactError(f"expected a probe of kind {', '.join(SHOULD_CHANGE + SHOULD_STAY)}, got {self.kind!r}")
+        for name, text in (("prompt", self.prompt), ("subject", self.subject), ("answer", self.answer)):
+            if text is not None and (not text.strip() or text != text.strip()):
+                raise FactError(f"a probe's {name} is non-empty and has no space at its ends, got {text!r}")
+        if self.answer is None and self.should_change:
+            raise FactError(f"a probe of kind {self.kind} needs the answer that the edit makes right: {self.prompt!r}")
+
+    @property
+    def should_change(self) -> bool:
+        """Whether the edit bears on this question."""
+        return self.kind in SHOULD_CHANGE
+
+    @property
+    def fact(self) -> Fact:
+        """Prompt and answer as a Fact; a probe that names no subject is about its whole prompt.
+
+        Raises:
+            FactError: the probe has no answer of its own.
+        """
+        if self.answer is None:
+            raise FactError(f"the probe {self.prompt!r} has no answer: ask the unedited model for it")
+        about = self.subject if self.subject is not None and self.subject in self.prompt else self.prompt
+        return Fact(self.prompt, about, self.answer, self.relation)
+
+
+@dataclass(frozen=True, slots=True)
+class EditRequest:
+    """What an edit shall make true: ``subject`` in the words of ``template`` is followed by ``target``.
+
+    The template holds ``{}`` once: that occurrence of the subject is the one that methods edit at, whatever else the
+    prompt says. It ends where the object begins. ``old`` is the object before the edit, where it is known.
+    """
+
+    template: str
+    subject: str
+    target: str
+    old: str | None = None
+    relation: str | None = None
+    probes: tuple[Probe, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.template.count("{}") != 1:
+            raise FactError(
+                f"an edit's template holds {{}} once, where the subject goes, got {self.template!r}; "
+                "for instance 'The official language of {} is'"
+            )
+        texts = {"template": self.template, "subject": self.subject, "target": self.target, "old": self.old}
+        for name, text in texts.items():
+            if text is not None and not text.strip():
+                raise FactError(f"an edit needs a non-empty {name}, got {text!r}")
+            if text is not None and text != text.strip():
+                raise FactError(f"an edit's {name} has no space at its ends (the answer gets its own), got {text!r}")
+        if self.old == self.target:
+            raise FactError(
+                f"the edit of {self.prompt!r} changes nothing: {self.target!r} is the object before and after"
+            )
+
+    @classmethod
+    def of(cls, fact: Fact, target: str, probes: tuple[Probe, ...] = ()) -> "EditRequest":
+        """The request to give ``fact`` another object.
+
+        Raises:
+            FactError: the subject occurs more than once in the prompt, so that which one to edit at is not said.
+        """
+        n = fact.prompt.count(fact.subject)
+        if n != 1:
+            raise FactError(
+                f"the subject {fact.subject!r} occurs {n} times in {fact.prompt!r}; "
+                "write the template with {} in the place of the one to edit at"
+            )
+        if "{}" in fact.prompt:
+            raise FactError(f"the prompt {fact.prompt!r} contains {{}}, which marks the subject's place in a template")
+        template = fact.prompt.replace(fact.subject, "{}")
+        return cls(template, fact.subject, target, fact.object, fact.relation, probes)
+
+    @property
+    def prompt(self) -> str:
+        return self.template.replace("{}", self.subject)
+
+    @property
+    def fact(self) -> Fact:
+        """What the edit makes true."""
+        return Fact(self.prompt, self.subject, self.target, self.relation)
+
+    @property
+    def old_fact(self) -> Fact | None:
+        """What was true before; None where the old object is not known."""
+        return None if self.old is None else Fact(self.prompt, self.subject, self.old, self.relation)
+
+    def __str__(self) -> str:
+        return f"{self.prompt} => {self.target}"
 
 
 def parse_fact(

@@ -4,12 +4,13 @@ Every head and MLP reads the sum of what the earlier nodes wrote, so each pair (
 This file holds the only index arithmetic of the project.
 
 Writers, in order: ``input``, then for each layer its heads and its MLP. Readers, in order: for each layer its heads'
-slots and its MLP, then ``logits``. The writers that may reach a reader are always the first ones: a prefix.
+slots and its MLP, then ``logits``. Where an edit put a bypass beside an MLP, the bypass comes right after that MLP, as
+writer and as reader; it reads what the MLP reads. The writers that may reach a reader are always the first ones: a prefix.
 """
 
 import re
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, total_ordering
 from typing import Literal
 
 import numpy as np
@@ -17,31 +18,48 @@ from jaxtyping import Bool
 
 Granularity = Literal["qkv", "node"]
 Slot = Literal["q", "k", "v"]
-NodeKind = Literal["input", "head", "mlp", "logits"]
+NodeKind = Literal["input", "head", "mlp", "bypass", "logits"]
 
 SLOTS: tuple[Slot, ...] = ("q", "k", "v")
+DEPTH: tuple[NodeKind, ...] = ("input", "head", "mlp", "bypass", "logits")
+"""The kinds of node as they come within a layer."""
 
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """What of a model decides its graph. In a ``parallel`` model attention and MLP of one layer read the same state."""
+    """What of a model decides its graph. In a ``parallel`` model attention and MLP of one layer read the same state.
+
+    ``bypasses`` are the layers, ascending, whose MLP has a bypass beside it: none on a model as it was trained.
+    """
 
     n_layers: int
     n_heads: int
     parallel: bool = False
+    bypasses: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         if self.n_layers < 1 or self.n_heads < 1:
             raise ValueError(f"a shape needs at least one layer and one head, got {self}")
+        object.__setattr__(self, "bypasses", tuple(self.bypasses))
+        if list(self.bypasses) != sorted(set(self.bypasses) & set(range(self.n_layers))):
+            raise ValueError(
+                f"bypasses are distinct layers of 0 to {self.n_layers - 1}, ascending, got {self.bypasses}"
+            )
 
 
-@dataclass(frozen=True, slots=True, order=True)
+@total_ordering
+@dataclass(frozen=True, slots=True)
 class Node:
-    """A component: ``input``, ``a{layer}.h{head}``, ``m{layer}`` or ``logits``. Sorts by depth."""
+    """A component: ``input``, ``a{layer}.h{head}``, ``m{layer}``, ``x{layer}`` or ``logits``. Sorts by depth."""
 
     layer: int
     kind: NodeKind
     head: int = 0
+
+    def __lt__(self, other: object) -> bool:
+        if not isinstance(other, Node):
+            return NotImplemented
+        return (self.layer, DEPTH.index(self.kind), self.head) < (other.layer, DEPTH.index(other.kind), other.head)
 
     @property
     def name(self) -> str:
@@ -50,17 +68,21 @@ class Node:
                 return f"a{self.layer}.h{self.head}"
             case "mlp":
                 return f"m{self.layer}"
+            case "bypass":
+                return f"x{self.layer}"
             case _:
                 return self.kind
 
     @property
     def label(self) -> str:
-        """The paper's name: L14H7, MLP17, Input, Logits."""
+        """The paper's name: L14H7, MLP17, Input, Logits. The bypass beside MLP17 is Bypass17."""
         match self.kind:
             case "head":
                 return f"L{self.layer}H{self.head}"
             case "mlp":
                 return f"MLP{self.layer}"
+            case "bypass":
+                return f"Bypass{self.layer}"
             case _:
                 return self.kind.capitalize()
 
@@ -115,6 +137,8 @@ class Graph:
         for layer in range(self.shape.n_layers):
             nodes += [Node(layer, "head", head) for head in range(self.shape.n_heads)]
             nodes.append(Node(layer, "mlp"))
+            if layer in self.shape.bypasses:
+                nodes.append(Node(layer, "bypass"))
         return tuple(nodes)
 
     @cached_property
@@ -124,6 +148,8 @@ class Graph:
         for layer in range(self.shape.n_layers):
             readers += [Reader(Node(layer, "head", head), slot) for head in range(self.shape.n_heads) for slot in slots]
             readers.append(Reader(Node(layer, "mlp")))
+            if layer in self.shape.bypasses:
+                readers.append(Reader(Node(layer, "bypass")))
         return (*readers, Reader(Node(self.shape.n_layers, "logits")))
 
     @cached_property
@@ -136,8 +162,9 @@ class Graph:
         width = self.shape.n_heads + 1
 
         def count(node: Node) -> int:
-            before = 1 + node.layer * width
-            return before + self.shape.n_heads if node.kind == "mlp" and not self.shape.parallel else before
+            before = 1 + node.layer * width + sum(layer < node.layer for layer in self.shape.bypasses)
+            after_heads = node.kind in ("mlp", "bypass") and not self.shape.parallel
+            return before + self.shape.n_heads if after_heads else before
 
         return tuple(count(reader.node) for reader in self.readers)
 
@@ -203,7 +230,7 @@ class Graph:
             ) from None
 
 
-_NODE = re.compile(r"a(?P<layer>\d+)\.h(?P<head>\d+)|m(?P<mlp>\d+)|(?P<end>input|logits)")
+_NODE = re.compile(r"a(?P<layer>\d+)\.h(?P<head>\d+)|m(?P<mlp>\d+)|x(?P<bypass>\d+)|(?P<end>input|logits)")
 
 
 def parse_node(name: str, shape: Shape) -> Node:
@@ -218,6 +245,8 @@ def parse_node(name: str, shape: Shape) -> Node:
             return Node(int(match["layer"]), "head", int(match["head"]))
         if match["mlp"] and int(match["mlp"]) < shape.n_layers:
             return Node(int(match["mlp"]), "mlp")
+        if match["bypass"] and int(match["bypass"]) in shape.bypasses:
+            return Node(int(match["bypass"]), "bypass")
         if match["end"] == "input":
             return Node(-1, "input")
         if match["end"] == "logits":

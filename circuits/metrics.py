@@ -4,10 +4,12 @@ The answer's tokens are teacher-forced: ``logits[b, i]`` predicts ``answer[b, i]
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Int
+import torch.nn.functional as F
+from jaxtyping import Float, Int, Real
 from torch import Tensor
 
 
@@ -38,6 +40,36 @@ def match_nll(
     log_probabilities = logits.double().log_softmax(-1)
     index = answer.expand(*logits.shape[:-1]).unsqueeze(-1)
     return -log_probabilities.gather(-1, index).squeeze(-1).mean(-1)
+
+
+def squared_error(
+    outputs: Float[Tensor, "*trial batch answer d_vocab"], answer: Real[Tensor, "batch answer"]
+) -> Float[Tensor, "*trial batch"]:
+    """Squared distance from the right output, averaged over the answer's positions; in squared units of the output.
+
+    For models that do not give next-token logits. An answer of numbers is compared with the only column; one of ids with
+    1 in its own column and 0 in the others, which is what a transformer compiled from a program puts out. Unlike
+    MatchNLL, it sees a change in any column.
+    """
+    target = F.one_hot(answer, outputs.shape[-1]) if not answer.is_floating_point() else answer[..., None]
+    return (outputs.double() - target).square().sum(-1).mean(-1)
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """What an engine measures on each fact: 0 or more, smaller for better answers.
+
+    ``of`` takes the outputs at an answer's positions (``*trial batch answer d_vocab``) and the answer (``batch answer``)
+    and gives a number for each of ``*trial batch``. Scores of edges are differences of it, in its unit.
+    """
+
+    name: str
+    unit: str
+    of: Callable[[Tensor, Tensor], Tensor]
+
+
+NLL = Metric("NLL", "nats", match_nll)
+SQUARED_ERROR = Metric("squared error", "", squared_error)
 
 
 def rank(logits: Float[Tensor, "*rest d_vocab"], token: Int[Tensor, "*rest"]) -> Int[Tensor, "*rest"]:

@@ -23,9 +23,20 @@ from torch import Tensor
 from circuits.components import Attention, Block, Components, Mlp, Norm, Rotary, UnsupportedArchitecture
 from circuits.facts import Fact
 from circuits.graph import Granularity, Graph, Shape
-from circuits.metrics import require_finite
-from circuits.network import ComponentNetwork, Ids, Intervention, Network, Record
+from circuits.metrics import NLL, SQUARED_ERROR, Metric, require_finite
+from circuits.network import (
+    BypassedNetwork,
+    ComponentNetwork,
+    EditableNetwork,
+    Ids,
+    Intervention,
+    Network,
+    Record,
+    layer_of,
+    require_shape,
+)
 from circuits.paths import FACTLM, factlm_dir
+from circuits.plain import PlainWeights, is_plain, read_plain
 
 Processing = Literal["compatibility", "raw"]
 WEIGHT_FILES = ("model.safetensors", "model.safetensors.index.json")
@@ -48,11 +59,21 @@ class Tokens:
 
     prompt: tuple[int, ...]
     answer: tuple[int, ...]
+    """Columns of the model's output."""
+    aligned: bool = False
+    """The answer is what the model says at the prompt's own last positions, not what comes after the prompt."""
+    numbers: tuple[float, ...] = ()
+    """The answer where the output is a number; ``answer`` is then its only column, 0, each time."""
 
     @property
     def forced(self) -> tuple[int, ...]:
-        """What is fed when the answer is teacher-forced: all but the answer's last token."""
-        return self.prompt + self.answer[:-1]
+        """What is fed: when the answer is teacher-forced, the prompt and all but the answer's last token."""
+        return self.prompt if self.aligned else self.prompt + self.answer[:-1]
+
+    @property
+    def at_end(self) -> int:
+        """The part of the answer that the model gives at the prompt's last position."""
+        return self.answer[-1] if self.aligned else self.answer[0]
 
 
 @runtime_checkable
@@ -77,10 +98,39 @@ class WordVocabulary:
     bos: int | None = None
 
     def encode(self, text: str) -> list[int]:
-        return [self.words.index(word) for word in text.split()]
+        return [_column(word, self.words) for word in text.split()]
 
     def decode(self, ids: Sequence[int]) -> str:
         return " ".join(self.words[i] for i in ids)
+
+
+@dataclass(frozen=True, slots=True)
+class OutputVocabulary(WordVocabulary):
+    """For a transformer that says something of every word that it reads, instead of the next word.
+
+    What it says is one of ``labels``, or (None) a number. The answer to "a b c" is three of them, read at the positions of
+    a, b and c, or fewer, read at the last ones. Nothing is teacher-forced.
+    """
+
+    labels: tuple[str, ...] | None = None
+
+    def answer(self, prompt: tuple[int, ...], text: str) -> Tokens:
+        words = text.split()
+        if len(words) > len(prompt):
+            raise ModelError(f"expected an answer of at most {len(prompt)} words, one a position, got {text!r}")
+        if self.labels is not None:
+            return Tokens(prompt, tuple(_column(word, self.labels) for word in words), aligned=True)
+        try:
+            numbers = tuple(float(word) for word in words)
+        except ValueError:
+            raise ModelError(f"this model's output is a number, and the answer {text!r} is none") from None
+        return Tokens(prompt, (0,) * len(words), aligned=True, numbers=numbers)
+
+
+def _column(word: str, words: tuple[str, ...]) -> int:
+    if word not in words:
+        raise ModelError(f"this model does not know the word {word!r}, only: {' '.join(words)}")
+    return words.index(word)
 
 
 class _HubVocabulary:
@@ -111,14 +161,24 @@ class Model:
     """
 
     def __init__(
-        self, network: Network, vocabulary: Vocabulary, *, name: str, weights: str, processing: Processing
+        self,
+        network: Network,
+        vocabulary: Vocabulary,
+        *,
+        name: str,
+        weights: str,
+        processing: Processing,
+        parent: "Model | None" = None,
     ) -> None:
         self.network = network
         self.vocabulary = vocabulary
         self.name = name
         self.weights = weights
-        """SHA-256 over the names, shapes and bytes of the weights as loaded."""
+        """SHA-256 over the names, shapes and bytes of the weights as loaded; of an edited model, over its parent's and
+        the edit's."""
         self.processing: Processing = processing
+        self.parent = parent
+        """The model that this one is an edit of; None for a model as loaded."""
 
     # ---- loading ---------------------------------------------------------------------------------------------------
 
@@ -139,6 +199,7 @@ class Model:
         """``factlm``, any local HuggingFace folder, or any hub name that TransformerLens loads.
 
         Grouped-query models are ungrouped: key and value projections are repeated per query head, an exact rewrite.
+        A folder of plain weights (`circuits.plain`) is loaded as it is, whatever ``processing`` says: it has no norm to fold.
 
         Raises:
             ModelError: nothing to load there, an architecture that TransformerLens does not know, or a model without
@@ -147,6 +208,8 @@ class Model:
         name = str(name_or_path)
         folder = factlm_dir() if name == FACTLM else Path(name)
         is_folder = folder.is_dir()
+        if is_plain(folder):
+            return cls._plain(name, read_plain(folder, device=device, dtype=dtype))
         if name == FACTLM or is_folder or folder.is_absolute() or name.startswith("."):
             _require_model_folder(folder)
             is_folder = True
@@ -157,6 +220,16 @@ class Model:
             network = _network(bridge, name)
         vocabulary = _HubVocabulary(tokenizer, prepend_bos=bool(bridge.cfg.default_prepend_bos))
         return cls(network, vocabulary, name=name, weights=digest, processing=processing)
+
+    @classmethod
+    def _plain(cls, name: str, plain: PlainWeights) -> "Model":
+        return cls(
+            ComponentNetwork(plain.parts, plain.n_ctx),
+            OutputVocabulary(plain.words, plain.bos, plain.labels),
+            name=name,
+            weights=_weight_hash(plain.weights),
+            processing="raw",
+        )
 
     @classmethod
     def by_hand(cls, network: Network, vocabulary: Vocabulary, *, name: str = "by hand") -> "Model":
@@ -177,6 +250,45 @@ class Model:
     def graph(self, granularity: Granularity = "qkv") -> Graph:
         return Graph(self.shape, granularity)
 
+    @property
+    def gives_numbers(self) -> bool:
+        """Whether the output is a number instead of a word: it has no probability and no rank."""
+        return isinstance(self.vocabulary, OutputVocabulary) and self.vocabulary.labels is None
+
+    @property
+    def metric(self) -> Metric:
+        """What engines measure by default: MatchNLL, or where the output is a number, squared error."""
+        return SQUARED_ERROR if self.gives_numbers else NLL
+
+    @property
+    def unedited(self) -> "Model":
+        """The model before every edit."""
+        return self if self.parent is None else self.parent.unedited
+
+    def weight(self, name: str) -> Float[Tensor, "d_mlp d_model"]:
+        """A value matrix (`circuits.network.value_matrix`), one row a hidden unit, whatever way round it is stored.
+
+        It is the one that the model runs with, so in compatibility mode its rows are centred.
+
+        Raises:
+            UnknownWeight: no such weight, or one that cannot be edited.
+        """
+        return self._editable.weight(name)
+
+    def with_weights(self, weights: Mapping[str, Float[Tensor, "d_mlp d_model"]], digest: str) -> "Model":
+        """A model with these value matrices, which calls its weights ``digest``. This one stays as it is."""
+        return self.with_network(self._editable.with_weights(weights), digest)
+
+    def with_network(self, network: Network, digest: str) -> "Model":
+        """A model that runs an edit of this one's network, and calls its weights ``digest``."""
+        return Model(network, self.vocabulary, name=self.name, weights=digest, processing=self.processing, parent=self)
+
+    @property
+    def _editable(self) -> EditableNetwork:
+        if not isinstance(self.network, EditableNetwork):
+            raise UnsupportedArchitecture(f"{type(self.network).__name__} does not let its weights be edited")
+        return self.network
+
     def __repr__(self) -> str:
         shape = self.shape
         return f"<Model {self.name}: {shape.n_layers} layers x {shape.n_heads} heads, {self.weights[:12]}>"
@@ -190,7 +302,11 @@ class Model:
             ContextError: prompt and answer do not fit the context.
         """
         bos = () if self.vocabulary.bos is None else (self.vocabulary.bos,)
-        tokens = Tokens((*bos, *self.vocabulary.encode(fact.prompt)), tuple(self.vocabulary.encode(fact.answer)))
+        prompt = (*bos, *self.vocabulary.encode(fact.prompt))
+        if isinstance(self.vocabulary, OutputVocabulary):
+            tokens = self.vocabulary.answer(prompt, fact.answer)
+        else:
+            tokens = Tokens(prompt, tuple(self.vocabulary.encode(fact.answer)))
         if not tokens.prompt or not tokens.answer:
             empty = "answer" if tokens.prompt else "prompt"
             raise ModelError(f"the tokenizer of {self.name} gives no tokens for the {empty} of {str(fact)!r}")
@@ -205,26 +321,49 @@ class Model:
         """One token as text, its leading space kept."""
         return self.vocabulary.decode([token])
 
+    def output_text(self, column: int) -> str:
+        """What one column of the output stands for, as text: a token, for a language model."""
+        if isinstance(self.vocabulary, OutputVocabulary):
+            return self.vocabulary.labels[column] if self.vocabulary.labels is not None else "the number"
+        return self.token_text(column)
+
     # ---- running -----------------------------------------------------------------------------------------------------
 
-    @torch.no_grad()
-    def logits(self, ids: Ids) -> Float[Tensor, "batch pos d_vocab"]:
-        return self.network.run(ids)
+    # ``n_prompt`` says how many of the ids are the prompt, the rest being its answer. Only a bypass asks: its anchors are
+    # the entities of the prompt.
 
     @torch.no_grad()
-    def run(self, ids: Ids, intervention: Intervention) -> Float[Tensor, "batch pos d_vocab"]:
+    def logits(self, ids: Ids, *, n_prompt: int | None = None) -> Float[Tensor, "batch pos d_vocab"]:
+        return self._run(ids, None, n_prompt)
+
+    @torch.no_grad()
+    def run(
+        self, ids: Ids, intervention: Intervention, *, n_prompt: int | None = None
+    ) -> Float[Tensor, "batch pos d_vocab"]:
         """The logits while every read from the residual stream goes through ``intervention``."""
-        return self.network.run(ids, intervention)
+        return self._run(ids, intervention, n_prompt)
+
+    @torch.enable_grad()
+    def run_differentiably(
+        self, ids: Ids, intervention: Intervention, *, n_prompt: int | None = None
+    ) -> Float[Tensor, "batch pos d_vocab"]:
+        """`run`, so that the logits have gradients by what the intervention lets be read. The weights have none."""
+        return self._run(ids, intervention, n_prompt)
 
     @torch.no_grad()
-    def node_outputs(self, ids: Ids) -> Float[Tensor, "writer batch pos d_model"]:
+    def node_outputs(self, ids: Ids, *, n_prompt: int | None = None) -> Float[Tensor, "writer batch pos d_model"]:
         """What every writer of the graph adds to the residual stream, in the graph's order.
 
         Their sum plus the sum of `biases` is the residual stream before the final norm.
         """
         record = Record()
-        self.network.run(ids, record)
+        self._run(ids, record, n_prompt)
         return record.outputs
+
+    def _run(self, ids: Ids, intervention: Intervention | None, n_prompt: int | None) -> Tensor:
+        if isinstance(self.network, BypassedNetwork):
+            return self.network.run(ids, intervention, n_prompt)
+        return self.network.run(ids, intervention)
 
     @property
     def biases(self) -> Float[Tensor, "layer d_model"]:
@@ -431,6 +570,8 @@ class _BridgeNetwork:
         self.d_model, self.d_vocab, self.n_ctx = config.d_model, config.d_vocab, config.n_ctx
         parallel = _require_residual_rewrite(bridge, name)
         self.shape = Shape(config.n_layers, config.n_heads, parallel)
+        self._replaced: Mapping[str, Tensor] = {}
+        """Value matrices that take the place of the bridge's own, each while this network runs and no longer."""
 
     @property
     def biases(self) -> Float[Tensor, "layer d_model"]:
@@ -438,9 +579,10 @@ class _BridgeNetwork:
 
     def run(self, ids: Ids, intervention: Intervention | None = None) -> Float[Tensor, "batch pos d_vocab"]:
         ids = ids.to(self._bridge.cfg.device)
-        if intervention is None:
-            return self._bridge(ids)
-        return self._bridge.run_with_hooks(ids, fwd_hooks=self._hooks(intervention))
+        with self._in_place():
+            if intervention is None:
+                return self._bridge(ids)
+            return self._bridge.run_with_hooks(ids, fwd_hooks=self._hooks(intervention))
 
     def _hooks(self, intervention: Intervention) -> list[tuple[str, Any]]:
         # Lambdas, because shape checks in tests would compile functions with annotations anew at every run.
@@ -466,7 +608,54 @@ class _BridgeNetwork:
         return logit_readout(self._bridge, vectors).values
 
     def components(self, n_pos: int) -> Components:
-        return _bridge_components(self._bridge, self.shape, self.biases, n_pos)
+        with self._in_place():
+            return _bridge_components(self._bridge, self.shape, self.biases, n_pos)
+
+    def weight(self, name: str) -> Float[Tensor, "d_mlp d_model"]:
+        parameter, transposed = self._value_matrix(name)
+        stored = self._replaced.get(name, parameter.detach())
+        return stored.T if transposed else stored
+
+    def with_weights(self, weights: Mapping[str, Float[Tensor, "d_mlp d_model"]]) -> "_BridgeNetwork":
+        replaced = dict(self._replaced)
+        for name, tensor in weights.items():
+            parameter, transposed = self._value_matrix(name)
+            require_shape(name, tensor, self.weight(name))
+            stored = tensor.detach().to(parameter)
+            replaced[name] = stored.T.contiguous() if transposed else stored
+        network = copy.copy(self)
+        network._replaced = replaced
+        return network
+
+    def _value_matrix(self, name: str) -> tuple[Tensor, bool]:
+        """The bridge's own parameter, and whether it has a column for each hidden unit instead of a row.
+
+        Read off the module's class, never off the shape: a square matrix would fit either way.
+        """
+        from transformers.pytorch_utils import Conv1D
+
+        layer = layer_of(name, self.shape.n_layers)
+        module = self._bridge.blocks[layer].mlp.out.original_component
+        if not isinstance(module, Conv1D | torch.nn.Linear):
+            raise UnsupportedArchitecture(
+                f"{name} is kept by a {type(module).__name__}; expected a Conv1D or a Linear, whose orientation is known"
+            )
+        return module.weight, isinstance(module, torch.nn.Linear)
+
+    @contextmanager
+    def _in_place(self) -> Iterator[None]:
+        """Let the bridge's parameters be the replaced ones. The tensors are exchanged, not overwritten, so that what was
+        there before comes back bit for bit."""
+        own: list[tuple[Tensor, Tensor]] = []
+        try:
+            for name, tensor in self._replaced.items():
+                parameter, _ = self._value_matrix(name)
+                own.append((parameter, parameter.data))
+                parameter.data = tensor
+            yield
+        finally:
+            for parameter, data in own:
+                parameter.data = data
 
 
 # ---- weights as data: `circuits.components` --------------------------------------------------------------------------

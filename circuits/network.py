@@ -6,7 +6,7 @@ transformers made by hand, whose circuit is known from their weights.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, Protocol, runtime_checkable
 
 import torch
@@ -17,20 +17,22 @@ from circuits.components import Attention, Block, Components, Mlp, Norm, attend
 from circuits.graph import Shape, Slot
 
 Ids = Int[Tensor, "batch pos"]
+WriterKind = Literal["input", "head", "mlp", "bypass"]
+ReaderKind = Literal["head", "mlp", "bypass", "logits"]
 
 
 @runtime_checkable
 class Intervention(Protocol):
     """Told of every write, asked at every read, in the order of the forward pass.
 
-    ``write`` gets the values of ``input`` (layer -1; batch pos d_model), of a layer's heads (batch pos head d_model) or
-    of its MLP (batch pos d_model). ``read`` gets what would be read and returns what shall be: for a head slot
-    (batch pos head d_model), for the MLP and for ``logits`` (batch pos d_model).
+    ``write`` gets the values of ``input`` (layer -1; batch pos d_model), of a layer's heads (batch pos head d_model), of
+    its MLP or of a bypass beside it (batch pos d_model). ``read`` gets what would be read and returns what shall be: for a
+    head slot (batch pos head d_model), for the MLP, a bypass and ``logits`` (batch pos d_model).
     """
 
-    def write(self, kind: Literal["input", "head", "mlp"], layer: int, value: Tensor) -> None: ...
+    def write(self, kind: WriterKind, layer: int, value: Tensor) -> None: ...
 
-    def read(self, kind: Literal["head", "mlp", "logits"], layer: int, slot: Slot | None, value: Tensor) -> Tensor: ...
+    def read(self, kind: ReaderKind, layer: int, slot: Slot | None, value: Tensor) -> Tensor: ...
 
 
 @runtime_checkable
@@ -72,6 +74,52 @@ class OpenNetwork(Network, Protocol):
             UnsupportedArchitecture: some part of the model has no description.
         """
         ...
+
+
+@runtime_checkable
+class EditableNetwork(Network, Protocol):
+    """A Network of which variants with other value matrices can be made (see `value_matrix`)."""
+
+    def weight(self, name: str) -> Float[Tensor, "d_mlp d_model"]:
+        """The weight of that name as it is now, one row a hidden unit: an MLP writes ``hidden @ weight + bias``.
+
+        Raises:
+            UnknownWeight: it cannot be edited.
+        """
+        ...
+
+    def with_weights(self, weights: Mapping[str, Float[Tensor, "d_mlp d_model"]]) -> "EditableNetwork":
+        """The same network with these weights in the place of its own; this one stays as it is."""
+        ...
+
+
+class UnknownWeight(ValueError):
+    """A name that is not one of a weight that edits can change."""
+
+
+def value_matrix(layer: int) -> str:
+    """The name of the matrix that maps the hidden units of that layer's MLP to what it writes."""
+    return f"blocks.{layer}.mlp.W_out"
+
+
+def layer_of(name: str, n_layers: int) -> int:
+    """The layer of a value matrix, from its name.
+
+    Raises:
+        UnknownWeight: no layer of such a model has it.
+    """
+    for layer in range(n_layers):
+        if name == value_matrix(layer):
+            return layer
+    raise UnknownWeight(
+        f"expected a value matrix, {value_matrix(0)} to {value_matrix(n_layers - 1)}, got {name!r}; "
+        "no other weight can be edited"
+    )
+
+
+def require_shape(name: str, got: Tensor, expected: Tensor) -> None:
+    if got.shape != expected.shape:
+        raise UnknownWeight(f"expected {name} of shape {tuple(expected.shape)}, got {tuple(got.shape)}")
 
 
 @dataclass(frozen=True)
@@ -145,6 +193,15 @@ class PlainNetwork:
     def readout(self, vectors: Float[Tensor, "*rest d_model"]) -> Float[Tensor, "*rest d_vocab"]:
         return vectors @ self.weights["unembed.W_U"] + self._bias("unembed.b_U", self.d_vocab)
 
+    def weight(self, name: str) -> Float[Tensor, "d_mlp d_model"]:
+        layer_of(name, self.shape.n_layers)
+        return self.weights[name]
+
+    def with_weights(self, weights: Mapping[str, Float[Tensor, "d_mlp d_model"]]) -> "PlainNetwork":
+        for name, tensor in weights.items():
+            require_shape(name, tensor, self.weight(name))
+        return replace(self, weights={**self.weights, **weights})
+
     def components(self, n_pos: int) -> Components:
         return Components(
             shape=self.shape,
@@ -210,12 +267,37 @@ class ComponentNetwork:
     def components(self, n_pos: int) -> Components:
         return self.parts
 
+    def weight(self, name: str) -> Float[Tensor, "d_mlp d_model"]:
+        return self.parts.blocks[layer_of(name, self.shape.n_layers)].mlp.W_out
+
+    def with_weights(self, weights: Mapping[str, Float[Tensor, "d_mlp d_model"]]) -> "ComponentNetwork":
+        blocks = list(self.parts.blocks)
+        for name, tensor in weights.items():
+            require_shape(name, tensor, self.weight(name))
+            layer = layer_of(name, self.shape.n_layers)
+            blocks[layer] = replace(blocks[layer], mlp=replace(blocks[layer].mlp, W_out=tensor))
+        return replace(self, parts=replace(self.parts, blocks=tuple(blocks)))
+
     def run(self, ids: Ids, intervention: Intervention | None = None) -> Float[Tensor, "batch pos d_vocab"]:
         hooks = intervention or _Watch()
         residual = self.parts.embed(ids)
-        n_pos = ids.shape[1]
         hooks.write("input", -1, residual)
-        for layer, block in enumerate(self.parts.blocks):
+        # With the hooks even where they change nothing, so that a run that is only watched gives the same bits.
+        residual = self.resume(residual, 0, hooks)
+        return self.readout(hooks.read("logits", self.shape.n_layers, None, residual))
+
+    def resume(
+        self,
+        residual: Float[Tensor, "batch pos d_model"],
+        first: int,
+        intervention: Intervention | None = None,
+        *,
+        stop: int | None = None,
+    ) -> Float[Tensor, "batch pos d_model"]:
+        """The residual stream before layer ``stop`` (by default after the last), from what it is before layer ``first``."""
+        hooks = intervention or _Watch()
+        n_pos = residual.shape[1]
+        for layer, block in list(enumerate(self.parts.blocks))[first:stop]:
             attention = block.attention
             before = residual
             read = before.unsqueeze(2).expand(-1, -1, self.shape.n_heads, -1)
@@ -225,7 +307,12 @@ class ComponentNetwork:
                 ("k", attention.W_K, attention.b_K),
                 ("v", attention.W_V, attention.b_V),
             )
+            # Without an intervention all heads and slots read the same, and one norm serves them all.
+            shared = attention.norm(before) if intervention is None else None
             for slot, weight, bias in slots:
+                if shared is not None:
+                    projected[slot] = torch.einsum("bpd,hde->bhpe", shared, weight) + bias[:, None]
+                    continue
                 normed = attention.norm(hooks.read("head", layer, slot, read))
                 projected[slot] = torch.einsum("bphd,hde->bhpe", normed, weight) + bias[:, None]
             mixed = attend(
@@ -241,10 +328,113 @@ class ComponentNetwork:
             mlp = block.mlp(hooks.read("mlp", layer, None, before if self.shape.parallel else residual))
             hooks.write("mlp", layer, mlp)
             residual = residual + mlp
-        return self.readout(hooks.read("logits", self.shape.n_layers, None, residual))
+        return residual
 
     def readout(self, vectors: Float[Tensor, "*rest d_model"]) -> Float[Tensor, "*rest d_vocab"]:
         return self.parts.readout(vectors)
+
+
+@runtime_checkable
+class Bypass(Protocol):
+    """A module beside one MLP: it reads what the MLP reads, and what it gives is added to the residual stream."""
+
+    def __call__(
+        self, residual: Float[Tensor, "batch pos d_model"], ids: Ids, n_prompt: int | None
+    ) -> Float[Tensor, "batch pos d_model"]:
+        """
+        Args:
+            residual: what the MLP reads, before its norm.
+            ids: the tokens of the run.
+            n_prompt: how many of them are the prompt; the rest is an answer, given or generated. None: not known.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class BypassedNetwork:
+    """Another network with bypasses beside some of its MLPs, whose own weights and code stay as they are.
+
+    What a bypass writes is added to every later read, which is the same as adding it to the residual stream.
+    """
+
+    inner: Network
+    bypasses: Mapping[int, tuple[Bypass, ...]]
+    """By layer; several at one layer are one node of the graph, which writes their sum."""
+
+    @classmethod
+    def around(cls, network: Network, layer: int, bypass: Bypass) -> "BypassedNetwork":
+        """``network`` with one bypass more."""
+        if not 0 <= layer < network.shape.n_layers:
+            raise ValueError(f"expected a layer of 0 to {network.shape.n_layers - 1} for the bypass, got {layer}")
+        inner, bypasses = (network.inner, network.bypasses) if isinstance(network, cls) else (network, {})
+        return cls(inner, {**bypasses, layer: (*bypasses.get(layer, ()), bypass)})
+
+    @property
+    def shape(self) -> Shape:
+        return replace(self.inner.shape, bypasses=tuple(sorted(self.bypasses)))
+
+    @property
+    def d_model(self) -> int:
+        return self.inner.d_model
+
+    @property
+    def d_vocab(self) -> int:
+        return self.inner.d_vocab
+
+    @property
+    def n_ctx(self) -> int:
+        return self.inner.n_ctx
+
+    @property
+    def biases(self) -> Float[Tensor, "layer d_model"]:
+        return self.inner.biases
+
+    def run(
+        self, ids: Ids, intervention: Intervention | None = None, n_prompt: int | None = None
+    ) -> Float[Tensor, "batch pos d_vocab"]:
+        return self.inner.run(ids, _WithBypasses(self.bypasses, ids, n_prompt, intervention or _Watch()))
+
+    def readout(self, vectors: Float[Tensor, "*rest d_model"]) -> Float[Tensor, "*rest d_vocab"]:
+        return self.inner.readout(vectors)
+
+    def weight(self, name: str) -> Float[Tensor, "d_mlp d_model"]:
+        return self._editable.weight(name)
+
+    def with_weights(self, weights: Mapping[str, Float[Tensor, "d_mlp d_model"]]) -> "BypassedNetwork":
+        return BypassedNetwork(self._editable.with_weights(weights), self.bypasses)
+
+    @property
+    def _editable(self) -> EditableNetwork:
+        if not isinstance(self.inner, EditableNetwork):
+            raise UnknownWeight(f"{type(self.inner).__name__} does not let its weights be edited")
+        return self.inner
+
+
+class _WithBypasses:
+    """The intervention that runs the bypasses, and tells another intervention of them as of any node."""
+
+    def __init__(
+        self, bypasses: Mapping[int, tuple[Bypass, ...]], ids: Ids, n_prompt: int | None, outer: Intervention
+    ) -> None:
+        self._bypasses, self._ids, self._n_prompt, self._outer = bypasses, ids, n_prompt, outer
+        self._written: dict[int, Tensor] = {}
+
+    def write(self, kind: WriterKind, layer: int, value: Tensor) -> None:
+        self._outer.write(kind, layer, value)
+        if kind == "mlp" and layer in self._written:
+            self._outer.write("bypass", layer, self._written[layer])
+
+    def read(self, kind: ReaderKind, layer: int, slot: Slot | None, value: Tensor) -> Tensor:
+        # What comes after a layer reads its bypass, as it reads its MLP: in a parallel block the heads of that layer do not.
+        for earlier, written in self._written.items():
+            if earlier < layer:
+                value = value + (written.unsqueeze(2) if kind == "head" else written)
+        if kind == "mlp" and layer in self._bypasses:
+            residual = self._outer.read("bypass", layer, None, value)
+            ids = self._ids.to(residual.device)
+            outputs = [bypass(residual, ids, self._n_prompt) for bypass in self._bypasses[layer]]
+            self._written[layer] = torch.stack(outputs).sum(0) if len(outputs) > 1 else outputs[0]
+        return self._outer.read(kind, layer, slot, value)
 
 
 class _Watch:

@@ -12,6 +12,7 @@ from circuits.engines.protocol import Engine
 from circuits.engines.sparse import EngineMismatch, SparseEngine
 from circuits.facts import Fact
 from circuits.graph import Granularity
+from circuits.metrics import Metric
 from circuits.model import Model
 
 __all__ = [
@@ -40,6 +41,7 @@ def make_engine(
     ablation: Ablation | None = None,
     granularity: Granularity = "qkv",
     max_memory: int | None = None,
+    metric: Metric | None = None,
     notice: Callable[[str], None] = _to_stderr,
 ) -> Engine:
     """The engine with this name; where ``sparse`` cannot run the model, ``hook``, and one line to ``notice`` saying why.
@@ -51,7 +53,9 @@ def make_engine(
         raise ValueError(f"expected engine sparse or hook, got {name!r}")
     if name == "sparse":
         try:
-            return SparseEngine(model, facts, ablation=ablation, granularity=granularity, max_memory=max_memory)
+            return SparseEngine(
+                model, facts, ablation=ablation, granularity=granularity, max_memory=max_memory, metric=metric
+            )
         except (UnsupportedArchitecture, EngineMismatch) as error:
             notice(f"engine sparse cannot run {model.name}, so engine hook does, slowly: {error}")
-    return HookEngine(model, facts, ablation=ablation, granularity=granularity)
+    return HookEngine(model, facts, ablation=ablation, granularity=granularity, metric=metric)

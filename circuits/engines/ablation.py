@@ -4,8 +4,9 @@ Zero ablation is paper 2's. Mean ablation takes the sender's mean over all posit
 ablation takes its value on a corrupted prompt of the same length, position by position.
 """
 
+from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -55,32 +56,47 @@ class Ablation:
                 mean = mean_outputs(model, self.reference)[:, None, None]
                 return [mean for _ in groups]
             case "resample":
-                return [model.node_outputs(ids) for ids in self._corrupted_ids(model, facts, groups)]
-
-    def _corrupted_ids(self, model: Model, facts: Sequence[Fact], groups: Sequence[Group]) -> list[Tensor]:
-        if len(self.corrupted) != len(facts):
-            raise AblationError(f"expected {len(facts)} corrupted prompts, one a fact, got {len(self.corrupted)}")
-        batches = []
-        for group in groups:
-            rows = []
-            for row in group.rows:
-                clean, other = model.tokens(facts[row]), model.tokens(self.corrupted[row])
-                if len(clean.prompt) != len(other.prompt):
+                if len(self.corrupted) != len(facts):
                     raise AblationError(
-                        f"the corrupted prompt {self.corrupted[row].prompt!r} is {len(other.prompt)} tokens long, and "
-                        f"{facts[row].prompt!r} is {len(clean.prompt)}: resample ablation goes position by position"
+                        f"expected {len(facts)} corrupted prompts, one a fact, got {len(self.corrupted)}"
                     )
-                # The answer's own tokens are kept: only the prompt is corrupted.
-                rows.append(other.prompt + clean.answer[:-1])
-            batches.append(torch.tensor(rows))
-        return batches
+                return [self._resampled(model, facts, group) for group in groups]
+
+    def _resampled(
+        self, model: Model, facts: Sequence[Fact], group: Group
+    ) -> Float[Tensor, "writer batch pos d_model"]:
+        by_length: dict[int, list[tuple[int, tuple[int, ...]]]] = defaultdict(list)
+        for place, row in enumerate(group.rows):
+            ids = _corrupted_ids(model, facts[row], self.corrupted[row])
+            by_length[len(ids)].append((place, ids))
+        n_pos = group.ids.shape[1]
+        values: list[Tensor | None] = [None] * len(group.rows)
+        for length, members in by_length.items():
+            ids = torch.tensor([ids for _, ids in members])
+            outputs = model.node_outputs(ids, n_prompt=group.n_prompt + length - n_pos)[:, :, :n_pos]
+            for (place, _), value in zip(members, outputs.unbind(1), strict=True):
+                values[place] = value
+        return torch.stack([value for value in values if value is not None], 1)
+
+
+def _corrupted_ids(model: Model, fact: Fact, other: Fact) -> tuple[int, ...]:
+    """What to run for the resampled values: the other prompt, and the answer's own tokens where they are fed."""
+    clean, corrupted = model.tokens(fact), model.tokens(other)
+    # Where every position has its own answer, the first positions of a longer prompt are one of the right length.
+    longer = clean.aligned and len(corrupted.prompt) > len(clean.prompt)
+    if len(corrupted.prompt) != len(clean.prompt) and not longer:
+        raise AblationError(
+            f"the corrupted prompt {other.prompt!r} is {len(corrupted.prompt)} tokens long, and "
+            f"{fact.prompt!r} is {len(clean.prompt)}: resample ablation goes position by position"
+        )
+    return replace(clean, prompt=corrupted.prompt).forced
 
 
 def mean_outputs(model: Model, reference: Sequence[Fact]) -> Float[Tensor, "writer d_model"]:
     """Every writer's mean output over all positions of all reference prompts."""
     total, count = torch.zeros(1), 0
     for group in group_facts(model, reference):
-        outputs = model.node_outputs(group.ids)
+        outputs = model.node_outputs(group.ids, n_prompt=group.n_prompt)
         total = total.to(outputs) + outputs.sum((1, 2))
         count += outputs.shape[1] * outputs.shape[2]
     return total / count

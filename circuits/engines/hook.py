@@ -5,7 +5,6 @@ in this run, an ablated edge what the ablation says. This is the reference that 
 """
 
 from collections.abc import Sequence
-from typing import Literal
 
 import numpy as np
 import torch
@@ -17,8 +16,9 @@ from circuits.engines.ablation import Ablation
 from circuits.engines.protocol import group_facts
 from circuits.facts import Fact
 from circuits.graph import Granularity, Graph, Node, Reader, Slot
-from circuits.metrics import match_nll, require_finite
+from circuits.metrics import Metric, require_finite
 from circuits.model import Model
+from circuits.network import ReaderKind, WriterKind
 
 
 class HookEngine:
@@ -34,8 +34,14 @@ class HookEngine:
         *,
         ablation: Ablation | None = None,
         granularity: Granularity = "qkv",
+        metric: Metric | None = None,
     ) -> None:
+        """
+        Args:
+            metric: what `nll` gives; by default MatchNLL, and squared error for a model whose output is a number.
+        """
         self.model = model
+        self.metric = metric or model.metric
         self.facts = tuple(facts)
         self.graph: Graph = model.graph(granularity)
         self.evaluations = 0
@@ -47,7 +53,7 @@ class HookEngine:
         per_fact: list[Tensor | None] = [None] * len(self.facts)
         for group, ablated in zip(self._groups, self._ablated, strict=True):
             rewrite = _ResidualRewrite(self.graph, torch.from_numpy(kept.copy()), ablated, self.model.biases)
-            logits = self.model.run(group.ids, rewrite)[:, -group.n_answer :]
+            logits = self.model.run(group.ids, rewrite, n_prompt=group.n_prompt)[:, -group.n_answer :]
             require_finite(logits, f"{self.model.name} on {self.facts[group.rows[0]].prompt!r}")
             for row, fact_logits in zip(group.rows, logits, strict=True):
                 per_fact[row] = fact_logits
@@ -56,7 +62,7 @@ class HookEngine:
     def nll(self, kept: Bool[np.ndarray, "writer reader"]) -> Float[np.ndarray, "fact"]:
         logits = self.answer_logits(kept)
         answers = {row: answer for group in self._groups for row, answer in zip(group.rows, group.answer, strict=True)}
-        per_fact = [match_nll(fact.cpu()[None], answers[row][None])[0] for row, fact in enumerate(logits)]
+        per_fact = [self.metric.of(fact.cpu()[None], answers[row][None])[0] for row, fact in enumerate(logits)]
         return torch.stack(per_fact).numpy()
 
     def nll_without(
@@ -86,10 +92,10 @@ class _ResidualRewrite:
         self._biases = biases
         self._written: list[Float[Tensor, "writer batch pos d_model"]] = []
 
-    def write(self, kind: Literal["input", "head", "mlp"], layer: int, value: Tensor) -> None:
+    def write(self, kind: WriterKind, layer: int, value: Tensor) -> None:
         self._written.append(rearrange(value, "b p h d -> h b p d") if kind == "head" else value[None])
 
-    def read(self, kind: Literal["head", "mlp", "logits"], layer: int, slot: Slot | None, value: Tensor) -> Tensor:
+    def read(self, kind: ReaderKind, layer: int, slot: Slot | None, value: Tensor) -> Tensor:
         heads = range(self._graph.shape.n_heads) if kind == "head" else [0]
         slot = slot if self._graph.granularity == "qkv" else None
         readers = [self._graph.reader_index(Reader(Node(layer, kind, head), slot)) for head in heads]
@@ -101,6 +107,6 @@ class _ResidualRewrite:
         clean = einsum(kept, written, "w r, w b p d -> b p r d")
         ablated = einsum(1 - kept, self._ablated[:upstream], "w r, w b p d -> b p r d")
         # Attention biases belong to no head: a state carries those of the layers it comes after.
-        after_attention = kind == "mlp" and not self._graph.shape.parallel
+        after_attention = kind in ("mlp", "bypass") and not self._graph.shape.parallel
         total = clean + ablated + self._biases[: layer + after_attention].sum(0)
         return total if kind == "head" else total[:, :, 0]

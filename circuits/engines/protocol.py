@@ -10,7 +10,7 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Real
 from torch import Tensor
 
 from circuits.facts import Fact
@@ -25,12 +25,20 @@ class Group:
     rows: tuple[int, ...]
     """Positions of these facts in the list they come from."""
     ids: Int[Tensor, "batch pos"]
-    """Prompt and all but the last token of the answer."""
-    answer: Int[Tensor, "batch answer"]
+    """Prompt and all but the last token of the answer; of an aligned answer none."""
+    answer: Real[Tensor, "batch answer"]
+    """Token ids, or where the model's output is a number, numbers."""
+    aligned: bool = False
+    """See `circuits.model.Tokens.aligned`."""
 
     @property
     def n_answer(self) -> int:
         return self.answer.shape[1]
+
+    @property
+    def n_prompt(self) -> int:
+        """How many of the ids are the prompt."""
+        return self.ids.shape[1] - (0 if self.aligned else self.n_answer - 1)
 
 
 def group_facts(model: Model, facts: Sequence[Fact]) -> tuple[Group, ...]:
@@ -45,7 +53,8 @@ def group_facts(model: Model, facts: Sequence[Fact]) -> tuple[Group, ...]:
         Group(
             tuple(row for row, _ in members),
             torch.tensor([tokens.forced for _, tokens in members]),
-            torch.tensor([tokens.answer for _, tokens in members]),
+            torch.tensor([tokens.numbers or tokens.answer for _, tokens in members]),
+            members[0][1].aligned,
         )
         for members in by_length.values()
     )
@@ -67,7 +76,7 @@ class Engine(Protocol):
         ...
 
     def nll(self, kept: Bool[np.ndarray, "writer reader"]) -> Float[np.ndarray, "fact"]:
-        """MatchNLL of the circuit on each fact, in nats."""
+        """What the engine measures of the circuit on each fact: MatchNLL in nats, unless it was made with another metric."""
         ...
 
     def nll_without(
