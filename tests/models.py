@@ -2,12 +2,14 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
+import plotly.graph_objects as go
 import torch
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from torch import Tensor
 
-from circuits.facts import Fact
+from circuits.facts import Fact, Relation
 from circuits.model import Model, WordVocabulary
 from circuits.network import PlainNetwork
 
@@ -145,3 +147,22 @@ def random_plain_model(seed: int, *, n_layers: int = 2, n_heads: int = 2, scale:
         weights[f"{mlp}b_out"] = torch.zeros(d_model)
     random = {name: scale * torch.randn(value.shape, generator=generator) for name, value in weights.items()}
     return plain_model(random, " ".join(f"w{i}" for i in range(d_vocab)))
+
+
+def guessed_relation(model: Model, name: str = "guessed", n: int = 8) -> Relation:
+    """A relation of n subjects whose objects are what the model itself puts first in its first template: it knows them all."""
+    subjects = [f"w{i}" for i in range(10, 10 + n)]
+    templates = ("w1 {} w2", "w3 w4 {}")
+    pairs = []
+    for subject in subjects:
+        ids = torch.tensor([model.tokens(Fact(templates[0].format(subject), subject, "w0")).prompt])
+        best = int(model.logits(ids)[0, -1, 1:].argmax()) + 1
+        pairs.append((subject, model.token_text(best).strip()))
+    return Relation(
+        name=name, title=name, kind="factual", domain="word", range="word", templates=templates, pairs=tuple(pairs)
+    )
+
+
+def traces(figure: go.Figure) -> list[Any]:
+    """A figure's traces; Plotly leaves their type open."""
+    return list(figure.data)

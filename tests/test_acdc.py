@@ -251,7 +251,7 @@ def test_the_reference_moves_with_every_removal() -> None:
 
 def naive_acdc(engine: HookEngine, tau: float, *, absolute: bool) -> tuple[dict[str, float], set[str]]:
     """DESIGN section 4 word for word, on edge names: scores of the edges tried, and the edges kept."""
-    n_layers, n_heads, parallel = dataclasses.astuple(engine.graph.shape)
+    n_layers, n_heads, parallel, _ = dataclasses.astuple(engine.graph.shape)
     slots = ("<v>", "<k>", "<q>") if engine.graph.granularity == "qkv" else ("",)
     receivers = ["logits"]
     senders_of = {"logits": ["input"]}

@@ -1,7 +1,6 @@
 """HookEngine runs what a circuit says: checked against the models alone, and against edges replaced by hand."""
 
 from collections.abc import Callable, Sequence
-from typing import Literal
 
 import numpy as np
 import pytest
@@ -15,6 +14,7 @@ from circuits.engines.protocol import group_facts
 from circuits.facts import Fact
 from circuits.graph import Edge, Granularity, Graph, Slot
 from circuits.model import Model
+from circuits.network import ReaderKind, WriterKind
 from tests.models import random_plain_model, word_fact
 
 LoadModel = Callable[..., Model]
@@ -79,12 +79,12 @@ class WithoutEdge:
         self.written: Tensor | None = None
         self.changed = 0
 
-    def write(self, kind: Literal["input", "head", "mlp"], layer: int, value: Tensor) -> None:
+    def write(self, kind: WriterKind, layer: int, value: Tensor) -> None:
         sender = self.edge.writer
         if (kind, layer) == (sender.kind, sender.layer):
             self.written = value[:, :, sender.head] if kind == "head" else value
 
-    def read(self, kind: Literal["head", "mlp", "logits"], layer: int, slot: Slot | None, value: Tensor) -> Tensor:
+    def read(self, kind: ReaderKind, layer: int, slot: Slot | None, value: Tensor) -> Tensor:
         receiver = self.edge.reader.node
         if (kind, layer) != (receiver.kind, receiver.layer) or slot not in self.slots:
             return value

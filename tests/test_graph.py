@@ -49,7 +49,7 @@ def test_an_edge_is_legal_exactly_if_its_writer_is_computed_before_its_reader(gr
                 return -1
             case "head":
                 return node.layer
-            case "mlp":
+            case "mlp" | "bypass":
                 return node.layer if graph.shape.parallel else node.layer + 0.5
             case "logits":
                 return graph.shape.n_layers

@@ -11,8 +11,9 @@ The order is part of the specification: the same inputs give the same circuit.
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import InitVar, dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -97,21 +98,27 @@ class Traversal:
     """ACDC's order over a graph: for each receiver, its candidates' positions in one long list of edges."""
 
     graph: Graph
+    reverse_senders: bool = False
+    """Each receiver's senders from ``input`` to the latest instead: what the order alone decides (stability)."""
+    candidates: InitVar[Bool[np.ndarray, "writer reader"] | None] = None
+    """The edges to try, of all the graph's; all of them by default."""
     edges: tuple[tuple[int, int], ...] = field(init=False)
 
-    def __post_init__(self) -> None:
+    def __post_init__(self, candidates: Bool[np.ndarray, "writer reader"] | None) -> None:
+        step = 1 if self.reverse_senders else -1
         edges = tuple(
             (writer, reader)
             for reader in reversed(range(len(self.graph.readers)))
-            for writer in reversed(range(self.graph.upstream[reader]))
+            for writer in range(self.graph.upstream[reader])[::step]
+            if candidates is None or candidates[writer, reader]
         )
         object.__setattr__(self, "edges", edges)
 
     def receivers(self) -> Iterator[tuple[int, int, int]]:
         """(reader, first, end): its candidates are ``edges[first:end]``."""
-        first = 0
+        first, count = 0, Counter(reader for _, reader in self.edges)
         for reader in reversed(range(len(self.graph.readers))):
-            end = first + self.graph.upstream[reader]
+            end = first + count[reader]
             yield reader, first, end
             first = end
 
@@ -143,6 +150,8 @@ def acdc(
     absolute: bool = False,
     per_token: Callable[[np.ndarray], float] = mean,
     provenance: Provenance,
+    reverse_senders: bool = False,
+    candidates: Bool[np.ndarray, "writer reader"] | None = None,
     state: State | None = None,
     progress: Callable[[Progress], None] = lambda _: None,
 ) -> tuple[Scores, State]:
@@ -154,6 +163,9 @@ def acdc(
         absolute: compare the magnitude of S, so that edges whose removal helps the answer (suppressive ones) stay too.
         per_token: facts' NLL to the one number compared; the mean by default.
         provenance: what is written into the result.
+        reverse_senders: try each receiver's senders in the opposite order; the provenance's settings must say so.
+        candidates: search among these edges only, with all others ablated from the start (`circuits.discovery.prefilter`);
+            the provenance's settings must say so.
         state: continue this search (of the same engine and settings).
         progress: called after every batch of decisions.
 
@@ -161,14 +173,15 @@ def acdc(
         Interrupted: on Ctrl-C; it carries the state to continue from.
     """
     graph = engine.graph
-    walk = Traversal(graph)
+    walk = Traversal(graph, reverse_senders, candidates)
     total = len(walk.edges)
+    kept = np.zeros_like(graph.legal)
+    writers, readers = np.array(walk.edges, dtype=int).reshape(-1, 2).T
     if state is None:
         state = State(fingerprint(provenance), [True] * total, [None] * total)
-        state.nll = float(per_token(engine.nll(graph.legal)))
+        kept[writers, readers] = True
+        state.nll = float(per_token(engine.nll(kept)))
         state.evaluations = 1
-    kept = graph.legal.copy()
-    writers, readers = np.array(walk.edges).T
     kept[writers, readers] = state.kept
     search = _Search(walk, kept, state, tau, absolute, per_token)
     width = Width(engine.width)
@@ -199,6 +212,7 @@ def sweep(
     provenance: Callable[[float], Provenance],
     absolute: bool = False,
     per_token: Callable[[np.ndarray], float] = mean,
+    candidates: Bool[np.ndarray, "writer reader"] | None = None,
     resume: Callable[[float], State | None] = lambda tau: None,
     progress: Callable[[Progress], None] = lambda _: None,
 ) -> Iterator[tuple[float, Scores, State]]:
@@ -211,13 +225,15 @@ def sweep(
         origin = provenance(tau)
         state = resume(tau)
         if state is None and done is not None:
-            state = _shared(engine, done, tau, absolute, per_token, fingerprint(origin))
+            walk = Traversal(engine.graph, candidates=candidates)
+            state = _shared(engine, walk, done, tau, absolute, per_token, fingerprint(origin))
         scores, done = acdc(
             engine,
             tau=tau,
             absolute=absolute,
             per_token=per_token,
             provenance=origin,
+            candidates=candidates,
             state=state,
             progress=progress,
         )
@@ -226,6 +242,7 @@ def sweep(
 
 def _shared(
     engine: Engine,
+    walk: Traversal,
     done: State,
     tau: float,
     absolute: bool,
@@ -244,8 +261,8 @@ def _shared(
         state.kept[position] = strength >= tau
         if state.kept[position] != kept:
             break
-    circuit = engine.graph.legal.copy()
-    writers, readers = np.array(Traversal(engine.graph).edges).T
+    circuit = np.zeros_like(engine.graph.legal)
+    writers, readers = np.array(walk.edges, dtype=int).reshape(-1, 2).T
     circuit[writers, readers] = state.kept
     state.nll = per_token(engine.nll(circuit))
     return state

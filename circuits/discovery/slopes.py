@@ -1,0 +1,384 @@
+"""How steeply the NLL rises with what each reader reads: one forward and one backward pass for a batch of facts.
+
+(Or the squared error, where that is what the model is measured by: `circuits.model.Model.metric`.)
+
+A reader's *slope* is d NLL / d (its input), everything after it following. What a sender's edge would carry if it were
+ablated, less what it carries, times the slope is the first-order estimate of the edge's score (`circuits.discovery.eap`).
+
+A *point* is a place between the sub-layers: 2 l before the attention of layer l, 2 l + 1 before its MLP, 2 L before the
+logits. In a parallel block the MLP reads at 2 l too. Slopes can be asked for with the residual stream shifted from a point
+on: that is the model with some earlier node's output replaced.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from circuits.components import Components, Norm, UnsupportedArchitecture, attend
+from circuits.engines.ablation import Ablation
+from circuits.engines.protocol import Group, group_facts
+from circuits.facts import Fact
+from circuits.graph import SLOTS, Granularity, Graph, Node, Reader, Shape, Slot
+from circuits.metrics import Metric, require_finite
+from circuits.model import Model
+from circuits.network import OpenNetwork, ReaderKind, Record, WriterKind
+
+TOLERANCE = 1e-4
+"""Largest difference between a pass over the weights and the model's logits, relative to their scale; float32."""
+BYTES = 2**28
+"""What the largest tensor of a batch may take: facts beyond it wait for the next batch."""
+POSITIONS = 512
+"""Points of a path share a pass while facts x points x positions stay below this."""
+
+Slope = tuple[list[int], Float[Tensor, "reader batch pos d_model"]]
+"""Indices of some readers, and the slope at what each of them reads."""
+
+
+@runtime_checkable
+class Slopes(Protocol):
+    """The slopes of one batch of facts of like length."""
+
+    writes: Float[Tensor, "writer batch pos d_model"]
+    """What every writer writes in the whole model."""
+
+    def at(self, point: int = 0, shifts: Float[Tensor, "step batch pos d_model"] | None = None) -> Iterator[Slope]:
+        """The slopes of the readers at ``point`` and after it.
+
+        With ``shifts``, the sum of the slopes of several runs, in each of which the residual stream is shifted from
+        ``point`` on.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Facts of like length, their slopes, and what ablation changes.
+
+    ``change[w]`` is what writer w's ablated edges carry less what it writes.
+    """
+
+    slopes: Slopes
+    change: Float[Tensor, "writer batch pos d_model"]
+    n_readers: int
+    most_rows: int
+    """Facts, times points of a path, that fit into one pass."""
+
+    def scores(self) -> Float[np.ndarray, "writer reader"]:
+        """Change times slope at the clean run, summed over facts and positions."""
+        return self._times(self.change, self.slopes.at())
+
+    def along(
+        self, path: Float[Tensor, "batch pos d_model"], point: int, senders: slice, steps: int
+    ) -> Float[np.ndarray, "sender reader"]:
+        """`scores` of the edges out of some senders, with the mean slope over a path of runs.
+
+        On the path, the residual stream from ``point`` on is shifted by 0 up to the whole of ``path``. The mean is taken at
+        the middle of each of ``steps`` equal steps.
+        """
+        if steps < 1:
+            raise ValueError(f"integrated gradients need at least one step, got {steps}")
+        middles = (torch.arange(steps).to(path) + 0.5) / steps
+        n_facts, n_pos = path.shape[:2]
+        at_once = max(1, min(self.most_rows // n_facts, POSITIONS // (n_facts * n_pos)))
+        change = self.change[senders]
+        total = np.zeros((len(change), self.n_readers))
+        for some in middles.split(at_once):
+            total += self._times(change, self.slopes.at(point, some[:, None, None, None] * path))
+        return total / steps
+
+    def _times(
+        self, change: Float[Tensor, "sender batch pos d_model"], slopes: Iterator[Slope]
+    ) -> Float[np.ndarray, "sender reader"]:
+        flat = change.flatten(1).to(torch.promote_types(change.dtype, torch.float32))
+        scores = np.zeros((len(change), self.n_readers))
+        for readers, slope in slopes:
+            scores[:, readers] = (flat @ slope.flatten(1).to(flat).T).double().cpu().numpy()
+        return scores
+
+
+def batches(model: Model, facts: Sequence[Fact], ablation: Ablation, metric: Metric | None = None) -> Iterator[Batch]:
+    """All facts, in batches that fit into memory. Readers are those of the ``qkv`` graph.
+
+    Args:
+        metric: what is differentiated; the model's own by default.
+
+    Raises:
+        circuits.engines.ablation.AblationError: the ablation lacks the prompts it needs.
+        FloatingPointError: logits that are not finite.
+    """
+    graph = model.graph()
+    groups = group_facts(model, facts)
+    n_pos = max(group.ids.shape[1] for group in groups)
+    parts = _parts(model, n_pos)
+    shared = None if ablation.kind == "resample" else ablation.values(model, facts, groups[:1])[0]
+    for group in groups:
+        per_position = 4 * len(graph.writers if parts else graph.readers) * model.network.d_model
+        most = max(1, BYTES // (per_position * group.ids.shape[1]))
+        for part in _pieces(group, most):
+            carried = ablation.values(model, facts, [part])[0] if shared is None else shared
+            slopes = _slopes(model, graph, part, parts, metric or model.metric)
+            yield Batch(slopes, carried.to(slopes.writes) - slopes.writes, len(graph.readers), most)
+
+
+def merged(
+    values: Float[np.ndarray, "writer reader"], shape: Shape, granularity: Granularity
+) -> Float[np.ndarray, "writer merged"]:
+    """Scores of the ``qkv`` graph for a graph of that granularity: an edge into a head is its edges into q, k and v."""
+    if granularity == "qkv":
+        return values
+    split, whole = Graph(shape, "qkv"), Graph(shape, granularity)
+    total = np.zeros((len(values), len(whole.readers)))
+    for column, reader in zip(values.T, split.readers, strict=True):
+        total[:, whole.readers_of(reader.node)[0]] += column
+    return total
+
+
+def point_after(node: Node, shape: Shape) -> int:
+    """The first point at which what this node wrote is read."""
+    if node.kind == "head" and not shape.parallel:
+        return 2 * node.layer + 1
+    return 2 * node.layer + 2
+
+
+def _point_of(kind: ReaderKind, layer: int, shape: Shape) -> int:
+    return 2 * layer + (kind in ("mlp", "bypass") and not shape.parallel)
+
+
+def _pieces(group: Group, n_facts: int) -> Iterator[Group]:
+    for start in range(0, len(group.rows), n_facts):
+        some = slice(start, start + n_facts)
+        yield replace(group, rows=group.rows[some], ids=group.ids[some], answer=group.answer[some])
+
+
+def _parts(model: Model, n_pos: int) -> Components | None:
+    """The model's weights, where they can be had."""
+    if not isinstance(model.network, OpenNetwork):
+        return None
+    try:
+        return model.network.components(n_pos)
+    except UnsupportedArchitecture:
+        return None
+
+
+def _slopes(model: Model, graph: Graph, group: Group, parts: Components | None, metric: Metric) -> Slopes:
+    """From the weights; from the model's own hooks, more slowly, where the weights do not give the model's logits."""
+    expected = model.logits(group.ids, n_prompt=group.n_prompt)[:, -group.n_answer :]
+    require_finite(expected, model.name)
+    if parts is not None:
+        slopes = WeightSlopes(parts, graph, group, metric)
+        exact = expected.dtype in (torch.float32, torch.float64)
+        off = (slopes.logits.to(expected) - expected).abs().max() / expected.abs().max().clamp_min(1e-6)
+        if off <= (TOLERANCE if exact else 0.1):
+            return slopes
+    return HookSlopes(model, graph, group, metric)
+
+
+def _summed(slope: Float[Tensor, "reader rows pos d_model"], steps: int) -> Float[Tensor, "reader batch pos d_model"]:
+    """Rows are facts, once for each step."""
+    return slope if steps == 1 else slope.unflatten(1, (steps, -1)).sum(1)
+
+
+# ---- from the weights ------------------------------------------------------------------------------------------------
+
+
+class WeightSlopes:
+    """See `Slopes`. All heads of a layer read one state, so its norm is taken, and differentiated, once for all of them."""
+
+    def __init__(self, parts: Components, graph: Graph, group: Group, metric: Metric) -> None:
+        self._parts, self._graph, self._metric = parts, graph, metric
+        self._answer = group.answer.to(parts.W_U.device)
+        self._parallel = parts.shape.parallel
+        self._states: list[Tensor] = []
+        """The clean residual stream at every point."""
+        with torch.no_grad():
+            embedded = parts.embed(group.ids)
+            self._writes = [embedded]
+            self.logits = self._run(embedded, 0, _Recorder(self._states, self._writes))
+        self.writes = torch.stack(self._writes)
+
+    def at(self, point: int = 0, shifts: Float[Tensor, "step batch pos d_model"] | None = None) -> Iterator[Slope]:
+        state = self._states[point] if shifts is None else (self._states[point] + shifts).flatten(0, 1)
+        steps = 1 if shifts is None else len(shifts)
+        taps = _Taps()
+        with torch.enable_grad():
+            logits = self._run(state.detach().requires_grad_(), point, taps)
+            loss = self._metric.of(logits, self._answer.repeat(steps, 1)).sum()
+            flat = [tensor for _, _, tensors in taps.reads for tensor in tensors]
+            gradients = iter(torch.autograd.grad(loss, flat))
+        for node, state, tensors in taps.reads:
+            own = [next(gradients) for _ in tensors]
+            if node.kind == "head":
+                readers, slope = self._into_heads(node.layer, state, own)
+            else:
+                readers, slope = [self._graph.reader_index(Reader(node))], own[0][None]
+            yield readers, _summed(slope, steps)
+
+    def _into_heads(self, layer: int, state: Tensor, gradients: list[Tensor]) -> Slope:
+        """From the gradients by projected queries, keys and values to those by what each head's slots read."""
+        attention = self._parts.blocks[layer].attention
+        matrices = (attention.W_Q, attention.W_K, attention.W_V)
+        by_normed = [torch.einsum("bhpe,hde->hbpd", g, w) for g, w in zip(gradients, matrices, strict=True)]
+        readers = [
+            self._graph.reader_index(Reader(Node(layer, "head", head), slot))
+            for slot in SLOTS
+            for head in range(self._graph.shape.n_heads)
+        ]
+        return readers, through_norm(attention.norm, state, torch.cat(by_normed))
+
+    def _run(self, x: Tensor, point: int, watch: "_Recorder | _Taps") -> Float[Tensor, "batch answer d_vocab"]:
+        """The answer's logits, from the residual stream at a point on."""
+        n_layers = len(self._parts.blocks)
+        for layer in range(point // 2, n_layers):
+            before = x
+            if point <= 2 * layer:
+                x = x + self._attend(layer, watch.state(x), watch) + self._parts.b_O[layer]
+            read = watch.state(before if self._parallel else x)
+            x = x + watch.write(self._parts.blocks[layer].mlp(watch.read(Node(layer, "mlp"), read)))
+        x = watch.read(Node(n_layers, "logits"), watch.state(x))
+        return self._parts.readout(x[:, -self._answer.shape[1] :])
+
+    def _attend(self, layer: int, x: Tensor, watch: "_Recorder | _Taps") -> Float[Tensor, "batch pos d_model"]:
+        attention = self._parts.blocks[layer].attention
+        normed = attention.norm(x)
+        slots = [
+            torch.einsum("bpd,hde->bhpe", normed, weight) + bias[:, None]
+            for weight, bias in (
+                (attention.W_Q, attention.b_Q),
+                (attention.W_K, attention.b_K),
+                (attention.W_V, attention.b_V),
+            )
+        ]
+        q, k, v = watch.slots(Node(layer, "head"), x, slots)
+        n_pos = x.shape[1]
+        visible = attention.visible(n_pos, n_pos, x.device)
+        mixed = attend(attention.query(q), attention.key(k), v, visible, attention.scale)
+        return watch.heads(mixed, attention.W_O)
+
+
+class _Recorder:
+    """Watches the clean pass: keeps the state at every point, and every write."""
+
+    def __init__(self, states: list[Tensor], writes: list[Tensor]) -> None:
+        self._states, self._writes = states, writes
+
+    def state(self, x: Tensor) -> Tensor:
+        self._states.append(x)
+        return x
+
+    def read(self, node: Node, x: Tensor) -> Tensor:
+        return x
+
+    def slots(self, node: Node, x: Tensor, slots: list[Tensor]) -> list[Tensor]:
+        return slots
+
+    def heads(self, mixed: Tensor, W_O: Tensor) -> Float[Tensor, "batch pos d_model"]:
+        heads = torch.einsum("bhpe,hed->hbpd", mixed, W_O)
+        self._writes += [*heads]
+        return heads.sum(0)
+
+    def write(self, value: Tensor) -> Tensor:
+        self._writes.append(value)
+        return value
+
+
+class _Taps:
+    """Watches a pass that will be differentiated: keeps what gradients are wanted by."""
+
+    def __init__(self) -> None:
+        self.reads: list[tuple[Node, Tensor, list[Tensor]]] = []
+        """For each reader, or for the heads of a layer: the state read, and what it became."""
+
+    def state(self, x: Tensor) -> Tensor:
+        return x
+
+    def read(self, node: Node, x: Tensor) -> Tensor:
+        # A tensor of its own, for the gradient through this reader alone.
+        own = x.view_as(x)
+        self.reads.append((node, x.detach(), [own]))
+        return own
+
+    def slots(self, node: Node, x: Tensor, slots: list[Tensor]) -> list[Tensor]:
+        self.reads.append((node, x.detach(), slots))
+        return slots
+
+    def heads(self, mixed: Tensor, W_O: Tensor) -> Float[Tensor, "batch pos d_model"]:
+        return torch.einsum("bhpe,hed->bpd", mixed, W_O)
+
+    def write(self, value: Tensor) -> Tensor:
+        return value
+
+
+def through_norm(
+    norm: Norm, x: Float[Tensor, "*rest d"], gradient: Float[Tensor, "reader *rest d"]
+) -> Float[Tensor, "reader *rest d"]:
+    """The gradient by x, from that by norm(x): for several readers of one x.
+
+    With y = (x - mean) / scale, it is (g - mean(g) - y mean(g y)) / scale, g being the gradient times the norm's weight;
+    without the means of x and g for an RMS norm.
+    """
+    if norm.kind == "none":
+        return gradient
+    wide = torch.promote_types(x.dtype, torch.float32)
+    x, gradient = x.to(wide), gradient.to(wide)
+    if norm.weight is not None:
+        gradient = gradient * norm.weight
+    if norm.kind == "layer":
+        x = x - x.mean(-1, keepdim=True)
+    rstd = torch.rsqrt(x.square().mean(-1, keepdim=True) + norm.eps)
+    y = x * rstd
+    gradient = gradient - y * (gradient * y).mean(-1, keepdim=True)
+    if norm.kind == "layer":
+        gradient = gradient - gradient.mean(-1, keepdim=True)
+    return gradient * rstd
+
+
+# ---- from the model's own hooks --------------------------------------------------------------------------------------
+
+
+class HookSlopes:
+    """See `Slopes`: on any model, by differentiating through every read that it shows. The reference for `WeightSlopes`."""
+
+    def __init__(self, model: Model, graph: Graph, group: Group, metric: Metric) -> None:
+        self._model, self._graph, self._group, self._metric = model, graph, group, metric
+        record = Record()
+        model.run(group.ids, record, n_prompt=group.n_prompt)
+        self.writes = record.outputs
+
+    def at(self, point: int = 0, shifts: Float[Tensor, "step batch pos d_model"] | None = None) -> Iterator[Slope]:
+        group, steps = self._group, 1 if shifts is None else len(shifts)
+        tap = _HookTap(self._graph, point, None if shifts is None else shifts.flatten(0, 1))
+        ids, answer = group.ids.repeat(steps, 1), group.answer.repeat(steps, 1)
+        logits = self._model.run_differentiably(ids, tap, n_prompt=group.n_prompt)[:, -group.n_answer :]
+        with torch.enable_grad():
+            loss = self._metric.of(logits, answer.to(logits.device)).sum()
+            gradients = torch.autograd.grad(loss, [value for _, value in tap.reads])
+        for (readers, _), gradient in zip(tap.reads, gradients, strict=True):
+            slope = gradient.movedim(2, 0) if gradient.dim() == 4 else gradient[None]
+            yield readers, _summed(slope, steps)
+
+
+class _HookTap:
+    """The intervention that shifts what is read from a point on, and keeps it for its gradient."""
+
+    def __init__(self, graph: Graph, point: int, shift: Tensor | None) -> None:
+        self._graph, self._point, self._shift = graph, point, shift
+        self.reads: list[tuple[list[int], Tensor]] = []
+
+    def write(self, kind: WriterKind, layer: int, value: Tensor) -> None:
+        pass
+
+    def read(self, kind: ReaderKind, layer: int, slot: Slot | None, value: Tensor) -> Tensor:
+        shape = self._graph.shape
+        if _point_of(kind, layer, shape) < self._point:
+            return value
+        if self._shift is not None:
+            value = value + (self._shift.unsqueeze(2) if kind == "head" else self._shift)
+        own = value.view_as(value) if value.requires_grad else value.detach().requires_grad_()
+        heads = range(shape.n_heads if kind == "head" else 1)
+        self.reads.append(([self._graph.reader_index(Reader(Node(layer, kind, h), slot)) for h in heads], own))
+        return own

@@ -1,0 +1,177 @@
+"""A prefiltered search is ACDC among the edges let through, the others ablated from the start; what it lost is counted."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from circuits.circuit import Circuit, Provenance, Scores
+from circuits.discovery.acdc import Interrupted, State, Traversal, acdc, fingerprint, sweep
+from circuits.discovery.eap import eap
+from circuits.discovery.prefilter import AmountError, Loss, candidates, compare, n_edges
+from circuits.engines import HookEngine, SparseEngine
+from circuits.engines.protocol import Engine
+from circuits.graph import Graph, Shape
+from tests.models import random_plain_model, word_fact
+
+HERE = Provenance("by hand", "00")
+FACTS = (word_fact("1 2", "3"), word_fact("4 0 2", "5"))
+
+
+# ---- amounts -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("amount", "expected"),
+    [("50", 50), ("1", 1), ("200", 200), ("2%", 4), ("7%", 14), ("0.5%", 1), ("0.1 %", 1), ("100%", 200), ("1.7%", 4)],
+)
+def test_amounts_are_numbers_or_shares_rounded_up(amount: str, expected: int) -> None:
+    assert n_edges(amount, 200) == expected
+
+
+@pytest.mark.parametrize("amount", ["", "many", "-3", "0", "0%", "1.5", "201", "101%", "2 % of all", "1e2", "nan"])
+def test_other_amounts_are_refused(amount: str) -> None:
+    with pytest.raises(AmountError, match="expected"):
+        n_edges(amount, 200)
+
+
+def test_candidates_are_the_largest_by_magnitude() -> None:
+    graph = Graph(Shape(1, 1), "node")
+    values = np.zeros(graph.legal.shape)
+    values[graph.edge("input->m0")], values[graph.edge("m0->logits")] = -3, 2
+    kept = candidates(Scores(graph, values, HERE), "2")
+    assert {graph.edge_name(*edge) for edge in np.argwhere(kept).tolist()} == {"input->m0", "m0->logits"}
+
+
+# ---- the search --------------------------------------------------------------------------------------------------------
+
+
+def naive(engine: Engine, tau: float, allowed: np.ndarray) -> tuple[dict[str, float], set[str]]:
+    """ACDC among some edges, word for word: scores of the edges tried, and the edges kept."""
+    graph, kept, scores = engine.graph, allowed.copy(), {}
+    now = engine.nll(kept).mean()
+    for writer, reader in Traversal(graph).edges:
+        if not allowed[writer, reader]:
+            continue
+        node = graph.readers[reader].node
+        if node.kind != "logits" and not kept[graph.writer_index(node)].any():
+            kept[:, reader] = False
+            continue
+        kept[writer, reader] = False
+        after = engine.nll(kept).mean()
+        scores[graph.edge_name(writer, reader)] = after - now
+        if after - now >= tau:
+            kept[writer, reader] = True
+        else:
+            now = after
+    return scores, {graph.edge_name(*edge) for edge in np.argwhere(kept).tolist()}
+
+
+def tried(scores: Scores) -> dict[str, float]:
+    return {
+        scores.graph.edge_name(*edge): float(scores.values[tuple(edge)])
+        for edge in np.argwhere(~np.isnan(scores.values)).tolist()
+    }
+
+
+@settings(max_examples=5)
+@given(seed=st.integers(0, 10_000), share=st.sampled_from([0.2, 0.5, 0.9]), tau=st.sampled_from([0.001, 0.02, 0.1]))
+def test_a_search_among_some_edges_agrees_with_its_definition_on_both_engines(
+    seed: int, share: float, tau: float
+) -> None:
+    model = random_plain_model(seed)
+    reference = HookEngine(model, FACTS)
+    allowed = reference.graph.legal & (np.random.default_rng(seed).random(reference.graph.legal.shape) < share)
+    expected, kept = naive(reference, tau, allowed)
+    for engine in (reference, SparseEngine(model, FACTS)):
+        scores, state = acdc(engine, tau=tau, candidates=allowed, provenance=HERE)
+        found = tried(scores)
+        assert found.keys() == expected.keys()
+        assert found == pytest.approx(expected, abs=1e-5)
+        assert {edge.name for edge in scores.above(tau)} == kept
+        assert state.evaluations == len(expected) + 1
+
+
+def test_all_edges_as_candidates_is_the_full_search_and_none_keeps_none() -> None:
+    engine = SparseEngine(random_plain_model(0), FACTS)
+    full = acdc(engine, tau=0.02, provenance=HERE)
+    assert acdc(engine, tau=0.02, candidates=engine.graph.legal, provenance=HERE) == full
+    nothing, _ = acdc(engine, tau=0.02, candidates=np.zeros_like(engine.graph.legal), provenance=HERE)
+    assert np.isnan(nothing.values).all()
+    assert not np.isnan(full[0].values[engine.graph.legal]).all()
+
+
+def test_a_sweep_among_some_edges_is_one_search_a_threshold() -> None:
+    engine = SparseEngine(random_plain_model(1), FACTS)
+    allowed = candidates(eap(engine.model, FACTS, provenance=HERE), "60%")
+    together = {tau: scores for tau, scores, _ in sweep(engine, (0.05, 0.005), candidates=allowed, provenance=_here)}
+    for tau, scores in together.items():
+        alone, _ = acdc(engine, tau=tau, candidates=allowed, provenance=HERE)
+        assert scores.above(tau) == alone.above(tau)
+        assert not (scores.above(tau).kept & ~allowed).any()
+
+
+def _here(tau: float) -> Provenance:
+    return HERE
+
+
+class Stopping:
+    """An engine that Ctrl-C stops at the call after ``calls``."""
+
+    def __init__(self, engine: HookEngine, calls: int) -> None:
+        self.name, self.graph, self.width, self.evaluations = "stopping", engine.graph, 1, 0
+        self.engine, self.calls = engine, calls
+
+    def answer_logits(self, kept: np.ndarray):
+        return self.engine.answer_logits(kept)
+
+    def nll(self, kept: np.ndarray) -> np.ndarray:
+        return self.engine.nll(kept)
+
+    def nll_without(self, kept: np.ndarray, reader: int, removals) -> np.ndarray:
+        if self.calls <= 0:
+            raise KeyboardInterrupt
+        self.calls -= 1
+        return self.engine.nll_without(kept, reader, removals)
+
+
+def test_a_prefiltered_search_can_be_stopped_and_continued(tmp_path: Path) -> None:
+    engine = HookEngine(random_plain_model(2), FACTS)
+    allowed = candidates(eap(engine.model, FACTS, provenance=HERE), "50%")
+    whole = acdc(engine, tau=0.01, candidates=allowed, provenance=HERE)
+    with pytest.raises(Interrupted) as stop:
+        acdc(Stopping(engine, 9), tau=0.01, candidates=allowed, provenance=HERE)
+    stop.value.state.save(tmp_path / "state.json")
+    state = State.load(tmp_path / "state.json", fingerprint(HERE))
+    assert acdc(engine, tau=0.01, candidates=allowed, provenance=HERE, state=state) == whole
+
+
+# ---- the loss ----------------------------------------------------------------------------------------------------------
+
+
+def test_the_loss_is_counted_edge_by_edge() -> None:
+    graph = Graph(Shape(1, 1), "node")
+
+    def mask(*names: str) -> np.ndarray:
+        kept = np.zeros_like(graph.legal)
+        for name in names:
+            kept[graph.edge(name)] = True
+        return kept
+
+    # Of four edges, the filter drops one, the search another; and it keeps one that full ACDC does not.
+    full = Circuit(graph, mask("input->m0", "m0->logits", "input->a0.h0", "a0.h0->logits"), HERE)
+    allowed = mask("input->m0", "m0->logits", "input->a0.h0", "a0.h0->m0")
+    prefiltered = Circuit(graph, mask("input->m0", "m0->logits", "a0.h0->m0"), HERE)
+    loss = compare(full, prefiltered, allowed)
+    assert loss == Loss(full=4, filtered_out=1, lost=2, extra=1)
+    assert (loss.share_filtered_out, loss.share_lost) == (0.25, 0.5)
+    assert compare(full, full, graph.legal) == Loss(4, 0, 0, 0)
+    assert Loss(0, 0, 0, 0).share_lost == 0
+
+
+def test_circuits_of_different_graphs_are_not_compared() -> None:
+    one, other = (Circuit.full(Graph(Shape(1, 1), granularity), HERE) for granularity in ("node", "qkv"))
+    with pytest.raises(ValueError, match="one graph"):
+        compare(one, other, one.graph.legal)
