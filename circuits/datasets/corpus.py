@@ -32,9 +32,14 @@ def two_hop_facts(hop: TwoHop, relations: Relations, subjects: Sequence[str], te
     facts = []
     for subject in subjects:
         bridge = first.object_of(subject)
-        prompt = _capital(second.templates[template].format(first.noun_phrases[0].format(subject)))
+        prompt = two_hop_prompt(first, second, subject, template)
         facts.append(Fact(prompt, subject, second.object_of(bridge), second.name))
     return facts
+
+
+def two_hop_prompt(first: Relation, second: Relation, subject: str, template: int = 0) -> str:
+    """The second relation's words about what the first relation's noun phrase denotes."""
+    return _capital(second.templates[template].format(first.noun_phrases[0].format(subject)))
 
 
 def held_out_facts(relations: Relations, manifest: Manifest) -> list[Fact]:

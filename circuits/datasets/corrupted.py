@@ -1,9 +1,10 @@
 """Prompts for ablation: the same words about other subjects of the same relation."""
 
 import random
+import re
 from collections.abc import Sequence
 
-from circuits.facts import Fact, Relations
+from circuits.facts import Fact, Relation, Relations
 from circuits.model import Model
 
 
@@ -11,10 +12,21 @@ class CorruptionError(ValueError):
     """A fact without the other prompts that an ablation needs."""
 
 
-def _words(fact: Fact) -> str:
-    """The fact's prompt with ``{}`` for its subject."""
+def _words(fact: Fact, relation: Relation) -> tuple[str, str]:
+    """What stands before and after the subject in the fact's prompt.
+
+    As the relation's template has it, where one gives the prompt: in "Here is one man, and over there are many" the
+    subject occurs twice. Else the subject is where it last stands as a whole word.
+    """
+    for template in (*relation.templates, *relation.zero_shot_templates):
+        before, _, after = template.partition("{}")
+        if before + fact.subject + after == fact.prompt:
+            return before, after
+    found = list(re.finditer(rf"(?<!\w){re.escape(fact.subject)}(?!\w)", fact.prompt))
+    if found:
+        return fact.prompt[: found[-1].start()], fact.prompt[found[-1].end() :]
     before, _, after = fact.prompt.rpartition(fact.subject)
-    return f"{before}{{}}{after}"
+    return before, after
 
 
 def siblings(fact: Fact, relations: Relations) -> tuple[Fact, ...]:
@@ -29,30 +41,30 @@ def siblings(fact: Fact, relations: Relations) -> tuple[Fact, ...]:
             "use zero ablation, or a prompt listed by `kcircuit facts`"
         )
     relation = relations[fact.relation]
-    words = _words(fact)
+    before, after = _words(fact, relation)
     return tuple(
-        Fact(words.format(subject), subject, object_, relation.name)
+        Fact(before + subject + after, subject, object_, relation.name)
         for subject, object_ in relation.pairs
         if subject != fact.subject
     )
 
 
 def corrupted(fact: Fact, relations: Relations, model: Model, seed: int = 0) -> Fact:
-    """A prompt of as many tokens with another subject and another answer, drawn with ``seed``.
+    """A prompt of as many tokens with another subject, whose answer begins with another token; drawn with ``seed``.
 
     Raises:
-        CorruptionError: no subject of the relation gives a prompt of that length.
+        CorruptionError: no subject of the relation gives such a prompt.
     """
-    length = len(model.tokens(fact).prompt)
+    own = model.tokens(fact)
+    length = len(own.prompt)
+    others = [(other, model.tokens(other)) for other in siblings(fact, relations)]
     candidates = [
-        other
-        for other in siblings(fact, relations)
-        if other.object != fact.object and len(model.tokens(other).prompt) == length
+        other for other, tokens in others if len(tokens.prompt) == length and tokens.answer[0] != own.answer[0]
     ]
     if not candidates:
         raise CorruptionError(
-            f"no other subject of {fact.relation} gives a prompt of {length} tokens with another answer than {fact.object!r}; "
-            "use mean or zero ablation"
+            f"no other subject of {fact.relation} gives a prompt of {length} tokens, as {fact.prompt!r} has, with another "
+            f"answer than {fact.object!r}; use mean or zero ablation"
         )
     return random.Random(f"{seed}/{fact.prompt}").choice(candidates)
 

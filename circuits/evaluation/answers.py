@@ -45,6 +45,11 @@ class Answers:
         hits = hit(torch.tensor(self.rank.per_example).long(), k)
         return Measurement(f"Hit@{k}", "", tuple(hits.tolist()))
 
+    @property
+    def mrr(self) -> Measurement:
+        """Mean reciprocal rank: the mean of 1 / rank."""
+        return Measurement("MRR", "", tuple(1 / rank for rank in self.rank.per_example))
+
 
 def _measure(logits: Float[Tensor, "answer d_vocab"], answer: Sequence[int]) -> tuple[float, float, float]:
     target = torch.tensor(answer, device=logits.device)
@@ -55,14 +60,27 @@ def _measure(logits: Float[Tensor, "answer d_vocab"], answer: Sequence[int]) -> 
     )
 
 
+class NoRankError(ValueError):
+    """A model whose output is a number was asked for probabilities and ranks."""
+
+
+def _require_words(model: Model) -> None:
+    if model.gives_numbers:
+        raise NoRankError(
+            f"{model.name} puts out a number, which has no probability and no rank; its engines measure the squared error"
+        )
+
+
 def standalone(model: Model, engine: Engine, circuit: Circuit, facts: Sequence[Fact]) -> Answers:
     """The answers of the circuit alone, on the engine's facts."""
+    _require_words(model)
     logits = engine.answer_logits(circuit.kept)
     return Answers.of([_measure(row, model.tokens(fact).answer) for row, fact in zip(logits, facts, strict=True)])
 
 
 def whole_model(model: Model, facts: Sequence[Fact]) -> Answers:
     """The answers of the model itself."""
+    _require_words(model)
     rows: dict[int, tuple[float, float, float]] = {}
     for group in group_facts(model, facts):
         for start in range(0, len(group.rows), CHUNK):

@@ -1,0 +1,62 @@
+"""``kcircuit export``: a saved run's circuit in another tool's file format."""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from circuits.cli.app import CommandError, JsonOption, app, require_writable_folder
+
+FORMATS = {"mib": "circuit.mib.json", "graphml": "circuit.graphml", "gexf": "circuit.gexf"}
+
+
+@app.command()
+def export(
+    folder: Annotated[Path, typer.Argument(help="Folder of a saved run (run.json).")],
+    format: Annotated[str, typer.Option("--format", help="mib (EAP-IG's and MIB's JSON), graphml or gexf.")] = "mib",
+    out: Annotated[Path | None, typer.Option("--out", help="The file to write; beside the run by default.")] = None,
+    d_model: Annotated[
+        int | None, typer.Option("--d-model", min=1, help="mib: the model's width, where its folder is not at hand.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Write a saved run's circuit for another tool; no model is loaded."""
+    if format not in FORMATS:
+        raise CommandError(f"expected --format {', '.join(FORMATS)}, got {format!r}")
+    if d_model is not None and format != "mib":
+        raise CommandError(f"--d-model belongs to --format mib, and --format is {format}")
+    from circuits.exchange import write_gexf, write_graphml, write_mib
+    from circuits.runs import Run
+
+    saved = Run.load(folder)
+    target = folder / FORMATS[format] if out is None else out
+    if target.is_dir():
+        raise CommandError(f"expected a file for --out, and {target} is a folder")
+    require_writable_folder(target.parent)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if format == "mib":
+        write_mib(saved.circuit, target, d_model=d_model or _width(saved.spec.model))
+    else:
+        {"graphml": write_graphml, "gexf": write_gexf}[format](saved.circuit, target)
+    if as_json:
+        typer.echo(json.dumps({"file": str(target), "format": format, "edges": saved.circuit.n_edges}))
+    else:
+        typer.echo(f"{saved.circuit}: {target}")
+
+
+def _width(model: str) -> int:
+    """The width of the residual stream, as the model's folder says."""
+    from circuits.paths import FACTLM, factlm_dir
+
+    file = (factlm_dir() if model == FACTLM else Path(model)) / "config.json"
+    try:
+        config: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, json.JSONDecodeError, UnicodeDecodeError):
+        config = {}
+    for name in ("hidden_size", "n_embd", "d_model"):
+        if isinstance(config.get(name), int):
+            return config[name]
+    raise CommandError(
+        f"the MIB format wants the width of the residual stream, and {model} is no local folder that says it; give --d-model"
+    )

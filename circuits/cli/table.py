@@ -1,0 +1,203 @@
+"""``kcircuit table``: paper 2's Table 1 on any model."""
+
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from circuits.cli.app import CommandError, JsonOption, ModelOption, Stopped, app, find_relation, require_writable_folder
+from circuits.cli.discover import parse_taus
+
+if TYPE_CHECKING:
+    from circuits.discovery.acdc import Progress
+    from circuits.tables import Table
+
+
+@app.command()
+def table(
+    relations: Annotated[str, typer.Option(help="all, or names: adj_antonym,country_language.")] = "all",
+    model: ModelOption = "factlm",
+    n_val: Annotated[int, typer.Option("--n-val", min=1, help="Known facts that build a circuit.")] = 20,
+    n_test: Annotated[int, typer.Option("--n-test", min=1, help="Facts of the other half that score it.")] = 50,
+    method: Annotated[str, typer.Option(help="acdc, eap, eap-ig, eap-ig-activations, exact, ifr or random.")] = "acdc",
+    tau: Annotated[
+        str | None,
+        typer.Option(
+            help="Thresholds of acdc in nats. The first one's circuits are the table's, the others a sweep. [default: 0.01,0.03,0.1]"
+        ),
+    ] = None,
+    edges: Annotated[str | None, typer.Option(help="Edges that the other methods keep: 50, or 2%.")] = None,
+    steps: Annotated[int | None, typer.Option(help="Steps of eap-ig.")] = None,
+    absolute: Annotated[bool, typer.Option("--absolute", help="Keep suppressive edges too.")] = False,
+    granularity: Annotated[str, typer.Option(help="qkv: a head's slots apart; node: merged.")] = "qkv",
+    ablation: Annotated[str, typer.Option(help="zero, mean or resample.")] = "zero",
+    engine: Annotated[str, typer.Option(help="sparse: fast; hook: the reference.")] = "sparse",
+    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...")] = "cpu",
+    dtype: Annotated[str, typer.Option(help="float32 or bfloat16.")] = "float32",
+    processing: Annotated[str, typer.Option(help="compatibility (folded, centred weights) or raw.")] = "compatibility",
+    jobs: Annotated[
+        int | None, typer.Option(min=1, help="Processes at work. [default: one a core, as memory allows]")
+    ] = None,
+    draws: Annotated[int, typer.Option(min=1, help="Random circuits of each circuit's size.")] = 10,
+    seed: Annotated[int, typer.Option(help="Of splits, corrupted prompts and random circuits.")] = 0,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Folder for table.json, table.md, table.html and figures; a stopped run continues."),
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """One circuit a relation: its size, and its Hit@10 alone beside the model's and random circuits', on D_val and D_test."""
+    if out is not None:
+        require_writable_folder(out)
+    from circuits.datasets import load_relations
+
+    known = load_relations()
+    names = list(known) if relations == "all" else list(dict.fromkeys(name.strip() for name in relations.split(",")))
+    chosen = [find_relation(known, name) for name in names]
+    from circuits.runs import load_model
+    from circuits.tables import TableSpec, load_published, make_table
+    from circuits.tables.page import files
+    from circuits.tables.row import DEFAULT_TAUS
+    from circuits.tables.table import write_whole
+    from circuits.tables.workers import fitting
+
+    if tau is not None:
+        if method != "acdc":
+            raise CommandError(
+                f"--tau is acdc's threshold, and {method} has none; --edges says how many edges it keeps"
+            )
+        taus = tuple(parse_taus(tau))
+    else:
+        taus = DEFAULT_TAUS if method == "acdc" else DEFAULT_TAUS[:1]
+    spec = TableSpec.model_validate(
+        {
+            "model": model,
+            "n_val": n_val,
+            "n_test": n_test,
+            "method": method,
+            "edges": edges,
+            "steps": steps,
+            "taus": taus,
+            "absolute": absolute,
+            "granularity": granularity,
+            "ablation": ablation,
+            "engine": engine,
+            "device": device,
+            "dtype": dtype,
+            "processing": processing,
+            "draws": draws,
+            "seed": seed,
+        }
+    )
+    # All settings are checked before the model is loaded, because that takes a while.
+    loaded = load_model(spec.run_spec(chosen[0].name, chosen[0].facts()[:1]))
+    jobs = fitting(jobs or os.cpu_count() or 1, loaded)
+    started = time.perf_counter()
+    with _stopping(out), _progress_bar(len(chosen)) as (finished, progress, notice):
+        made = make_table(
+            spec, chosen, known, loaded, folder=out, jobs=jobs, notice=notice, finished=finished, progress=progress
+        )
+    if not made.rows:
+        raise CommandError("no relation has a row: " + "; ".join(skipped.reason for skipped in made.skipped))
+    published = load_published()
+    typer.echo(f"{len(made.rows)} relations in {time.perf_counter() - started:.0f} s", err=True)
+    if out is not None:
+        for name, text in files(made, published, relations=relations).items():
+            write_whole(out / name, text)
+    if as_json:
+        typer.echo(json.dumps(made.to_json(published), ensure_ascii=False))
+        return
+    print_table(made)
+    if out is not None:
+        typer.echo(f"\nOpen {out / 'table.html'}")
+
+
+@contextmanager
+def _stopping(out: Path | None) -> Iterator[None]:
+    """Ctrl-C and SIGTERM end the command with a word on how to continue."""
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    previous = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    except KeyboardInterrupt:
+        how = "run the same command again to continue" if out is not None else "give --out to keep what is done"
+        raise Stopped(f"stopped; {how}") from None
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+
+
+@contextmanager
+def _progress_bar(
+    total: int,
+) -> "Iterator[tuple[Callable[[int, str], None], Callable[[Progress], None], Callable[[str], None]]]":
+    """Relations done and the search under way, on stderr; one line a relation where stderr is no terminal."""
+    from rich.console import Console
+    from rich.progress import BarColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bar
+
+    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    with Bar(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.fields[state]}"),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+    ) as bar:
+        task = bar.add_task(f"0 of {total} relations", total=float(total), state="")
+        complete = 0
+
+        def finished(done: int, relation: str) -> None:
+            nonlocal complete
+            complete = done
+            bar.update(task, completed=float(done), description=f"{done} of {total} relations, {relation} done")
+            if not console.is_terminal:
+                typer.echo(f"{done} of {total}: {relation}", err=True)
+
+        def show(now: "Progress") -> None:
+            state = f"{now.kept:,} edges kept, NLL {now.nll:.3f}"
+            bar.update(task, completed=complete + 0.9 * now.done / now.total, state=state)
+
+        def notice(line: str) -> None:
+            if not line.startswith("before the search"):
+                bar.console.print(line, markup=False)
+
+        yield finished, show, notice
+
+
+def print_table(made: "Table") -> None:
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table as Grid
+
+    from circuits.tables import load_published
+    from circuits.tables.page import TERMINAL_HEADER, beaten_lines, notes, summary, tau_cells, terminal_cells
+
+    published = load_published()
+    grid = Grid(box=box.SIMPLE, pad_edge=False, padding=(0, 1, 0, 0))
+    for name in TERMINAL_HEADER:
+        left = name in ("kind", "relation")
+        grid.add_column(name, justify="left" if left else "right", no_wrap=True)
+    for line in terminal_cells(made, published):
+        grid.add_row(*line, style="bold" if line[0] == "average" else None)
+    Console(highlight=False, width=None if sys.stdout.isatty() else 140).print(grid)
+    console = Console(highlight=False, soft_wrap=True)
+    for line in tau_cells(made) if len(made.spec.taus) > 1 else ():
+        console.print(
+            f"tau {line[0]}: {line[2]} of the edges, Hit@10 {line[3]} on D_val, {line[5]} on D_test "
+            f"({line[6]} of the model's)",
+            markup=False,
+        )
+    console.print("\n".join(["", *beaten_lines(made), "", *notes(made, published), "", summary(made)]), markup=False)
