@@ -6,7 +6,15 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from circuits.analysis.lens import Trajectory, read_circuit, read_nodes, residual_states, trajectory
+from circuits.analysis.lens import (
+    Trajectory,
+    read_circuit,
+    read_facts,
+    read_nodes,
+    residual_states,
+    trajectories,
+    trajectory,
+)
 from circuits.circuit import Circuit, Provenance
 from circuits.facts import Fact
 from circuits.graph import Node, parse_node
@@ -120,3 +128,74 @@ def test_reading_one_node_gives_the_same_as_reading_it_among_others(small_model:
 )
 def test_an_answer_is_decided_where_it_last_comes_to_rank_one(ranks: tuple[int, ...], decided: str | None) -> None:
     assert Trajectory(("x", "y", "z"), ranks, (0.1, 0.2, 0.3)).decided == decided
+
+
+# ---- many facts, any position ----------------------------------------------------------------------------------------
+
+FACTS = [word_fact("3 1 4", "15"), word_fact("3 1 4 1 5", "9 2"), word_fact("6 5 4", "3"), word_fact("8 9 7 9 3", "2")]
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_facts_of_unlike_length_in_one_call_read_as_each_does_alone(small_model: LoadModel, name: str) -> None:
+    model = small_model(name)
+    nodes = (Node(1, "head", 2), Node(0, "mlp"), parse_node("logits", model.shape))
+    together, paths = read_facts(model, FACTS, nodes, top=4), trajectories(model, FACTS)
+    assert len(together) == len(paths) == len(FACTS)
+    for fact, read, path in zip(FACTS, together, paths, strict=True):
+        alone = trajectory(model, fact)
+        assert path.ranks == alone.ranks
+        assert path.ranks_at_subject == alone.ranks_at_subject
+        assert path.probabilities == pytest.approx(alone.probabilities, abs=1e-5)
+        for own, single in zip(read, read_nodes(model, fact, nodes, top=4), strict=True):
+            assert [score.token for score in own.promoted] == [score.token for score in single.promoted]
+            assert own.answer_rank == single.answer_rank
+            assert own.answer_probability == pytest.approx(single.answer_probability, abs=1e-5)
+    # The control: the facts do differ.
+    assert len({path.ranks for path in paths}) > 1
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_at_any_position_the_logits_node_reads_as_the_model_does_there(small_model: LoadModel, name: str) -> None:
+    model, fact = small_model(name), FACTS[1]
+    logits = model.logits(torch.tensor([model.tokens(fact).prompt]))[0]
+    end = parse_node("logits", model.shape)
+    for position in range(len(logits)):
+        (read,) = read_nodes(model, fact, [end], top=2, position=position)
+        best = logits[position].topk(2)
+        assert [score.logit for score in read.promoted] == pytest.approx(best.values.tolist(), abs=1e-3)
+        _, states = residual_states(model, fact, position=position)
+        torch.testing.assert_close(model.readout(states[-1]), logits[position], rtol=1e-3, atol=1e-3)
+    assert read_nodes(model, fact, [end], position=-1) == read_nodes(model, fact, [end], position=len(logits) - 1)
+
+
+def test_a_position_outside_the_prompt_is_refused() -> None:
+    with pytest.raises(ValueError, match="expected a position"):
+        read_nodes(random_plain_model(0), word_fact("1 2", "3"), [Node(0, "mlp")], position=2)
+
+
+def test_the_subjects_probability_and_the_answers_rank_at_the_subject_are_those_worked_out_by_hand() -> None:
+    """The stream of a is (log 3, 0), of b (0, log 3); the head gives each position the mean of what it sees, the MLP nothing.
+
+    At the subject a (position 0) the odds a : b are 3:1, then 9:1. At the last token b they are 1:3; with the mean, to which both
+    contribute half a log 3, sqrt 3 : 3 sqrt 3, so 1:3 again.
+    """
+    weights = zero_weights(n_layers=1, n_heads=1, d_model=2, d_head=2, d_mlp=1, d_vocab=2, n_ctx=2)
+    weights["embed.W_E"] = math.log(3) * torch.eye(2)
+    weights["unembed.W_U"] = torch.eye(2)
+    weights["blocks.0.attn.W_V"][0] = weights["blocks.0.attn.W_O"][0] = torch.eye(2)
+    model = plain_model(weights, "a b")
+    path = trajectory(model, Fact("a b", "a", "b"))
+    assert path.subject_probabilities == pytest.approx((1 / 4, 1 / 4, 1 / 4))
+    assert path.ranks_at_subject == (2, 2, 2)
+    at_subject = residual_states(model, Fact("a b", "a", "b"), position=0)[1]
+    assert model.readout(at_subject).softmax(-1)[:, 0].tolist() == pytest.approx([3 / 4, 9 / 10, 9 / 10])
+
+
+def test_a_subject_without_a_token_before_the_last_has_no_ranks_there() -> None:
+    assert trajectory(random_plain_model(0), Fact("w1", "w1", "w2")).ranks_at_subject == ()
+
+
+def test_the_first_time_on_top_may_come_before_the_answer_stays_there() -> None:
+    path = Trajectory(("x", "y", "z"), (1, 2, 1), (0.1, 0.2, 0.3))
+    assert (path.first_on_top, path.decided) == ("x", "z")
+    assert Trajectory(("x",), (2,), (0.1,)).first_on_top is None

@@ -3,7 +3,7 @@
 A vector v reads as W_U LN(v) with the model's own final norm, its statistics taken from v itself.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -11,10 +11,15 @@ from jaxtyping import Float
 from torch import Tensor
 
 from circuits.circuit import Circuit
+from circuits.engines.protocol import group_facts
 from circuits.facts import Fact
 from circuits.graph import Node
 from circuits.metrics import probability, rank
 from circuits.model import Model
+from circuits.spans import SpanError, spans
+
+CHUNK_NUMBERS = 2**25
+"""Logits held at once, as a count of numbers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,10 +54,19 @@ class Trajectory:
     labels: tuple[str, ...]
     ranks: tuple[int, ...]
     probabilities: tuple[float, ...]
+    subject_probabilities: tuple[float, ...] = ()
+    """Probability of the subject's own first token in the same states: high where the subject itself is moved there."""
+    ranks_at_subject: tuple[int, ...] = ()
+    """The answer's rank in the states of the subject's last token; empty where no token before the last is the subject's."""
+
+    @property
+    def first_on_top(self) -> str | None:
+        """The first state in which the answer is at rank 1, even if it does not stay there; None if there is none."""
+        return next((label for label, at in zip(self.labels, self.ranks, strict=True) if at == 1), None)
 
     @property
     def decided(self) -> str | None:
-        """The first state from which on the answer stays at rank 1; None if it never does."""
+        """The first state from which on the answer stays at rank 1 (early decoding); None if it never does."""
         first = None
         for label, position in zip(reversed(self.labels), reversed(self.ranks), strict=True):
             if position > 1:
@@ -61,37 +75,81 @@ class Trajectory:
         return first
 
 
-def _last_position(model: Model, fact: Fact) -> Float[Tensor, "writer d_model"]:
-    ids = torch.tensor([model.tokens(fact).prompt])
-    return model.node_outputs(ids)[:, 0, -1]
+def read_nodes(
+    model: Model, fact: Fact, nodes: Sequence[Node], *, top: int = 10, position: int = -1
+) -> tuple[NodeReadout, ...]:
+    """The lens on each of ``nodes`` at one position of the prompt, by default the last, where the answer is predicted."""
+    return read_facts(model, (fact,), nodes, top=top, position=position)[0]
 
 
-def read_nodes(model: Model, fact: Fact, nodes: Sequence[Node], *, top: int = 10) -> tuple[NodeReadout, ...]:
-    """The lens on each of ``nodes`` at the prompt's last position. `logits` reads as the whole residual stream does."""
+@torch.no_grad()
+def read_facts(
+    model: Model, facts: Sequence[Fact], nodes: Sequence[Node], *, top: int = 10, position: int | Sequence[int] = -1
+) -> tuple[tuple[NodeReadout, ...], ...]:
+    """`read_nodes` of many facts in one call: for each fact, the lens on each of ``nodes``.
+
+    Facts of like length are run together, and none is padded. `logits` reads as the whole residual stream does.
+
+    Args:
+        position: one for all prompts, or one for each; negative ones count from the prompt's end.
+    """
     if not nodes:
-        return ()
-    outputs = _last_position(model, fact)
-    writers = model.graph().writers
-    whole = outputs.sum(0) + model.biases.sum(0)
-    vectors = torch.stack([whole if node.kind == "logits" else outputs[writers.index(node)] for node in nodes])
-    logits = model.readout(vectors)
-    answer = torch.tensor(model.tokens(fact).answer[0]).expand(len(nodes)).to(logits.device)
-    ranks, probabilities = rank(logits, answer), probability(logits, answer)
+        return ((),) * len(facts)
+    at = [position] * len(facts) if isinstance(position, int) else list(position)
+    found: dict[int, tuple[NodeReadout, ...]] = {}
+    for rows, outputs in _outputs(model, facts, at):
+        whole = outputs.sum(0) + model.biases.sum(0)
+        vectors = torch.stack(
+            [whole if n.kind == "logits" else outputs[model.graph().writer_index(n)] for n in nodes], 1
+        )
+        answers = [model.tokens(facts[row]).at_end for row in rows]
+        chunk = max(1, CHUNK_NUMBERS // (len(nodes) * model.network.d_vocab))
+        for start in range(0, len(rows), chunk):
+            part = slice(start, start + chunk)
+            for row, answer, logits in zip(rows[part], answers[part], model.readout(vectors[part]), strict=True):
+                found[row] = _readouts(model, nodes, logits, answer, top)
+    return tuple(found[row] for row in range(len(facts)))
 
-    def tokens(row: Tensor, *, largest: bool) -> tuple[TokenScore, ...]:
-        values, ids = row.topk(min(top, len(row)), largest=largest)
-        return tuple(TokenScore(model.token_text(int(i)), float(value)) for value, i in zip(values, ids, strict=True))
+
+def _readouts(
+    model: Model, nodes: Sequence[Node], logits: Float[Tensor, "node d_vocab"], answer: int, top: int
+) -> tuple[NodeReadout, ...]:
+    target = torch.tensor(answer).expand(len(nodes)).to(logits.device)
+    ranks, probabilities = rank(logits, target), probability(logits, target)
+    best, worst = (logits.topk(min(top, logits.shape[1]), largest=largest) for largest in (True, False))
+
+    def tokens(values: Tensor, ids: Tensor) -> tuple[TokenScore, ...]:
+        return tuple(TokenScore(model.output_text(i), v) for v, i in zip(values.tolist(), ids.tolist(), strict=True))
 
     return tuple(
         NodeReadout(
             node,
-            promoted=tokens(row, largest=True),
-            suppressed=tokens(row, largest=False),
+            promoted=tokens(best.values[i], best.indices[i]),
+            suppressed=tokens(worst.values[i], worst.indices[i]),
             answer_rank=int(ranks[i]),
             answer_probability=float(probabilities[i]),
         )
-        for i, (node, row) in enumerate(zip(nodes, logits, strict=True))
+        for i, node in enumerate(nodes)
     )
+
+
+def _outputs(
+    model: Model, facts: Sequence[Fact], positions: Sequence[int]
+) -> Iterator[tuple[tuple[int, ...], Float[Tensor, "writer batch d_model"]]]:
+    """(rows, what every node writes at each of these facts' position), for facts of like length."""
+    for group in group_facts(model, facts):
+        ids = group.ids[:, : group.n_prompt]
+        n_numbers = len(model.graph().writers) * ids.shape[1] * model.network.d_model
+        for chunk in torch.arange(len(ids)).split(max(1, CHUNK_NUMBERS // n_numbers)):
+            rows = tuple(group.rows[i] for i in chunk.tolist())
+            outputs = model.node_outputs(ids[chunk], n_prompt=ids.shape[1])
+            at = torch.tensor([positions[row] for row in rows], device=outputs.device)
+            out_of = [facts[row].prompt for row in rows if not -ids.shape[1] <= positions[row] < ids.shape[1]]
+            if out_of:
+                raise ValueError(
+                    f"expected a position of the {ids.shape[1]} tokens of {out_of[0]!r}, got {at.tolist()}"
+                )
+            yield rows, outputs[:, torch.arange(len(rows), device=outputs.device), at]
 
 
 def read_circuit(model: Model, fact: Fact, circuit: Circuit, *, top: int = 10) -> tuple[NodeReadout, ...]:
@@ -99,14 +157,27 @@ def read_circuit(model: Model, fact: Fact, circuit: Circuit, *, top: int = 10) -
     return read_nodes(model, fact, circuit.nodes, top=top)
 
 
-def residual_states(model: Model, fact: Fact) -> tuple[tuple[str, ...], Float[Tensor, "state d_model"]]:
-    """(labels, residual stream at the prompt's last position after the input and after every sub-layer)."""
-    outputs, biases, shape = _last_position(model, fact), model.biases, model.shape
+def residual_states(
+    model: Model, fact: Fact, *, position: int = -1
+) -> tuple[tuple[str, ...], Float[Tensor, "state d_model"]]:
+    """(labels, residual stream at one position of the prompt after the input and after every sub-layer)."""
+    ((_, outputs),) = _outputs(model, (fact,), (position,))
+    labels, states = _states(model, outputs)
+    return labels, states[:, 0]
+
+
+def _states(
+    model: Model, outputs: Float[Tensor, "writer batch d_model"]
+) -> tuple[tuple[str, ...], Float[Tensor, "state batch d_model"]]:
+    biases, shape, graph = model.biases, model.shape, model.graph()
     state = outputs[0]
     labels, states = ["Input"], [state]
     for layer in range(shape.n_layers):
-        first = 1 + layer * (shape.n_heads + 1)
+        first = graph.writer_index(Node(layer, "head", 0))
         heads, mlp = outputs[first : first + shape.n_heads].sum(0) + biases[layer], outputs[first + shape.n_heads]
+        if layer in shape.bypasses:
+            # The bypass stands beside the MLP: one sub-layer with it.
+            mlp = mlp + outputs[first + shape.n_heads + 1]
         if shape.parallel:
             state = state + heads + mlp
             labels, states = [*labels, f"L{layer}"], [*states, state]
@@ -118,12 +189,48 @@ def residual_states(model: Model, fact: Fact) -> tuple[tuple[str, ...], Float[Te
 
 
 def trajectory(model: Model, fact: Fact) -> Trajectory:
-    """Rank and probability of the answer's first token after every sub-layer."""
-    labels, states = residual_states(model, fact)
-    logits = model.readout(states)
-    answer = torch.tensor(model.tokens(fact).answer[0]).expand(len(labels)).to(logits.device)
-    return Trajectory(
-        labels,
-        tuple(int(value) for value in rank(logits, answer)),
-        tuple(float(value) for value in probability(logits, answer)),
+    """Rank and probability of the answer's first token after every sub-layer, and what Figure 3's text adds to them."""
+    return trajectories(model, (fact,))[0]
+
+
+@torch.no_grad()
+def trajectories(model: Model, facts: Sequence[Fact]) -> tuple[Trajectory, ...]:
+    """`trajectory` of many facts in one call."""
+    last: dict[int, tuple[tuple[str, ...], list[int], list[float], list[float]]] = {}
+    for row, labels, logits in _state_logits(model, facts, [-1] * len(facts)):
+        tokens = model.tokens(facts[row])
+        ranks, probabilities = _place(logits, tokens.at_end)
+        # Where answers are columns of their own, the subject has none.
+        subject = [] if tokens.aligned else model.vocabulary.encode(" " + facts[row].subject)
+        last[row] = labels, ranks, probabilities, _place(logits, subject[0])[1] if subject else []
+    ends = {row: at for row, fact in enumerate(facts) if (at := _subject_end(model, fact)) is not None}
+    asked, there = [facts[row] for row in ends], dict[int, list[int]]()
+    for i, _, logits in _state_logits(model, asked, list(ends.values())) if asked else ():
+        there[list(ends)[i]] = _place(logits, model.tokens(asked[i]).at_end)[0]
+    return tuple(
+        Trajectory(labels, tuple(ranks), tuple(probabilities), tuple(subject), tuple(there.get(row, ())))
+        for row, (labels, ranks, probabilities, subject) in sorted(last.items())
     )
+
+
+def _state_logits(
+    model: Model, facts: Sequence[Fact], positions: Sequence[int]
+) -> Iterator[tuple[int, tuple[str, ...], Float[Tensor, "state d_vocab"]]]:
+    for rows, outputs in _outputs(model, facts, positions):
+        labels, states = _states(model, outputs)
+        for i, row in enumerate(rows):
+            yield row, labels, model.readout(states[:, i])
+
+
+def _place(logits: Float[Tensor, "state d_vocab"], token: int) -> tuple[list[int], list[float]]:
+    """(ranks, probabilities) of one token in each state."""
+    target = torch.tensor(token).expand(len(logits)).to(logits.device)
+    return rank(logits, target).tolist(), probability(logits, target).tolist()
+
+
+def _subject_end(model: Model, fact: Fact) -> int | None:
+    """Position of the subject's last token, if it has one before the prompt's last."""
+    try:
+        return spans(model, fact).subject[-1]
+    except SpanError:
+        return None

@@ -1,0 +1,398 @@
+"""What each attention head does for a relation: a verdict with its evidence (paper 2, section 4, "special components").
+
+Two claims can be made of a head, each over many facts of one relation and each causal.
+
+* It **carries the subject**: it gives the subject's tokens at least `MIN_ATTENTION` of its attention at the last position;
+  cutting what it reads there lowers the answer against the relation's other objects by at least `MIN_EFFECT` logits, with a
+  bootstrap interval above 0; more than chance would (shuffled answers: for another fact's answer in the place of its own, corrected for
+  the number of heads); and more than cutting as many other tokens of the prompt does (shuffled subject spans).
+* It **carries the relation**: the same of the relation's tokens and of the whole range of objects against the vocabulary; and the
+  effect, along the range's own direction in the unembedding, is larger than chance would have it be: than that of any head along
+  the ranges of other relations (where fewer than `circuits.analysis.ranges.MIN_RANGES` of them are given, along look-alike sets of
+  tokens: as many, and as near to each other).
+
+Roles: ``mover`` carries the subject, ``relation`` the relation, ``mixture`` both. ``suppressor``: cutting what it reads from the
+subject *raises* the answer, by the same tests with the sign turned. ``other``: no claim stands. On a model that knows nothing of
+the relation, the chance of any claim of the subject's on any head is at most `SUBJECT_ALPHA`, of the relation's `RELATION_ALPHA`,
+together `ALPHA`.
+
+A mover need not write the answer: it may carry what a later MLP turns into it. Whether the part read from the subject itself reads as
+the answer (``direct``: does it extract the attribute?), and whether the part read from the relation reads as the range or
+names the relation's words, is tested apart and stated in the verdict; no label depends on it.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from jaxtyping import Float
+
+from circuits.analysis.causal import cut_readings, cut_windows
+from circuits.analysis.nulls import intervals, permuted_answers, shuffled_windows, shuffles
+from circuits.analysis.ranges import compare, directions_of, disjoint_ranges, lookalikes
+from circuits.analysis.sources import Targets, class_mask, read_from, readout, targets
+from circuits.analysis.trace import Trace, head_nodes, open_parts, traces
+from circuits.components import Components
+from circuits.facts import Fact
+from circuits.graph import Node
+from circuits.model import Model
+from circuits.spans import Spans, spans
+
+Role = Literal["mover", "relation", "mixture", "suppressor", "other"]
+ROLES: tuple[Role, ...] = ("mover", "relation", "mixture", "suppressor", "other")
+
+SUBJECT_ALPHA, RELATION_ALPHA = 0.01, 0.04
+ALPHA = SUBJECT_ALPHA + RELATION_ALPHA
+"""Chance of any label on any head of a model that knows nothing of the relation. The relation's claim gets the larger part:
+its null has as many draws as there are other relations."""
+MIN_EFFECT = 0.1
+"""Logits. A smaller effect, however sure, changes the odds by less than a tenth: it makes no role."""
+MIN_ATTENTION = 0.1
+"""A head that gives a class of tokens less of its attention is not said to read it."""
+MIN_FACTS = 6
+"""Fewer facts have too few orders of their answers for a test at `ALPHA` over many heads."""
+DRAWS = 999
+
+
+class RoleError(ValueError):
+    """Facts from which no roles can be told."""
+
+
+@dataclass(frozen=True, slots=True)
+class Effect:
+    """A mean over facts, with its 95 % bootstrap interval, and the chance of as much under its null, corrected for the number
+    of heads (None: not tested)."""
+
+    mean: float
+    low: float
+    high: float
+    p: float | None = None
+    unit: str = "logits"
+
+    def __str__(self) -> str:
+        tested = "" if self.p is None else f", p {self.p:.3g}"
+        return f"{self.mean:+.2f} {self.unit} [{self.low:+.2f}, {self.high:+.2f}]{tested}"
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """What a verdict rests on. Attention is the mean share given from the last position."""
+
+    n_facts: int
+    attention_subject: float
+    attention_relation: float
+    attention_first: float
+    """To the BOS token, where the model has one."""
+    attention_last: float
+    attention_subject_p: float | None
+    """Chance that as many other tokens of the prompts get as much (shuffled subject spans; for this head alone)."""
+    subject_cut: Effect
+    """Fall of the answer against the relation's other objects when the reading of the subject is cut; p against shuffled answers."""
+    subject_cut_span_p: float | None
+    """Chance that cutting as many other tokens does as much (shuffled subject spans; for heads that passed the other test)."""
+    relation_cut: Effect
+    """Fall of the relation's range against the vocabulary when the reading of the relation is cut; p against other ranges."""
+    relation_cut_answer: Effect
+    """What that same cut does to the answer against the other objects."""
+    subject_answer: Effect
+    """(a) What the part read from the subject adds to the answer directly; p against shuffled answers."""
+    relation_range: Effect
+    """(b) What the part read from the relation adds to the range directly; p against other ranges."""
+    relation_words: Effect
+    """(c) What that part adds to the relation's words directly; p against look-alike sets."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """The role of one head, and why. ``str`` gives it as a sentence."""
+
+    head: Node
+    role: Role
+    evidence: Evidence
+
+    @property
+    def extracts(self) -> bool:
+        """Whether what it reads from the subject reads as the answer itself."""
+        return _holds(self.evidence.subject_answer)
+
+    @property
+    def names_range(self) -> bool:
+        """Whether what it reads from the relation reads as the relation's objects."""
+        return _holds(self.evidence.relation_range)
+
+    @property
+    def names_relation(self) -> bool:
+        """Whether what it reads from the relation reads as the relation's words."""
+        return _holds(self.evidence.relation_words)
+
+    def __str__(self) -> str:
+        e, label = self.evidence, self.head.label
+        cut, read = e.subject_cut, e.relation_cut
+        subject = (
+            f"it gives the subject {e.attention_subject:.0%} of its attention, and without that reading the answer {_moves(cut)} "
+            f"against the relation's other objects ({_sure(cut)})"
+        )
+        relation = (
+            f"it gives the relation's words {e.attention_relation:.0%} of its attention, and without that reading the range of "
+            f"objects {_moves(read)} against the vocabulary ({_sure(read)})"
+        )
+        over = f", over {e.n_facts} facts"
+        match self.role:
+            case "mover":
+                how = (
+                    "extracts the attribute itself"
+                    if self.extracts
+                    else "carries what later layers turn into the answer"
+                )
+                return f"{label} is a mover head and {how}: {subject}{over}."
+            case "relation":
+                return f"{label} is a relation head{self._names()}: {relation}{over}."
+            case "mixture":
+                return f"{label} is a mixture head{self._names()}: {subject}; {relation}{over}."
+            case "suppressor":
+                return f"{label} is a suppressor: {subject}{over}."
+            case "other":
+                return f"{label} has no established role: {subject}; {relation}{over}."
+
+    def _names(self) -> str:
+        named = [
+            name
+            for name, holds in (("the range", self.names_range), ("the relation's words", self.names_relation))
+            if holds
+        ]
+        return f" whose write reads as {' and '.join(named)}" if named else ""
+
+
+def _moves(effect: Effect) -> str:
+    return f"{'rises' if effect.mean < 0 else 'falls'} by {abs(effect.mean):.2f} logits"
+
+
+def _sure(effect: Effect) -> str:
+    sign = -1 if effect.mean < 0 else 1
+    low, high = sorted((sign * effect.low, sign * effect.high))
+    return f"95 % {low:.2f} to {high:.2f}, p {effect.p:.2g}"
+
+
+def _holds(effect: Effect) -> bool:
+    return effect.p is not None and effect.p <= ALPHA and effect.low > 0
+
+
+@dataclass(frozen=True, slots=True)
+class Roles:
+    """The verdicts on all heads of a model for one relation, layer by layer, and how they were reached."""
+
+    relation: str
+    facts: tuple[str, ...]
+    seed: int
+    heads: tuple[Verdict, ...]
+    n_ranges: int = 0
+    """Ranges of other relations that the relation's was compared with; 0: look-alike sets instead."""
+    alpha: float = ALPHA
+    min_effect: float = MIN_EFFECT
+    min_attention: float = MIN_ATTENTION
+    draws: int = DRAWS
+
+    def of(self, head: Node) -> Verdict:
+        for verdict in self.heads:
+            if verdict.head == head:
+                return verdict
+        raise KeyError(f"no verdict on {head.name}")
+
+    def with_role(self, *roles: Role) -> tuple[Verdict, ...]:
+        return tuple(verdict for verdict in self.heads if verdict.role in roles)
+
+    @property
+    def labelled(self) -> tuple[Verdict, ...]:
+        """The heads with a role, the largest effect first."""
+        return tuple(sorted((v for v in self.heads if v.role != "other"), key=lambda v: (-strength(v), v.head)))
+
+    def __str__(self) -> str:
+        if not self.labelled:
+            return f"{self.relation}: no head has an established role, over {len(self.facts)} facts."
+        named = ", ".join(f"{v.head.label} {v.role}" for v in self.labelled)
+        return f"{self.relation}: {named}; the other {len(self.heads) - len(self.labelled)} heads have no established role."
+
+
+def strength(verdict: Verdict) -> float:
+    """The effect that the verdict's role rests on, in logits; for ``other`` the larger of both."""
+    subject, relation = abs(verdict.evidence.subject_cut.mean), abs(verdict.evidence.relation_cut.mean)
+    return {"mover": subject, "suppressor": subject, "relation": relation}.get(verdict.role, max(subject, relation))
+
+
+def find_roles(
+    model: Model,
+    facts: Sequence[Fact],
+    objects: Sequence[str],
+    *,
+    other_ranges: Sequence[Sequence[str]] = (),
+    relation: str | None = None,
+    seed: int = 0,
+    draws: int = DRAWS,
+) -> Roles:
+    """The role of every head, from facts of one relation whose range is ``objects``.
+
+    Args:
+        facts: ones that the model knows, at least `MIN_FACTS`.
+        other_ranges: objects of other relations; those that share a first token with ``objects`` are left out.
+        relation: what to call it; by default, as the first fact does.
+
+    Raises:
+        RoleError: too few facts.
+        circuits.analysis.sources.TargetError, circuits.spans.SpanError, circuits.components.UnsupportedArchitecture:
+            a relation with one object, a prompt without subject tokens, a model that does not show its weights.
+    """
+    if len(facts) < MIN_FACTS:
+        raise RoleError(f"expected at least {MIN_FACTS} facts of one relation to tell roles from, got {len(facts)}")
+    parts, found = open_parts(model, facts), [spans(model, fact) for fact in facts]
+    wanted, followed = targets(model, facts, objects, found), traces(model, facts, parts)
+    directions, rng = readout(parts, wanted), np.random.default_rng(seed)
+    answers = np.array(wanted.answers)
+    subject, relation_ = cut_readings(model, parts, followed, found, directions)
+    direct_subject, direct_relation = _direct(parts, followed, found, wanted)
+    attention = _attention(parts, followed, found)
+    orders = shuffles(len(facts), draws, rng)
+    _, subject_p = permuted_answers(subject.answer, answers, orders)
+    _, answer_p = permuted_answers(direct_subject.answer, answers, orders)
+    others = disjoint_ranges(model, wanted, other_ranges)
+    unembedding = parts.W_U.T.double().cpu().numpy()
+    range_, words = directions_of(unembedding, [wanted.objects]), directions_of(unembedding, [wanted.words])
+    ranges = directions_of(unembedding, others) if others else lookalikes(unembedding, wanted.objects, draws, rng)
+    eligible = attention.relation.mean(1) >= MIN_ATTENTION
+    cut_p = compare(relation_.stream, range_, ranges, least=MIN_EFFECT, eligible=eligible)
+    range_p = compare(direct_relation.stream, range_, ranges)
+    words_p = compare(direct_relation.stream, words, lookalikes(unembedding, wanted.words, draws, rng))
+    index = np.arange(len(facts))
+    measured = {
+        "subject_cut": (subject.answer[:, index, answers], subject_p),
+        "relation_cut": (relation_.range, cut_p),
+        "relation_cut_answer": (relation_.answer[:, index, answers], None),
+        "subject_answer": (direct_subject.answer[:, index, answers], answer_p),
+        "relation_range": (direct_relation.range, range_p),
+        "relation_words": (direct_relation.words, words_p),
+    }
+    effects = {name: _effects(values, p, rng) for name, (values, p) in measured.items()}
+    verdicts = []
+    for i, head in enumerate(head_nodes(parts)):
+        own = {name: each[i] for name, each in effects.items()}
+        span_p = None
+        if _passes(own["subject_cut"], SUBJECT_ALPHA):
+            windows, mine = cut_windows(model, parts, followed, found, directions, wanted, head)
+            sign = np.sign(own["subject_cut"].mean)
+            span_p = shuffled_windows([sign * each for each in windows], mine, draws, rng)
+        evidence = Evidence(
+            n_facts=len(facts),
+            attention_subject=float(attention.subject[i].mean()),
+            attention_relation=float(attention.relation[i].mean()),
+            attention_first=float(attention.first[i].mean()),
+            attention_last=float(attention.last[i].mean()),
+            attention_subject_p=shuffled_windows(attention.windows[i], attention.own, draws, rng),
+            subject_cut_span_p=span_p,
+            **own,
+        )
+        verdicts.append(Verdict(head, _role(evidence), evidence))
+    name = relation or facts[0].relation or "these facts"
+    return Roles(name, tuple(str(fact) for fact in facts), seed, tuple(verdicts), len(others), draws=draws)
+
+
+# ---- from evidence to role -------------------------------------------------------------------------------------------
+
+
+def _passes(effect: Effect, alpha: float) -> bool:
+    """Large enough, an interval on one side of 0, and more than chance."""
+    sure = effect.low > 0 or effect.high < 0
+    return effect.p is not None and effect.p <= alpha and sure and abs(effect.mean) >= MIN_EFFECT
+
+
+def _role(evidence: Evidence) -> Role:
+    spans_pass = evidence.subject_cut_span_p is None or evidence.subject_cut_span_p <= ALPHA
+    reads_subject = evidence.attention_subject >= MIN_ATTENTION
+    subject = _passes(evidence.subject_cut, SUBJECT_ALPHA) and spans_pass and reads_subject
+    relation = (
+        _passes(evidence.relation_cut, RELATION_ALPHA)
+        and evidence.relation_cut.mean > 0
+        and evidence.attention_relation >= MIN_ATTENTION
+    )
+    if subject and evidence.subject_cut.mean < 0:
+        return "suppressor"
+    if subject:
+        return "mixture" if relation else "mover"
+    return "relation" if relation else "other"
+
+
+def _effects(
+    values: Float[np.ndarray, "head fact"], p: Float[np.ndarray, "head"] | None, rng: np.random.Generator
+) -> list[Effect]:
+    bounds = intervals(values, rng)
+    return [
+        Effect(float(values[i].mean()), float(low), float(high), None if p is None else float(p[i]))
+        for i, (low, high) in enumerate(bounds)
+    ]
+
+
+# ---- measurements ----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Direct:
+    """What parts add to the logits by themselves, through the final norm's scale."""
+
+    answer: Float[np.ndarray, "head fact object"]
+    range: Float[np.ndarray, "head fact"]
+    words: Float[np.ndarray, "head fact"]
+    stream: Float[np.ndarray, "head d_model"]
+
+
+@torch.no_grad()
+def _direct(
+    parts: Components, followed: Sequence[Trace], found: Sequence[Spans], wanted: Targets
+) -> tuple[_Direct, _Direct]:
+    n_heads, n_facts = parts.shape.n_layers * parts.shape.n_heads, len(found)
+    directions, results = readout(parts, wanted), []
+    for which in ("subject", "relation"):
+        shares = torch.zeros(n_heads, n_facts, parts.d_model)
+        for trace in followed:
+            mask = class_mask(found, which, trace)
+            own = [read_from(trace, parts, layer, mask) for layer in range(parts.shape.n_layers)]
+            shares[:, list(trace.rows)] = parts.final.share(torch.cat(own), trace.final).cpu()
+        shares = shares.to(parts.W_U.device)
+        results.append(
+            _Direct(
+                directions.versus_others(shares).double().cpu().numpy(),
+                (shares @ directions.range).double().cpu().numpy(),
+                (shares @ directions.words).double().cpu().numpy(),
+                shares.mean(1).double().cpu().numpy(),
+            )
+        )
+    return results[0], results[1]
+
+
+@dataclass(frozen=True)
+class _Attention:
+    subject: Float[np.ndarray, "head fact"]
+    relation: Float[np.ndarray, "head fact"]
+    first: Float[np.ndarray, "head fact"]
+    last: Float[np.ndarray, "head fact"]
+    windows: list[list[Float[np.ndarray, "window"]]]
+    """For each head and fact, attention to every run of readable tokens as long as the subject."""
+    own: list[int]
+
+
+def _attention(parts: Components, followed: Sequence[Trace], found: Sequence[Spans]) -> _Attention:
+    n_heads = parts.shape.n_layers * parts.shape.n_heads
+    shares = np.zeros((4, n_heads, len(found)))
+    rows: list[Float[np.ndarray, "head window"]] = [np.zeros((n_heads, 0))] * len(found)
+    for trace in followed:
+        for i, row in enumerate(trace.rows):
+            own, weights = found[row], trace.attention[:, i].flatten(0, 1).double().cpu().numpy()
+            classes = own.subject, own.relation, tuple(range(own.readable[0])), (own.last,)
+            shares[:, :, row] = [weights[:, list(positions)].sum(1) for positions in classes]
+            width = len(own.subject)
+            runs = range(len(own.readable) - width + 1)
+            rows[row] = np.stack([weights[:, list(own.readable[s : s + width])].sum(1) for s in runs], 1)
+    return _Attention(
+        *shares,
+        windows=[[each[head] for each in rows] for head in range(n_heads)],
+        own=[own.readable.index(own.subject[0]) for own in found],
+    )

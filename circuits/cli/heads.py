@@ -1,0 +1,156 @@
+"""``kcircuit heads``: what each attention head does for a relation."""
+
+import json
+import sys
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from circuits.cli.app import CommandError, JsonOption, ModelOption, WithEditOption, app, find_relation, put_edit
+
+if TYPE_CHECKING:
+    from circuits.analysis.reading import Reading
+    from circuits.analysis.roles import Roles
+    from circuits.evaluation.roles import RoleChecks
+
+
+@app.command()
+def heads(
+    relation: Annotated[
+        str, typer.Option("--relation", "-r", help="The relation whose facts the roles are told from.")
+    ],
+    n: Annotated[int, typer.Option("--n", min=1, help="How many facts that the model knows, at most.")] = 50,
+    template: Annotated[int, typer.Option(min=0, help="Which of the relation's wordings, from 0.")] = 0,
+    model: ModelOption = "factlm",
+    with_edit: WithEditOption = None,
+    every: Annotated[bool, typer.Option("--all", help="Print heads without an established role too.")] = False,
+    validate: Annotated[
+        bool,
+        typer.Option("--validate", help="Check the labels: paraphrases, held-out facts, wrong answers and ranges."),
+    ] = False,
+    seed: Annotated[int, typer.Option(help="Of shuffles and intervals.")] = 0,
+    as_json: JsonOption = False,
+) -> None:
+    """Tell mover, relation, mixture and suppressor heads of a relation, each with its evidence."""
+    from circuits.datasets import load_relations
+
+    relations = load_relations()
+    chosen = find_relation(relations, relation)
+    if template >= len(chosen.templates):
+        raise CommandError(
+            f"expected a wording of {relation} from 0 to {len(chosen.templates) - 1}, got {template}: "
+            f"{'; '.join(chosen.templates)}"
+        )
+    from circuits.analysis.reading import read_fact
+    from circuits.evaluation.roles import check_roles, known_facts, relation_roles
+    from circuits.model import Model
+
+    loaded = put_edit(Model.load(model), with_edit)
+    found = relation_roles(loaded, chosen, relations, template=template, n=n, seed=seed)
+    example = read_fact(loaded, known_facts(loaded, chosen, template=template, n=1)[0], found, chosen.objects)
+    checks = None
+    if validate:
+        typer.echo("checking the labels in other words, on other facts, and against chance", err=True)
+        checks = check_roles(loaded, chosen, relations, n=n, seed=seed)
+    if as_json:
+        typer.echo(json.dumps(_as_json(model, found, example, checks), ensure_ascii=False, indent=1))
+        return
+    _print(model, found, example, checks, every)
+
+
+def _as_json(model: str, found: "Roles", example: "Reading", checks: "RoleChecks | None") -> dict[str, Any]:
+    from dataclasses import asdict
+
+    shown = {each.head: each for each in example.heads}
+    result: dict[str, Any] = {
+        "model": model,
+        "relation": found.relation,
+        "n_facts": len(found.facts),
+        "n_ranges": found.n_ranges,
+        "alpha": found.alpha,
+        "min_effect": found.min_effect,
+        "min_attention": found.min_attention,
+        "seed": found.seed,
+        "example": {"prompt": example.fact.prompt, "answer": example.fact.object, "tokens": list(example.tokens)},
+        "heads": [],
+    }
+    for verdict in found.heads:
+        row = {"head": verdict.head.name, "label": verdict.head.label, "role": verdict.role, "verdict": str(verdict)}
+        row |= {
+            "extracts": verdict.extracts,
+            "names_range": verdict.names_range,
+            "names_relation": verdict.names_relation,
+            "evidence": asdict(verdict.evidence),
+        }
+        if verdict.head in shown:
+            own = shown[verdict.head]
+            row["example"] = {
+                "attention": list(own.attention),
+                "promoted": [score.token for score in own.promoted],
+                "answer_fall": own.subject_cut,
+                "range_fall": own.relation_cut,
+            }
+        result["heads"].append(row)
+    if checks is not None:
+        result["validation"] = {**asdict(checks), "matched": [_pair(each) for each in checks.matched]}
+    return result
+
+
+def _pair(matched: Any) -> dict[str, Any]:
+    from dataclasses import asdict
+
+    return {**asdict(matched), "mover": matched.mover.name, "control": matched.control.name}
+
+
+def _print(model: str, found: "Roles", example: "Reading", checks: "RoleChecks | None", every: bool) -> None:
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    from circuits.viz.style import token_text
+
+    console = Console(width=None if sys.stdout.isatty() else 150, highlight=False)
+    table = Table(
+        "head",
+        "role",
+        "attention to subject",
+        "to relation",
+        "answer falls by",
+        "range falls by",
+        f"promotes at “{escape(example.fact.prompt)}”",
+        title=f"{found.relation} in {model}, over {len(found.facts)} facts",
+    )
+    for column in (2, 3, 4, 5):
+        table.columns[column].justify = "right"
+    shown = {each.head: each for each in example.heads}
+    rest = tuple(verdict for verdict in found.heads if verdict.role == "other") if every else ()
+    for verdict in (*found.labelled, *rest):
+        e = verdict.evidence
+        tokens = (
+            [token_text(score.token) for score in shown[verdict.head].promoted[:5]] if verdict.head in shown else []
+        )
+        table.add_row(
+            verdict.head.label,
+            verdict.role,
+            f"{e.attention_subject:.0%}",
+            f"{e.attention_relation:.0%}",
+            _effect(e.subject_cut.mean, e.subject_cut.low, e.subject_cut.high),
+            _effect(e.relation_cut.mean, e.relation_cut.low, e.relation_cut.high),
+            escape(" ".join(tokens)),
+        )
+    if found.labelled or every:
+        console.print(table)
+        console.print(
+            "Falls are in logits, when the head's reading of the subject (of the relation) is cut: of the answer against the "
+            "relation's other objects, of the range against the vocabulary; 95 % intervals over facts.\n"
+        )
+    for verdict in found.labelled:
+        console.print(f"- {verdict}", markup=False)
+    others = len(found.heads) - len(found.labelled)
+    console.print(f"{others} of {len(found.heads)} heads have no established role.")
+    if checks is not None:
+        console.print(f"\n{checks}", markup=False)
+
+
+def _effect(mean: float, low: float, high: float) -> str:
+    return f"{mean:+.2f} ({low:+.2f} to {high:+.2f})"

@@ -1,0 +1,160 @@
+"""The story says what was measured, and what was not found."""
+
+import dataclasses
+import re
+from typing import Any
+
+import pytest
+from pydantic import TypeAdapter
+
+from circuits.analysis.lens import Trajectory
+from circuits.analysis.reading import Reading, read_fact
+from circuits.analysis.roles import find_roles
+from circuits.analysis.story import tell
+from circuits.circuit import Circuit, Provenance
+from circuits.graph import Node
+from circuits.viz.heads import attention_pattern, lens_table, reading_attention, role_map
+from circuits.viz.story import heads_section, role_keys, story_section
+from tests.models import traces
+from tests.planted_heads import FACTS, OBJECTS, ROLES, planted
+
+
+@pytest.fixture(scope="module")
+def reading() -> Reading:
+    model = planted()
+    return read_fact(model, FACTS[1], find_roles(model, FACTS, OBJECTS, draws=199), OBJECTS)
+
+
+def text_of(reading: Reading, circuit: Circuit | None = None) -> str:
+    return " ".join(str(sentence) for sentence in tell(reading, circuit))
+
+
+def test_the_story_of_the_planted_model_names_its_heads_and_its_mlp(reading: Reading) -> None:
+    text = text_of(reading)
+    assert "The relation is read by L0H1" in text
+    assert "most of it to “language”" in text
+    mover = max(reading.with_role("mover", "mixture"), key=lambda each: each.subject_cut)
+    assert f"{mover.head.label} moves the subject's information" in text
+    assert "L0H3 works against the answer" in text
+    carrier = next(each for each in reading.heads if each.head == ROLES["carrier"])
+    assert carrier.subject_cut > 2
+
+
+def test_every_number_that_a_sentence_rests_on_is_said_or_listed_and_was_measured(reading: Reading) -> None:
+    for sentence in tell(reading):
+        assert sentence.text.endswith(".")
+        assert sentence.numbers
+        for name, value in sentence.numbers:
+            assert name
+            assert value == value
+    relation = tell(reading)[0]
+    numbers = dict(relation.numbers)
+    assert reading.roles is not None
+    verdict = reading.roles.of(ROLES["relation"])
+    assert numbers["range, mean fall"] == verdict.evidence.relation_cut.mean
+    assert f"{verdict.evidence.relation_cut.mean:.2f} logits" in relation.text
+
+
+def test_what_is_not_found_is_said_not_to_be(reading: Reading) -> None:
+    model = planted()
+    wrong = [dataclasses.replace(fact, object=f"f{i}") for i, fact in enumerate(FACTS)]
+    objects = [fact.object for fact in wrong]
+    nothing = read_fact(model, wrong[0], find_roles(model, wrong, objects, draws=199), objects)
+    path = Trajectory(("Input", "L0 attn", "L0 MLP"), (9, 3, 4), (0.1, 0.2, 0.2))
+    text = text_of(dataclasses.replace(nothing, trajectory=path))
+    assert "No head passed the test of a relation head" in text
+    assert "No head passed the test of a mover head" in text
+    assert "“f0” is never first in the residual stream: its best rank is 3, its last 4." in text
+    assert "moves the subject's information" not in text
+    without = read_fact(model, FACTS[0], None, unread="the fact is in the words of no relation")
+    assert "was not told apart: the fact is in the words of no relation." in text_of(without)
+    assert without.heads == ()
+
+
+def test_a_circuit_says_which_heads_are_in_it(reading: Reading) -> None:
+    graph = planted().graph()
+    mask = graph.legal & False
+    mask[graph.edge("a0.h1->logits")] = True
+    text = text_of(reading, Circuit(graph, mask, Provenance("", "")))
+    assert "L0H1 (in the circuit)" in text
+    assert re.search(r"L0H\d \(not in the circuit\) moves", text)
+
+
+def test_the_mlp_that_puts_the_answer_first_is_told_with_who_feeds_it(reading: Reading) -> None:
+    (made,) = reading.mlps
+    first = dataclasses.replace(made, rank_before=5, rank_after=1)
+    text = text_of(dataclasses.replace(reading, mlps=(first,)))
+    assert "MLP0 puts “o1” first: rank 5 without its write, 1 with it" in text
+    assert f"L0H4 ({made.feeders[0].effect:+.2f})" in text
+
+
+def test_where_the_answer_is_strengthened_is_where_its_probability_rises_most(reading: Reading) -> None:
+    path = Trajectory(("Input", "L0 attn", "L0 MLP"), (9, 1, 1), (0.1, 0.3, 0.9), (0.0, 0.5, 0.0), (4, 2, 3))
+    text = text_of(dataclasses.replace(reading, trajectory=path))
+    assert (
+        "From L0 attn on the answer stays first (early decoding); its probability goes from 0.3 to 0.9, most at L0 MLP (+0.6)"
+        in text
+    )
+    assert "the answer's best rank is 2 (after L0 attn)" in text
+    assert "“s1” itself comes up at the last token (probability 0.5 after L0 attn)" in text
+
+
+def test_a_reading_survives_json_and_tells_the_same_story(reading: Reading) -> None:
+    adapter = TypeAdapter(Reading)
+    again = adapter.validate_json(adapter.dump_json(reading))
+    assert again == reading
+    assert tell(again) == tell(reading)
+
+
+# ---- pictures --------------------------------------------------------------------------------------------------------
+
+
+def test_the_attention_plot_has_a_row_a_head_and_a_column_a_token(reading: Reading) -> None:
+    figure = reading_attention(reading)
+    (heat,) = traces(figure)
+    assert len(heat.y) == len(reading.heads)
+    assert len(heat.x) == len(reading.tokens)
+    assert [sum(row) for row in heat.z] == pytest.approx([100] * len(reading.heads), rel=1e-4)
+    hostile = attention_pattern(["<b>", "$x$"], [[0.2, 0.8]], ["<i>L0H0"])
+    assert "<b>" not in figure_text(hostile)
+    assert "<i>" not in figure_text(hostile)
+
+
+def figure_text(figure: Any) -> str:
+    return " ".join([*figure.layout.xaxis.ticktext, *figure.layout.yaxis.ticktext])
+
+
+def test_the_role_map_has_every_head_once_in_its_roles_colour_and_rings_those_of_the_circuit(reading: Reading) -> None:
+    assert reading.roles is not None
+    graph = planted().graph()
+    mask = graph.legal & False
+    mask[graph.edge("a0.h1->logits")] = True
+    figure = role_map(reading.roles, Circuit(graph, mask, Provenance("", "")))
+    points = {(y, x): trace.name for trace in traces(figure) for x, y in zip(trace.x, trace.y, strict=True)}
+    assert len(points) == len(reading.roles.heads)
+    assert points[0, ROLES["relation"].head] == "relation"
+    assert points[0, ROLES["idle"].head] == "no established role"
+    ringed = [trace.name for trace in traces(figure) for width in trace.marker.line.width if width]
+    assert ringed == ["relation"]
+
+
+def test_the_lens_table_sets_the_answer_in_bold(reading: Reading) -> None:
+    from circuits.analysis.lens import read_nodes
+
+    nodes = [ROLES["mover"], Node(0, "mlp")]
+    figure = lens_table(read_nodes(planted(), FACTS[1], nodes), "o1")
+    cells = traces(figure)[0].cells["values"]
+    assert list(cells[0]) == ["L0H0", "MLP0"]
+    assert "<b>o1</b>" in cells[1][0]
+
+
+def test_the_pages_sections_escape_what_they_show_and_are_empty_without_a_reading(reading: Reading) -> None:
+    html = heads_section(reading, (ROLES["relation"],))
+    assert html.count('class="why"') == len(reading.heads)
+    assert html.count("not in the circuit") == len(reading.heads) - 1
+    hostile = dataclasses.replace(reading, tokens=("<script>", *reading.tokens[1:]))
+    assert "<script>" not in heads_section(hostile, ())
+    assert "<li>" in story_section(tell(reading))
+    assert story_section(()) == heads_section(None, ()) == ""
+    assert "mover head" in role_keys(["mover", "other"])
+    assert "other" not in role_keys(["mover", "other"])
