@@ -1,0 +1,293 @@
+"""``kcircuit edit``: give one fact another object, see what that did, and keep the edit as a file."""
+
+import json
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, no_type_check
+
+import typer
+
+from circuits.cli.app import CommandError, JsonOption, ModelOption, app, require_writable_folder
+from circuits.cli.edit_options import (
+    CorpusOption,
+    FluencyOption,
+    SetOption,
+    parse_settings,
+    progress_line,
+    statistics_of,
+    wide_console,
+)
+
+if TYPE_CHECKING:
+    from circuits.evaluation.edits import CaseResult, Outcome
+    from circuits.facts import EditRequest
+    from circuits.model import Model
+
+EVALUATION_FILE = "evaluation.json"
+
+edit_app = typer.Typer(name="edit", rich_markup_mode=None, add_completion=False)
+app.add_typer(edit_app)
+
+
+# Typer passes a context of the class that its own is derived from, which a check at run time would refuse.
+@edit_app.callback(invoke_without_command=True)
+@no_type_check
+def edit(
+    context: typer.Context,
+    fact: Annotated[
+        str | None,
+        typer.Option(help="The fact to change: a sentence that ends with its object, or 'prompt => object'."),
+    ] = None,
+    to: Annotated[str | None, typer.Option("--to", help="The new object.")] = None,
+    method: Annotated[str, typer.Option(help="rome, memit, ft-l, ft-m or memoe.")] = "rome",
+    layer: Annotated[
+        str | None, typer.Option(help="Layer to edit, or several: 3,4,5. The method's own for this model by default.")
+    ] = None,
+    subject: Annotated[str | None, typer.Option(help="The subject, as spelled in the prompt.")] = None,
+    object: Annotated[str | None, typer.Option(help="The old object, where it is more than the last word.")] = None,
+    model: ModelOption = "factlm",
+    settings: SetOption = None,
+    corpus: CorpusOption = None,
+    fluency_samples: FluencyOption = 2,
+    seed: Annotated[int, typer.Option(help="Of everything drawn at random.")] = 0,
+    force: Annotated[
+        bool,
+        typer.Option("--force", help="Also for a fact that the model does not know, and an edit that does not take."),
+    ] = False,
+    out: Annotated[Path | None, typer.Option(help="Folder for the edit (kilobytes) and its evaluation.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Edit one fact and show what changed and what stayed; or, with a sub-command, measure editing methods.
+
+    The model's files are never changed. What --out keeps is put on the model by `--with-edit` of other commands.
+    """
+    if context.invoked_subcommand is not None:
+        if fact is not None or to is not None:
+            raise CommandError(
+                f"--fact and --to edit one fact; `kcircuit edit {context.invoked_subcommand}` takes neither"
+            )
+        return
+    if fact is None or to is None:
+        raise CommandError("expected --fact and --to, or a sub-command; `kcircuit edit --help` shows them")
+    if out is not None:
+        require_writable_folder(out)
+    chosen = parse_settings(settings, layer)
+    from circuits.editing import METHODS
+    from circuits.evaluation.edits.compare import UnknownMethod
+    from circuits.model import Model
+
+    if method not in METHODS:
+        raise UnknownMethod(f"no editing method {method!r}; known: {', '.join(METHODS)}")
+    request = _request(fact, to.strip(), subject, object, model, seed)
+    loaded = Model.load(model)
+    if not force:
+        _require_known(loaded, request)
+    summary, saved, took = _edited(loaded, request, method, chosen, corpus, fluency_samples, seed, as_json)
+    if out is not None and (took or force):
+        saved.save(out)
+        (out / EVALUATION_FILE).write_text(json.dumps(summary, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+        summary["out"] = str(out)
+    if as_json:
+        typer.echo(json.dumps(summary, ensure_ascii=False))
+    elif "out" in summary:
+        typer.echo(f"\nSaved to {out}: `kcircuit facts --with-edit {out}` asks the edited model")
+    if not took and not force:
+        row = summary["edit"]
+        raise CommandError(
+            f"the edit did not take: after it, {request.target!r} has rank {row['target']['rank_after']} and probability "
+            f"{row['target']['probability_after']:.3f} (before: {row['target']['rank_before']} and "
+            f"{row['target']['probability_before']:.3f}). Try another --layer or --method; --force keeps it all the same"
+        )
+
+
+def _request(fact: str, to: str, subject: str | None, object: str | None, model: str, seed: int) -> "EditRequest":
+    from circuits.datasets import load_relations
+    from circuits.datasets.manifest import Manifest
+    from circuits.datasets.probes import edit_request
+    from circuits.facts import parse_fact
+    from circuits.paths import FACTLM
+
+    relations = load_relations()
+    asked = parse_fact(fact, relations.values(), subject=subject, object=object)
+    if to == asked.object:
+        raise CommandError(f"expected a new object for {asked.prompt!r}, and {to!r} is the one that it has")
+    return edit_request(asked, to, relations, Manifest.load() if model == FACTLM else None, seed=seed)
+
+
+def _require_known(model: "Model", request: "EditRequest") -> None:
+    from circuits.evaluation import KNOWN_RANK, whole_model
+
+    old = request.old_fact
+    assert old is not None
+    rank = int(whole_model(model, [old]).rank.per_example[0])
+    if rank > KNOWN_RANK:
+        raise CommandError(
+            f"{model.name} does not know this: in {old.prompt!r} the answer {old.object!r} ranks {rank}, not among the first "
+            f"{KNOWN_RANK}, so there is nothing to edit. `kcircuit facts --known` lists what it knows; --force edits all the same"
+        )
+
+
+def _edited(
+    model: "Model",
+    request: "EditRequest",
+    method: str,
+    settings: Mapping[str, Any],
+    corpus: Path | None,
+    fluency_samples: int,
+    seed: int,
+    as_json: bool,
+) -> tuple[dict[str, Any], Any, bool]:
+    """(summary, edit, whether the new object is said)."""
+    from circuits.evaluation.edits import FluencySetting, ask, prepare, tabulate
+    from circuits.evaluation.edits.compare import maker
+
+    fluency = FluencySetting(fluency_samples, seed=seed)
+    with progress_line() as show:
+        make = maker(method, settings=settings, statistics=statistics_of(model, corpus), seed=seed, progress=show)
+        show("asking the unedited model")
+        cases = prepare(model, [request], fluency)
+        started = time.perf_counter()
+        made = make(model, [request])
+        seconds = time.perf_counter() - started
+        show("asking the edited model")
+        with made.on(model) as edited:
+            (result,) = ask(edited, cases, fluency, write_all=True)
+    rows = tabulate([result])
+    summary = {
+        "model": model.name,
+        "weights": model.weights,
+        "method": method,
+        "settings": dict(made.provenance.hyper),
+        "seed": seed,
+        "fact": f"{request.prompt} {request.old}",
+        "target": request.target,
+        "old": request.old,
+        "took": result.own.after.right.exact,
+        "seconds": round(seconds, 3),
+        "edit": _change(result),
+        "probes": [_probe(outcome) for outcome in result.outcomes[1:]],
+        "metrics": [row.to_json() for row in rows],
+        "notes": list(made.provenance.notes),
+    }
+    if not as_json:
+        print_edit(summary)
+    return summary, made, result.own.after.right.exact
+
+
+def _finite(value: float) -> float | None:
+    return value if value == value else None
+
+
+def _change(result: "CaseResult") -> dict[str, Any]:
+    before, after = result.own.before, result.own.after
+    assert before.rival is not None
+    assert after.rival is not None
+    pairs = {"target": (before.right, after.right), "old": (before.rival, after.rival)}
+    return {
+        "prompt": result.own.question.prompt,
+        "said_before": before.text,
+        "said_after": after.text,
+        **{
+            name: {
+                "probability_before": _finite(one.probability),
+                "probability_after": _finite(other.probability),
+                "rank_before": one.rank,
+                "rank_after": other.rank,
+            }
+            for name, (one, other) in pairs.items()
+        },
+    }
+
+
+def _probe(outcome: "Outcome") -> dict[str, Any]:
+    question = outcome.question
+    return {
+        "kind": question.kind,
+        "prompt": question.prompt,
+        "should": "stay" if question.stays else "change",
+        "answer": outcome.before.text if question.stays else question.answers[0],
+        "said_before": outcome.before.text,
+        "said_after": outcome.after.text,
+        "probability_before": _finite(outcome.before.right.probability),
+        "probability_after": _finite(outcome.after.right.probability),
+        "rank_before": outcome.before.right.rank,
+        "rank_after": outcome.after.right.rank,
+        "right": outcome.after.right.exact,
+    }
+
+
+KIND_TITLES = {
+    "paraphrase": "in other words",
+    "alias": "by another name",
+    "two_hop": "in two hops",
+    "reasoning": "by reasoning",
+    "reverse": "the other way round",
+    "neighbour": "the same of others",
+    "same_subject": "of the subject",
+    "unrelated": "unrelated",
+}
+
+
+def print_edit(summary: Mapping[str, Any]) -> None:
+    from rich.table import Table
+
+    console = wide_console()
+    change = summary["edit"]
+    console.print(f"{change['prompt']} {summary['old']} => {summary['target']}", style="bold", markup=False)
+    settings = summary["settings"]
+    where = settings.get("layer", settings.get("layers"))
+    console.print(
+        f"{summary['method']} on {summary['model']}, layer {_layers(where)}, {summary['seconds']:.1f} s", markup=False
+    )
+    table = Table(show_edge=False, pad_edge=False)
+    for column in ("", "probability before", "after", "rank before", "after"):
+        table.add_column(column, justify="left" if not column else "right")
+    for name, object_ in (("target", summary["target"]), ("old", summary["old"])):
+        row = change[name]
+        table.add_row(
+            f"{'new' if name == 'target' else 'old'} object, {object_}",
+            _probability(row["probability_before"]),
+            _probability(row["probability_after"]),
+            f"{row['rank_before']:,}",
+            f"{row['rank_after']:,}",
+        )
+    console.print(table)
+    console.print()
+    table = Table(show_edge=False, pad_edge=False)
+    for column in ("", "prompt", "said before", "says after", "wanted", ""):
+        table.add_column(column)
+    for probe in summary["probes"]:
+        table.add_row(
+            KIND_TITLES[probe["kind"]],
+            *(_plain(probe[key]) for key in ("prompt", "said_before", "said_after")),
+            _plain(probe["answer"]) if probe["should"] == "change" else "as before",
+            "ok" if probe["right"] else "WRONG",
+        )
+    console.print(table)
+    console.print()
+    for row in summary["metrics"]:
+        if row["way"] in ("exact", None) and row["kind"] is None:
+            unit = " %" if row["unit"] == "%" else f" {row['unit']}"
+            n = f" ({row['questions']} question{'' if row['questions'] == 1 else 's'})" if row["way"] else ""
+            console.print(
+                f"{row['metric']}: {_number(row['before'])}{unit} before, {_number(row['after'])}{unit} after{n}"
+            )
+
+
+def _layers(where: Any) -> str:
+    return ", ".join(map(str, where)) if isinstance(where, list | tuple) else str(where)
+
+
+def _number(value: float | None) -> str:
+    return "none" if value is None else f"{value:.4g}"
+
+
+def _probability(value: float | None) -> str:
+    return "not finite" if value is None else f"{value:.4f}"
+
+
+def _plain(text: str) -> str:
+    from rich.markup import escape
+
+    return escape(text if len(text) <= 60 else text[:59] + "…")

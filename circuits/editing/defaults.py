@@ -1,0 +1,80 @@
+"""Default hyper-parameters, model by model. The one place where they are.
+
+Those of factlm are found by `circuits.editing.sweep.sweep_layers` and the measurements in its results page. Those of
+GPT-2 are the published ones of ROME's and MEMIT's code; a model that is not listed gets layers by its depth, in the
+proportion of GPT-2 XL's (ROME 17 of 48, MEMIT 13-17 of 48), and everything else from the classes' own defaults.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from circuits.editing.edit import EditError
+from circuits.graph import Shape
+from circuits.model import Model
+from circuits.paths import FACTLM
+
+Settings = Mapping[str, Any]
+
+FACTLM_DEFAULTS: Mapping[str, Settings] = {
+    "rome": {"layer": 1},
+    "memit": {"layers": (1, 2)},
+    "ft-l": {"layers": (0,)},
+    "ft-m": {"layers": (0,)},
+    "memoe": {"layer": 2},
+}
+
+BY_SHAPE: Mapping[Shape, Mapping[str, Settings]] = {
+    # gpt2-medium, gpt2-large, gpt2-xl, GPT-J 6B: layers, clamps and boxes of the published configurations.
+    Shape(24, 16): {
+        "rome": {"layer": 8, "clamp": 3.0},
+        "ft-l": {"layers": (0,), "box": 2e-3},
+        "ft-m": {"layers": (0,)},
+    },
+    Shape(36, 20): {
+        "rome": {"layer": 12},
+        "ft-l": {"layers": (0,), "box": 1e-3},
+        "ft-m": {"layers": (0,)},
+    },
+    Shape(48, 25): {
+        "rome": {"layer": 17},
+        "memit": {"layers": (13, 14, 15, 16, 17)},
+        "ft-l": {"layers": (0,), "box": 5e-4},
+        "ft-m": {"layers": (0,)},
+    },
+    Shape(28, 16, parallel=True): {
+        "rome": {"layer": 5},
+        "memit": {"layers": (3, 4, 5, 6, 7, 8), "weight": 15000.0},
+        "ft-l": {"layers": (0,), "box": 5e-5},
+        "ft-m": {"layers": (0,)},
+    },
+}
+
+WITH_DEFAULTS = ("rome", "memit", "ft-l", "ft-m", "memoe")
+
+
+def tuned(method: str, model: Model) -> dict[str, Any]:
+    """The fields of the method's hyper-parameters that differ, for this model, from their class's defaults.
+
+    Raises:
+        EditError: no such method.
+    """
+    if method not in WITH_DEFAULTS:
+        raise EditError(f"no defaults for the method {method!r}; known: {', '.join(WITH_DEFAULTS)}")
+    if model.unedited.name == FACTLM:
+        return dict(FACTLM_DEFAULTS[method])
+    shape = model.unedited.shape
+    return _by_depth(method, shape.n_layers) | dict(BY_SHAPE.get(shape, {}).get(method, {}))
+
+
+def _by_depth(method: str, n_layers: int) -> dict[str, Any]:
+    last = round((n_layers - 1) * 17 / 47)
+    match method:
+        case "rome":
+            return {"layer": last}
+        case "memit":
+            return {"layers": tuple(range(max(0, last - 4), last + 1))}
+        case "memoe":
+            # In the middle: paper 3's best layer of 32 is the 16th.
+            return {"layer": n_layers // 2}
+        case _:
+            return {"layers": (0,)}

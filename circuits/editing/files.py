@@ -1,0 +1,83 @@
+"""Edits as folders: ``edit.json`` says what the edit is and where it comes from, ``edit.safetensors`` holds its tensors."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from circuits.editing.edit import EDIT_FILE, FORMAT, TENSOR_FILE, VERSION, EditError, EditProvenance
+
+
+@dataclass(frozen=True)
+class EditFile:
+    """A folder as read: ``kind`` says which class of edit makes sense of ``content`` and ``tensors``."""
+
+    source: Path
+    kind: str
+    provenance: EditProvenance
+    content: Mapping[str, Any]
+    tensors: Mapping[str, Tensor]
+    digest: str
+
+
+def write_edit(
+    folder: Path,
+    kind: str,
+    provenance: EditProvenance,
+    content: Mapping[str, Any],
+    tensors: Mapping[str, Tensor],
+    digest: str,
+) -> Path:
+    """Write an edit of that kind; the same edit gives the same bytes. Returns the folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    record = {
+        "format": FORMAT,
+        "version": VERSION,
+        "kind": kind,
+        "provenance": provenance.as_json(),
+        "content": dict(content),
+        "digest": digest,
+    }
+    # Cloned, because safetensors refuses tensors that share memory.
+    save_file(
+        {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}, folder / TENSOR_FILE
+    )
+    (folder / EDIT_FILE).write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    return folder
+
+
+def read_edit(folder: Path) -> EditFile:
+    """The inverse of `write_edit`.
+
+    Raises:
+        EditError: there is no edit in the folder, or it is damaged, or of a version that this package does not read.
+    """
+    folder = Path(folder)
+    path = folder / EDIT_FILE
+    if not path.is_file():
+        raise EditError(f"expected an edit's folder, with {EDIT_FILE} in it; there is none in {folder}")
+    try:
+        record = json.loads(path.read_bytes())
+    except ValueError as error:
+        raise EditError(f"{path} is no JSON: {error}") from error
+    if not isinstance(record, dict) or record.get("format") != FORMAT:
+        raise EditError(f"{path} is no edit: expected format {FORMAT!r}")
+    if record.get("version") != VERSION:
+        raise EditError(f"{path} is of version {record.get('version')!r}; this package reads version {VERSION}")
+    try:
+        provenance = EditProvenance.from_json(record["provenance"])
+        kind, content, digest = record["kind"], record["content"], record["digest"]
+    except (KeyError, TypeError) as error:
+        raise EditError(f"{path} is damaged: no {error}") from error
+    tensors: Mapping[str, Tensor] = {}
+    if (folder / TENSOR_FILE).is_file():
+        try:
+            tensors = load_file(folder / TENSOR_FILE)
+        except SafetensorError as error:
+            raise EditError(f"{folder / TENSOR_FILE} is damaged: {error}") from error
+    return EditFile(folder, kind, provenance, content, tensors, digest)

@@ -1,0 +1,109 @@
+"""The forward pass that edits are computed with: the model's own weights, run so that gradients flow and layers can be
+left out."""
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from circuits.components import UnsupportedArchitecture
+from circuits.editing.edit import EditError
+from circuits.model import Model
+from circuits.network import ComponentNetwork, OpenNetwork
+
+TOLERANCE = 1e-3
+"""Largest difference from the model's own logits that is trusted, relative to their scale; float32."""
+
+
+def open_network(model: Model, *prompts: Int[Tensor, "_ _"]) -> ComponentNetwork:
+    """The model as a network of its weights, good for prompts as long as the longest of these (rows of ids); compared with
+    the model on the first row of each.
+
+    Weights in half precision are taken to float32: neither the targets nor the keys of an edit stand less.
+
+    Raises:
+        EditError: the model does not show its weights, is not causal, or its weights, as they are read here, give other
+            logits than the model.
+    """
+    if not isinstance(model.network, OpenNetwork):
+        raise EditError(
+            f"{model.name} cannot be edited here: {type(model.network).__name__} does not show its weights"
+            + (" (a weight edit comes before a bypass, not after it)" if model.parent is not None else "")
+        )
+    try:
+        parts = model.network.components(max(ids.shape[1] for ids in prompts))
+    except UnsupportedArchitecture as error:
+        raise EditError(f"{model.name} cannot be edited: {error}") from error
+    if not all(block.attention.causal for block in parts.blocks):
+        raise EditError(f"{model.name} cannot be edited: its tokens see those after them")
+    half = parts.W_U.dtype in (torch.bfloat16, torch.float16)
+    network = ComponentNetwork(parts.to(torch.float32) if half else parts, model.n_ctx)
+    tolerance = 0.1 if half else TOLERANCE
+    for ids in prompts:
+        with torch.no_grad():
+            own, expected = network.run(ids[:1]), model.logits(ids[:1])
+        if not (own - expected.to(own)).abs().max() <= tolerance * expected.abs().max().clamp_min(1):
+            raise EditError(
+                f"{model.name} cannot be edited: its weights, as they are read here, give other logits than the model"
+            )
+    return network
+
+
+class MlpReads:
+    """The intervention that changes nothing and keeps what some layers' MLPs read, before their norm."""
+
+    def __init__(self, layers: Sequence[int]) -> None:
+        self.values: dict[int, Float[Tensor, "row pos d_model"]] = {}
+        self._layers = set(layers)
+
+    def write(self, kind: str, layer: int, value: Tensor) -> None:
+        pass
+
+    def read(self, kind: str, layer: int, slot: str | None, value: Tensor) -> Tensor:
+        if kind == "mlp" and layer in self._layers:
+            self.values[layer] = value
+        return value
+
+
+@torch.no_grad()
+def before_layer(
+    network: ComponentNetwork, ids: Int[Tensor, "row pos"], layer: int
+) -> Float[Tensor, "row pos d_model"]:
+    """The residual stream before ``layer``."""
+    return network.resume(network.parts.embed(ids), 0, stop=layer)
+
+
+@torch.no_grad()
+def hidden_units(
+    network: ComponentNetwork, ids: Int[Tensor, "row pos"], layers: Sequence[int]
+) -> dict[int, Float[Tensor, "row pos d_mlp"]]:
+    """The hidden units of those layers' MLPs: what their value matrices read, hence the keys of edits."""
+    reads = MlpReads(layers)
+    network.resume(network.parts.embed(ids), 0, reads, stop=max(layers) + 1)
+    return {layer: network.parts.blocks[layer].mlp.hidden(value) for layer, value in reads.values.items()}
+
+
+def at_rows(values: Float[Tensor, "row pos d"], positions: Int[Tensor, "row"]) -> Float[Tensor, "row d"]:
+    """One position of each row."""
+    return values[torch.arange(len(values), device=values.device), positions.to(values.device)]
+
+
+def answer_logits(
+    network: ComponentNetwork, final: Float[Tensor, "row pos d_model"], at: Int[Tensor, "row answer"]
+) -> Float[Tensor, "row answer d_vocab"]:
+    """The logits at some positions of each row, from the residual stream after the last layer."""
+    at = at.to(final.device)
+    return network.readout(final[torch.arange(len(final), device=final.device)[:, None], at])
+
+
+def require_layers(model: Model, layers: Sequence[int]) -> tuple[int, ...]:
+    """The layers, ascending.
+
+    Raises:
+        EditError: none, one twice, or one that the model does not have.
+    """
+    n_layers = model.shape.n_layers
+    if not layers or len(set(layers)) != len(layers) or not all(0 <= layer < n_layers for layer in layers):
+        raise EditError(f"expected distinct layers of 0 to {n_layers - 1} of {model.name}, got {tuple(layers)}")
+    return tuple(sorted(layers))

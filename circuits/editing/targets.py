@@ -1,0 +1,131 @@
+"""The values that edits store: what an MLP should write at the subject's last token for the new object to be said.
+
+A vector delta is added to the residual stream behind one layer at the subject's last token, and optimised so that the
+target follows the prompt in every context, while what the model says of "{subject} is a" stays (Meng et al. 2022, Eq. 4;
+Meng et al. 2023, Eq. 16). ROME reads it as a change of the MLP's output, MEMIT of the hidden state: the same vector.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from circuits.editing.edit import EditError
+from circuits.editing.forward import answer_logits, at_rows, before_layer
+from circuits.editing.prompts import Forced
+from circuits.network import ComponentNetwork
+
+ESSENCE = "{} is a"
+
+
+@dataclass(frozen=True, slots=True)
+class TargetHyper:
+    """How a value is optimised.
+
+    ``clamp`` bounds the norm of delta, in norms of the vector that it is added to. ``kl`` weighs KL(edited || unedited)
+    of the essence prompt, whose logits are read at its last token ("a"); the published code reads them at the subject's
+    last token instead, which is ``essence_at="subject"``. ``decay`` weighs ||delta|| / ||v0||^2 (that norm is not
+    squared, as in the published code). Optimisation ends early when the loss falls below ``enough``.
+    """
+
+    steps: int = 20
+    lr: float = 0.5
+    clamp: float = 4.0
+    kl: float = 0.0625
+    decay: float = 0.5
+    enough: float = 0.05
+    essence_at: Literal["end", "subject"] = "end"
+
+    def __post_init__(self) -> None:
+        if self.steps < 1 or self.lr <= 0 or self.clamp <= 0 or self.kl < 0 or self.decay < 0:
+            raise EditError(f"expected steps, lr and clamp above 0, and kl and decay of at least 0, got {self}")
+
+
+@dataclass(frozen=True)
+class Essence:
+    """One row a request: the essence prompt, with the indices of the subject's last token and of the prompt's last."""
+
+    ids: Int[Tensor, "request pos"]
+    subject: Int[Tensor, "request"]
+    end: Int[Tensor, "request"]
+
+
+@dataclass(frozen=True)
+class Targets:
+    """For each request the vector to add, and what was minimised at each step."""
+
+    deltas: Float[Tensor, "request d_model"]
+    losses: tuple[tuple[float, ...], ...]
+
+
+def optimise(
+    network: ComponentNetwork,
+    layer: int,
+    said: Forced,
+    essence: Essence,
+    norms: Float[Tensor, "request"],
+    hyper: TargetHyper,
+    progress: Callable[[str], None] = lambda _: None,
+) -> Targets:
+    """A delta behind ``layer`` for each request, all together; each as it would come out alone.
+
+    Args:
+        said: the requests in their contexts.
+        norms: ||v0||, the norm of the vector that each delta is added to.
+    """
+    n_requests = len(norms)
+    device = network.parts.W_U.device
+    request, norms = said.request.to(device), norms.to(device)
+    said_before = before_layer(network, said.ids, layer + 1)
+    essence_before = before_layer(network, essence.ids, layer + 1)
+
+    def essence_logits(residual: Tensor) -> Tensor:
+        final = network.resume(residual, layer + 1)
+        return network.readout(
+            at_rows(final, essence.end if hyper.essence_at == "end" else essence.subject)
+        ).log_softmax(-1)
+
+    with torch.no_grad():
+        unedited = essence_logits(essence_before)
+    per_request = torch.zeros(n_requests, device=device).index_add(0, request, torch.ones(len(request), device=device))
+    deltas = torch.zeros(n_requests, network.d_model, device=device, dtype=network.parts.W_U.dtype, requires_grad=True)
+    optimiser = torch.optim.Adam([deltas], lr=hyper.lr)
+    active = torch.ones(n_requests, dtype=torch.bool, device=device)
+    curves: list[list[float]] = [[] for _ in range(n_requests)]
+    for step in range(hyper.steps):
+        final = network.resume(_with_deltas(said_before, said.subject, deltas[request]), layer + 1)
+        nll = said.nll(answer_logits(network, final, said.at))
+        nll = torch.zeros_like(norms).index_add(0, request, nll) / per_request
+        edited = essence_logits(_with_deltas(essence_before, essence.subject, deltas))
+        kl = (edited.exp() * (edited - unedited)).sum(-1)
+        # The norm has no gradient at 0, where every delta starts.
+        decay = (deltas.square().sum(-1) + 1e-12).sqrt() / norms.square()
+        losses = nll + hyper.kl * kl + hyper.decay * decay
+        for i in active.nonzero().flatten().tolist():
+            curves[i].append(float(losses[i].detach()))
+        active &= losses.detach() >= hyper.enough
+        progress(f"value at layer {layer}: step {step + 1}/{hyper.steps}, loss {float(losses.detach().mean()):.3f}")
+        if not active.any() or step == hyper.steps - 1:
+            break
+        optimiser.zero_grad()
+        losses.sum().backward()
+        with torch.no_grad():
+            previous = deltas.detach().clone()
+            optimiser.step()
+            longest = hyper.clamp * norms
+            length = deltas.norm(dim=-1).clamp_min(1e-12)
+            deltas.mul_((longest / length).clamp(max=1)[:, None])
+            # Adam's momentum would move what is done already.
+            deltas.copy_(torch.where(active[:, None], deltas, previous))
+    return Targets(deltas.detach(), tuple(tuple(curve) for curve in curves))
+
+
+def _with_deltas(
+    residual: Float[Tensor, "row pos d_model"], positions: Int[Tensor, "row"], deltas: Float[Tensor, "row d_model"]
+) -> Float[Tensor, "row pos d_model"]:
+    """The residual stream with each row's delta added at one position."""
+    rows = torch.arange(len(residual), device=residual.device)
+    return residual.index_put((rows, positions.to(residual.device)), deltas, accumulate=True)

@@ -1,0 +1,143 @@
+"""Make edits in a regime and evaluate them: the loop that every comparison of methods runs.
+
+The unedited model is asked once, before anything is edited. It is the same object throughout: an edited model is another
+one, which ends with its ``with``.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+from circuits.editing import Edit
+from circuits.evaluation.edits.cases import (
+    Case,
+    CaseResult,
+    FluencySetting,
+    ask,
+    ask_success,
+    edited_prompts,
+    prepare,
+)
+from circuits.evaluation.edits.regimes import SINGLE, EvalAt, Regime, evaluated_steps
+from circuits.evaluation.edits.retention import Retention
+from circuits.facts import EditRequest
+from circuits.model import Model
+
+
+@runtime_checkable
+class Make(Protocol):
+    """Makes one edit of several requests for a model, which may be an edited one already."""
+
+    def __call__(self, model: Model, requests: Sequence[EditRequest]) -> Edit: ...
+
+
+@runtime_checkable
+class Restrain(Protocol):
+    """An edit for the model, restrained: PRUNE's (paper 1, section 5), or none."""
+
+    def __call__(self, edit: Edit, model: Model) -> Edit: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """All requests of all chains that had been made after so many steps, evaluated then."""
+
+    step: int
+    results: tuple[CaseResult, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """``results`` has one entry a request, in their order: after its own step (``eval_at`` immediate) or after the last."""
+
+    regime: Regime
+    eval_at: EvalAt
+    results: tuple[CaseResult, ...]
+    checkpoints: tuple[Checkpoint, ...]
+    retention: tuple[Retention, ...]
+    """One for each chain; empty for chains of a single step."""
+    seconds: float
+    """Spent on making the edits, in all; restraining and evaluating are not counted."""
+
+    @property
+    def seconds_per_request(self) -> float:
+        return self.seconds / len(self.results)
+
+
+def evaluate(
+    model: Model,
+    requests: Sequence[EditRequest],
+    make: Make,
+    regime: Regime = SINGLE,
+    *,
+    eval_at: EvalAt = "end",
+    restrain: Restrain | None = None,
+    restrain_each: bool = False,
+    fluency: FluencySetting | None = None,
+    cases: Sequence[Case] | None = None,
+    progress: Callable[[int], None] = lambda done: None,
+) -> Evaluation:
+    """Edit ``requests`` in and ask about all of them.
+
+    Args:
+        restrain: what is evaluated is the restrained sum of the edits so far; the edits that follow are made on the sum as
+            it is, as in paper 1, which restrains once, after the last edit.
+        restrain_each: the edits that follow are made on the restrained sum.
+        cases: what `prepare` made of the same model, requests and fluency, to share it between methods.
+        progress: told how many requests are edited and evaluated.
+
+    Raises:
+        ValueError: no requests; ``cases`` of other requests.
+    """
+    if not requests:
+        raise ValueError("expected at least one edit request, got none")
+    cases = prepare(model, requests, fluency) if cases is None else cases
+    if [case.request for case in cases] != list(requests):
+        raise ValueError("the prepared cases are of other requests")
+    results: list[CaseResult] = []
+    by_step: dict[int, list[CaseResult]] = {}
+    retentions: list[Retention] = []
+    seconds = 0.0
+    for chain in regime.chains(tuple(cases)):
+        steps = evaluated_steps(eval_at, len(chain))
+        meant = edited_prompts([case.request for part in chain for case in part])
+        edit: Edit | None = None
+        chain_results: list[CaseResult] = []
+        rows: list[tuple[int, Sequence[bool]]] = []
+        for step, part in enumerate(chain, start=1):
+            edit, spent = _extended(model, edit, [case.request for case in part], make)
+            seconds += spent
+            shown = edit
+            if restrain is not None and (restrain_each or step in steps):
+                shown = restrain(edit, model)
+                edit = shown if restrain_each else edit
+            if step in steps:
+                made = [case for earlier in chain[:step] for case in earlier]
+                with shown.on(model) as edited:
+                    if eval_at == "immediate":
+                        chain_results += ask(edited, part, fluency, edited_prompts=meant)
+                        rows.append((step, ask_success(edited, made)))
+                    else:
+                        chain_results = list(ask(edited, made, fluency, edited_prompts=meant))
+                        rows.append((step, [result.own.after.right.exact for result in chain_results]))
+                        by_step.setdefault(step, []).extend(chain_results)
+            progress(len(results) + sum(len(earlier) for earlier in chain[:step]))
+        results += chain_results
+        if regime.steps > 1:
+            retentions.append(Retention.of(rows, regime.batch))
+    kept = by_step if eval_at == "checkpoints" and regime.steps > 1 else {}
+    checkpoints = tuple(Checkpoint(step, tuple(kept[step])) for step in sorted(kept))
+    return Evaluation(regime, eval_at, tuple(results), checkpoints, tuple(retentions), seconds)
+
+
+def _extended(model: Model, edit: Edit | None, requests: Sequence[EditRequest], make: Make) -> tuple[Edit, float]:
+    """The edit with one more of these requests, made on top of it; and the seconds that making took."""
+    started = time.perf_counter()
+    if edit is None:
+        new = make(model, requests)
+    else:
+        with edit.on(model) as edited:
+            new = make(edited, requests)
+    spent = time.perf_counter() - started
+    return (new if edit is None else edit + new), spent

@@ -1,0 +1,167 @@
+"""What a model writes after a prompt: greedily, or sampled with a seed.
+
+Prompts of one length share a batch and nothing is padded; what is written after a prompt does not depend on the others.
+"""
+
+import random
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from circuits.components import UnsupportedArchitecture
+from circuits.metrics import require_finite
+from circuits.model import Model
+from circuits.network import BypassedNetwork, ComponentNetwork, OpenNetwork
+
+SENTENCE_END = (".", "!", "?", ";")
+TOP_K = 5
+"""Tokens that are sampled from at each step, as ROME's and KnowEdit's fluency have it."""
+
+Ids = tuple[int, ...]
+
+
+@runtime_checkable
+class _Rule(Protocol):
+    """How each row of a text is written, and when it has ended."""
+
+    def choose(self, model: Model, row: int, step: int, logits: Tensor) -> int | None:
+        """The next token, or None to write no more."""
+        ...
+
+    def ended(self, model: Model, row: int, written: Sequence[int]) -> bool:
+        """Whether the text has ended with the last token."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class _Sentence:
+    at_least: Sequence[int]
+    extra: int
+
+    def choose(self, model: Model, row: int, step: int, logits: Tensor) -> int | None:
+        if step >= self.at_least[row] + self.extra or not torch.isfinite(logits).all():
+            return None
+        token = int(logits.argmax())
+        return None if token == model.vocabulary.bos or "\n" in model.token_text(token) else token
+
+    def ended(self, model: Model, row: int, written: Sequence[int]) -> bool:
+        return len(written) >= self.at_least[row] and model.token_text(written[-1]).rstrip().endswith(SENTENCE_END)
+
+
+@dataclass(frozen=True, slots=True)
+class _Length:
+    lengths: Sequence[int]
+    what: Sequence[str]
+
+    def choose(self, model: Model, row: int, step: int, logits: Tensor) -> int | None:
+        require_finite(logits, f"{model.name} on {self.what[row]!r}")
+        return int(logits.argmax())
+
+    def ended(self, model: Model, row: int, written: Sequence[int]) -> bool:
+        return len(written) == self.lengths[row]
+
+
+@dataclass(frozen=True, slots=True)
+class _Drawn:
+    uniform: Sequence[Sequence[float]]
+    top_k: int
+
+    def choose(self, model: Model, row: int, step: int, logits: Tensor) -> int | None:
+        if step >= len(self.uniform[row]) or not torch.isfinite(logits).all():
+            return None
+        if model.vocabulary.bos is not None:
+            logits = logits.clone()
+            logits[model.vocabulary.bos] = -torch.inf
+        return draw(logits, self.uniform[row][step], self.top_k)
+
+    def ended(self, model: Model, row: int, written: Sequence[int]) -> bool:
+        return False
+
+
+def greedy(model: Model, prompts: Sequence[Ids], at_least: Sequence[int], extra: int = 8) -> tuple[Ids, ...]:
+    """The likeliest next token, again and again, until the sentence ends.
+
+    After prompt i at most ``at_least[i] + extra`` tokens are written. Writing stops before a line break or the token that
+    begins a document, and after the end of a sentence once there are ``at_least[i]`` tokens (an answer such as
+    "Washington, D.C." holds full stops of its own). It also stops where logits are not finite, and where the context ends.
+    """
+    return _write(model, prompts, _Sentence(at_least, extra))
+
+
+def most_likely(model: Model, prompts: Sequence[Ids], lengths: Sequence[int]) -> tuple[Ids, ...]:
+    """The likeliest ``lengths[i]`` next tokens after prompt i, whatever they are: greedy decoding that nothing stops.
+
+    Raises:
+        FloatingPointError: logits are not finite.
+    """
+    return _write(model, prompts, _Length(lengths, [model.vocabulary.decode(prompt) for prompt in prompts]))
+
+
+def sample(model: Model, prompts: Sequence[Ids], n_tokens: int, seed: int, top_k: int = TOP_K) -> tuple[Ids, ...]:
+    """``n_tokens`` tokens after each prompt, each drawn from the ``top_k`` likeliest.
+
+    The random numbers of a row depend on ``seed``, the prompt and how often it occurred before in ``prompts``, and on
+    nothing else, so an edited model is sampled with the numbers of the unedited one. The token that begins a document is
+    not drawn, so that a text is as long as was asked for; it is shorter only where logits are not finite or the context ends.
+    """
+    occurrence: dict[Ids, int] = defaultdict(int)
+    uniform = []
+    for prompt in prompts:
+        rng = random.Random(f"{seed}/{prompt}/{occurrence[prompt]}")
+        occurrence[prompt] += 1
+        uniform.append([rng.random() for _ in range(n_tokens)])
+    return _write(model, prompts, _Drawn(uniform, top_k))
+
+
+def draw(logits: Float[Tensor, "d_vocab"], uniform: float, top_k: int) -> int:
+    """The token at quantile ``uniform`` of the distribution over the ``top_k`` likeliest, likeliest first."""
+    top = logits.double().topk(min(top_k, logits.shape[0]))
+    cumulative = top.values.softmax(-1).cumsum(-1)
+    place = int((cumulative <= uniform).sum().clamp(max=len(cumulative) - 1))
+    return int(top.indices[place])
+
+
+def _write(model: Model, prompts: Sequence[Ids], rule: _Rule) -> tuple[Ids, ...]:
+    written: dict[int, list[int]] = {row: [] for row in range(len(prompts))}
+    next_logits = _next_logits(model)
+    by_length: dict[int, list[int]] = defaultdict(list)
+    for row, prompt in enumerate(prompts):
+        by_length[len(prompt)].append(row)
+    for length in sorted(by_length):
+        active, step = by_length[length], 0
+        while active and length + step <= model.n_ctx:
+            ids = torch.tensor([(*prompts[row], *written[row]) for row in active])
+            still = []
+            for row, logits in zip(active, next_logits(ids, length), strict=True):
+                token = rule.choose(model, row, step, logits)
+                if token is not None:
+                    written[row].append(token)
+                    if not rule.ended(model, row, written[row]):
+                        still.append(row)
+            active, step = still, step + 1
+    return tuple(tuple(written[row]) for row in range(len(prompts)))
+
+
+def _next_logits(model: Model) -> Callable[[Tensor, int], Tensor]:
+    """(ids, length of the prompt in them) -> logits after the last id.
+
+    From the model's weights, where it shows them: several times faster than the model itself, which says what each of its
+    parts does, and the same up to rounding.
+    """
+    network = model.network
+    try:
+        if isinstance(network, BypassedNetwork) and isinstance(network.inner, OpenNetwork):
+            inner = ComponentNetwork(network.inner.components(model.n_ctx), model.n_ctx)
+            bypassed = replace(network, inner=inner)
+            return torch.no_grad()(lambda ids, n_prompt: bypassed.run(ids, None, n_prompt)[:, -1])
+        if isinstance(network, OpenNetwork):
+            plain = ComponentNetwork(network.components(model.n_ctx), model.n_ctx)
+            return torch.no_grad()(lambda ids, _: plain.readout(plain.resume(plain.parts.embed(ids), 0)[:, -1]))
+    except UnsupportedArchitecture:
+        pass
+    return lambda ids, n_prompt: model.logits(ids, n_prompt=n_prompt)[:, -1]

@@ -1,0 +1,87 @@
+"""How a model takes given continuations: teacher-forced, all of them at once.
+
+Prompts of one length with continuations of one length share a batch, and nothing is padded; two that feed the same ids
+(one prompt with two answers of one token each) share a row.
+"""
+
+import math
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from circuits.facts import Fact
+from circuits.metrics import match_nll, probability, rank
+from circuits.model import Model, Tokens
+
+LOGITS_AT_ONCE = 1 << 26
+"""Logits that one forward pass may give: 256 MB in float32."""
+
+Ids = tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """One continuation, as a model takes it. Logits that are not finite make every field a failure."""
+
+    nll: float
+    """-log p of the whole continuation over its number of tokens, in nats; NaN if a logit is not finite."""
+    token_accuracy: float
+    """Share of its tokens that are the likeliest next token, each with the right tokens before it."""
+    exact: bool
+    """All of its tokens are: then, and only then, greedy decoding writes it."""
+    rank: int
+    """Rank of its first token; the size of the vocabulary if a logit is not finite."""
+    probability: float
+    """Probability of its first token; NaN if a logit is not finite."""
+
+    @property
+    def finite(self) -> bool:
+        return math.isfinite(self.nll)
+
+
+def completion(model: Model, prompt: str, answer: str) -> Tokens:
+    """``prompt`` and the ``answer`` that continues it after a space, as ids."""
+    return model.tokens(Fact(prompt, prompt, answer))
+
+
+def read(model: Model, completions: Sequence[Tokens]) -> tuple[Reading, ...]:
+    """Read each continuation. The same readings come back whatever else is read with them, up to float rounding."""
+    rows: dict[tuple[int, Ids], list[int]] = defaultdict(list)
+    for index, tokens in enumerate(completions):
+        rows[len(tokens.prompt), tokens.forced].append(index)
+    by_length: dict[tuple[int, int], list[Ids]] = defaultdict(list)
+    for n_prompt, ids in rows:
+        by_length[n_prompt, len(ids)].append(ids)
+    readings: dict[int, Reading] = {}
+    for (n_prompt, length), group in sorted(by_length.items()):
+        chunk = max(1, LOGITS_AT_ONCE // (length * model.network.d_vocab))
+        for start in range(0, len(group), chunk):
+            batch = group[start : start + chunk]
+            asked = [(row, index) for row, ids in enumerate(batch) for index in rows[n_prompt, ids]]
+            answers = torch.tensor([completions[index].answer for _, index in asked])
+            logits = model.logits(torch.tensor(batch), n_prompt=n_prompt)[:, -answers.shape[1] :]
+            found = measure(logits[[row for row, _ in asked]], answers.to(logits.device))
+            readings.update(zip((index for _, index in asked), found, strict=True))
+    return tuple(readings[index] for index in range(len(completions)))
+
+
+def measure(logits: Float[Tensor, "batch answer d_vocab"], answers: Int[Tensor, "batch answer"]) -> tuple[Reading, ...]:
+    """The readings of ``answers``, whose tokens i are predicted by ``logits[:, i]``."""
+    finite = torch.isfinite(logits).all(-1).all(-1)
+    # Rows that are not finite are read as zeros and then declared failures.
+    logits = torch.where(finite[:, None, None], logits, torch.zeros_like(logits))
+    hits = logits.argmax(-1) == answers
+    columns = (
+        finite.tolist(),
+        match_nll(logits, answers).tolist(),
+        hits.double().mean(-1).tolist(),
+        hits.all(-1).tolist(),
+        rank(logits[:, 0], answers[:, 0]).tolist(),
+        probability(logits[:, 0], answers[:, 0]).tolist(),
+    )
+    failed = Reading(math.nan, 0.0, False, logits.shape[-1], math.nan)
+    return tuple(Reading(*row) if ok else failed for ok, *row in zip(*columns, strict=True))

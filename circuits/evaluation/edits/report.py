@@ -1,0 +1,164 @@
+"""Evaluated edits as a table of metrics: side by side, each beside the unedited model's value, each with its n.
+
+A request's value is the mean over the kinds of question that it has of the mean over the questions of that kind; the metric
+is the mean over requests (as KnowEdit aggregates). Requests without such a question are not counted. A logit that is not
+finite fails every metric; nothing is dropped.
+"""
+
+import math
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from circuits.evaluation.edits.cases import CaseResult, Outcome, Reply
+from circuits.evaluation.edits.failures import OUTCOMES, classify
+from circuits.evaluation.edits.failures import Outcome as FailureClass
+from circuits.evaluation.edits.questions import GROUPS, QuestionKind
+from circuits.metrics import Measurement
+
+Way = Literal["exact", "tokens", "generated", "probability"]
+
+WAYS: Mapping[Way, Callable[[Outcome, Reply], float | None]] = {
+    "exact": lambda outcome, reply: float(reply.right.exact),
+    "tokens": lambda outcome, reply: reply.right.token_accuracy,
+    "generated": lambda outcome, reply: None if outcome.question.stays else float(reply.accepted),
+    "probability": lambda outcome, reply: None if reply.prefers_right is None else float(reply.prefers_right),
+}
+"""How a reply counts. None: this question is not counted this way.
+
+exact: all tokens of the right answer are the likeliest, which is to say that greedy decoding writes it.
+tokens: the share of its tokens that are, teacher-forced; not 0 for answers that share a token with the right one.
+generated: the greedily generated sentence holds the right answer, or an alias, as whole words.
+probability: the right answer is likelier, per token, than its rival: ES on the edit's prompt, GS on paraphrases, LS on
+neighbours (paper 1, section 4.1; the published code also takes the mean over tokens).
+"""
+WAY_NAMES: Mapping[Way, str] = {
+    "exact": "all tokens exact",
+    "tokens": "token accuracy",
+    "generated": "generated answer",
+    "probability": "likelier than its rival",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One metric, counted in one way: shares from 0 to 1, one a request; for fluency, bits."""
+
+    metric: str
+    way: Way | None
+    kind: QuestionKind | None
+    """The one kind of question, or None for all kinds of the metric."""
+    before: Measurement
+    after: Measurement
+    n_questions: int
+
+    @property
+    def n(self) -> int:
+        """Number of requests."""
+        return len(self.after.per_example)
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "metric": self.metric,
+            "kind": self.kind,
+            "way": self.way,
+            "unit": self.after.unit,
+            "before": scaled(self.before),
+            "after": scaled(self.after),
+            "n": self.n,
+            "questions": self.n_questions,
+        }
+
+
+def scaled(measurement: Measurement) -> float | None:
+    """The value as it is printed: a share in percent, any other quantity as it is. None for NaN, which JSON cannot hold."""
+    value = measurement.value * (100 if measurement.unit == "%" else 1)
+    return round(value, 4) if math.isfinite(value) else None
+
+
+def tabulate(results: Sequence[CaseResult]) -> tuple[Row, ...]:
+    """Every metric in every way that applies, for all its kinds together and, where it has several, for each; then fluency."""
+    rows: list[Row] = []
+    for metric, kinds in GROUPS.items():
+        choices: dict[QuestionKind | None, tuple[QuestionKind, ...]] = {None: kinds}
+        if len(kinds) > 1:
+            choices |= {kind: (kind,) for kind in kinds}
+        for kind, chosen in choices.items():
+            rows += [row for way in WAYS if (row := _row(results, metric, kind, chosen, way)) is not None]
+    fluent = [result for result in results if math.isfinite(result.fluency_before)]
+    if fluent:
+        before = Measurement("fluency", "bits", tuple(result.fluency_before for result in fluent))
+        after = Measurement("fluency", "bits", tuple(result.fluency_after for result in fluent))
+        rows.append(Row("fluency", None, None, before, after, len(fluent)))
+    return tuple(rows)
+
+
+def find_row(
+    rows: Sequence[Row], metric: str, way: Way | None = "exact", kind: QuestionKind | None = None
+) -> Row | None:
+    """The row of that metric, or None if no request has such a question."""
+    return next((row for row in rows if (row.metric, row.way, row.kind) == (metric, way, kind)), None)
+
+
+def case_value(
+    result: CaseResult, kinds: Sequence[QuestionKind], way: Way, of: Literal["before", "after"] = "after"
+) -> float | None:
+    """One request's share: the mean over its kinds of the mean over their questions; None if it has none that counts."""
+    by_kind: dict[QuestionKind, list[float]] = {}
+    for outcome in result.outcomes:
+        if outcome.question.kind in kinds:
+            value = WAYS[way](outcome, outcome.before if of == "before" else outcome.after)
+            if value is not None:
+                by_kind.setdefault(outcome.question.kind, []).append(value)
+    means = [math.fsum(values) / len(values) for values in by_kind.values()]
+    return math.fsum(means) / len(means) if means else None
+
+
+def _row(
+    results: Sequence[CaseResult], metric: str, kind: QuestionKind | None, kinds: tuple[QuestionKind, ...], way: Way
+) -> Row | None:
+    before = [value for result in results if (value := case_value(result, kinds, way, "before")) is not None]
+    after = [value for result in results if (value := case_value(result, kinds, way)) is not None]
+    if not after:
+        return None
+    counted = sum(
+        WAYS[way](outcome, outcome.after) is not None
+        for result in results
+        for outcome in result.outcomes
+        if outcome.question.kind in kinds
+    )
+    name = f"{metric}, {WAY_NAMES[way]}"
+    return Row(metric, way, kind, Measurement(name, "%", tuple(before)), Measurement(name, "%", tuple(after)), counted)
+
+
+def failure_class(outcome: Outcome, old: str | None = None) -> FailureClass:
+    """Class of the edited model's generated answer; ``old`` is the old object, where the question's answer was that."""
+    before = tuple(text for text in (old, outcome.before.text) if text)
+    return classify(outcome.after.text, outcome.question.answers, before)
+
+
+def failure_counts(results: Sequence[CaseResult], kind: QuestionKind = "edit") -> dict[FailureClass, int]:
+    """How many generated answers to questions of that kind fall into each class."""
+    counts = Counter(
+        failure_class(outcome, result.request.old)
+        for result in results
+        for outcome in result.outcomes
+        if outcome.question.kind == kind
+    )
+    return {name: counts[name] for name in OUTCOMES}
+
+
+def not_finite(results: Sequence[CaseResult]) -> int:
+    """Number of questions to which the edited model's logits were not finite: they count as failures."""
+    return sum(not outcome.after.right.finite for result in results for outcome in result.outcomes)
+
+
+def multi_hop_accuracy(results: Sequence[CaseResult]) -> Measurement:
+    """Share of requests of which any ``reasoning`` question is answered (how MQuAKE counts a case)."""
+    values = [
+        float(any(outcome.after.accepted for outcome in asked))
+        for result in results
+        if (asked := [outcome for outcome in result.outcomes if outcome.question.kind == "reasoning"])
+    ]
+    return Measurement("multi-hop accuracy", "%", tuple(values))

@@ -1,0 +1,97 @@
+"""MEMIT: many requests at once, over several layers, in closed form."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from circuits.editing import EditError, MemitHyper, memit
+from circuits.editing.defaults import tuned
+from circuits.editing.memit import spread
+from circuits.editing.statistics import SecondMoment
+from circuits.facts import EditRequest
+from circuits.model import Model
+from circuits.network import value_matrix
+from tests import models
+from tests.editing_models import OTHER, REQUEST, statistics, wins
+from tests.models import save_model
+from tests.test_rome import random_moment
+
+HYPER = MemitHyper(layers=(0,), steps=25, clamp=20.0, contexts=(), weight=1e-2, damping=1e-3)
+
+
+def numbers(*shape: int, seed: int) -> torch.Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+@given(seed=st.integers(0, 1000), n=st.integers(1, 4))
+def test_the_spread_delta_minimises_what_is_missing_plus_what_it_costs_the_corpus(seed: int, n: int) -> None:
+    """Its gradient is zero: K (K^T D - M) + weight C D = 0, the normal equation of |K^T D - M|^2 + weight tr(D^T C D)."""
+    keys, missing, moment = numbers(n, 6, seed=seed), numbers(n, 3, seed=seed + 1), random_moment(6, seed)
+    delta = spread(keys, missing, moment, weight=0.7, damping=0.0)
+    assert delta.rank == n
+    D = delta.dense()
+    gradient = keys.T @ (keys @ D - missing) + 0.7 * moment.matrix @ D
+    assert torch.allclose(gradient, torch.zeros_like(gradient), atol=1e-4)
+
+
+def test_weight_trades_the_requests_against_the_corpus() -> None:
+    keys, missing, moment = numbers(2, 6, seed=0), numbers(2, 3, seed=1), random_moment(6, 2)
+    light, heavy = (spread(keys, missing, moment, weight, 0.0).dense() for weight in (1e-8, 1e8))
+    assert torch.allclose(keys @ light, missing, atol=1e-4)
+    assert heavy.norm() < 1e-6
+
+
+def test_one_request_by_hand() -> None:
+    """C = 1, k = (1, 2), weight 5: (5 + k k^T)^-1 k = k / (5 + 5), so (10,) missing becomes (1, 2)."""
+    identity = SecondMoment(torch.eye(2, dtype=torch.float64), 1, ((1, 0.0),))
+    delta = spread(torch.tensor([[1.0, 2.0]]), torch.tensor([[10.0]]), identity, 5.0, 0.0)
+    assert torch.allclose(delta.dense(), torch.tensor([[1.0], [2.0]]).double())
+
+
+def test_a_batch_of_requests_is_edited_together(small_model: Callable[..., Model], tmp_path: Path) -> None:
+    model = small_model("gpt2")
+    requests = (REQUEST, OTHER, EditRequest("w9 w8 {}", "w40 w41", "w30"))
+    edit = memit(model, requests, hyper=HYPER, statistics=statistics(model, tmp_path))
+    with edit.on(model) as edited:
+        assert [wins(edited, request) for request in requests] == [True] * 3
+        assert not any(wins(model, request) for request in requests)
+    assert edit.deltas[value_matrix(0)].rank == 3
+    assert len(edit.provenance.losses) == 3
+
+
+def test_each_layer_takes_its_share(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    name, settings = models.CONFIGS["gpt2"]
+    monkeypatch.setitem(models.CONFIGS, "gpt2", (name, {**settings, "n_layer": 4}))  # type: ignore[arg-type]
+    model = Model.load(save_model("gpt2", tmp_path / "four layers"))
+    own = statistics(model, tmp_path)
+    edit = memit(model, [REQUEST], hyper=replace(HYPER, layers=(2, 0, 1)), statistics=own)
+    assert list(edit.deltas) == [value_matrix(layer) for layer in (0, 1, 2)]
+    assert all(delta.dense().norm() > 0 for delta in edit.deltas.values())
+    with edit.on(model) as edited:
+        assert wins(edited, REQUEST)
+    lines: list[str] = []
+    memit(model, [REQUEST], hyper=replace(HYPER, layers=(0, 1), steps=2), statistics=own, progress=lines.append)
+    assert any(line.startswith("layer 1: 1 keys") for line in lines)
+
+
+def test_hyper_parameters_out_of_range_are_refused(small_model: Callable[..., Model], tmp_path: Path) -> None:
+    with pytest.raises(EditError, match="weight above 0"):
+        MemitHyper(layers=(0,), weight=0.0)
+    with pytest.raises(EditError, match="clamp above 0"):
+        MemitHyper(layers=(0,), clamp=0.0)
+    model = small_model("gpt2")
+    with pytest.raises(EditError, match="distinct layers"):
+        memit(model, [REQUEST], hyper=MemitHyper(), statistics=statistics(model, tmp_path))
+
+
+def test_defaults_exist_for_every_depth(small_model: Callable[..., Model]) -> None:
+    model = small_model("gpt2")
+    for method in ("rome", "memit", "ft-l", "ft-m"):
+        fields = tuned(method, model)
+        layers = fields.get("layers", (fields.get("layer"),))
+        assert all(0 <= layer < model.shape.n_layers for layer in layers)

@@ -1,0 +1,170 @@
+"""Second moments: E[k k^T] of a corpus's hidden units, kept under a key of all that they depend on."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from circuits.editing import EditError, IdentityCovariance, RomeHyper, Statistics, rome
+from circuits.editing.corpus import Corpus, CorpusError
+from circuits.editing.forward import MlpReads
+from circuits.editing.statistics import SecondMoment, StatisticsError, cache_folder
+from circuits.model import Model
+from circuits.network import ComponentNetwork
+from tests.editing_models import LAYOUTS, REQUEST, random_words, statistics
+from tests.test_edit import random_edit
+
+DOCUMENTS = ("w1 w2 w3", "w4 w5 w6 w7 w8", "w9", "w1 w1", "w3 w2 w1", "w10 w20 w30", "w5 w5 w5 w5", "w6 w7")
+
+
+def moment_of(matrix: torch.Tensor) -> SecondMoment:
+    return SecondMoment(matrix.double(), 1, ((1, 0.0),))
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_it_is_the_mean_outer_product_over_every_token_that_the_model_reads(
+    layout: str, small_model: Callable[..., Model], tmp_path: Path
+) -> None:
+    """Against the documents run one by one, unpadded, their hidden units computed from the MLP's definition."""
+    model = small_model(layout)
+    found = Statistics.of(model, Corpus("few", DOCUMENTS), documents=8, cache=tmp_path).second_moments((0, 1))
+    network = ComponentNetwork(model.network.components(8), model.n_ctx)  # type: ignore[attr-defined]
+    for layer in (0, 1):
+        keys = []
+        for text in DOCUMENTS:
+            bos = [] if model.vocabulary.bos is None else [model.vocabulary.bos]
+            reads = MlpReads((layer,))
+            model.run(torch.tensor([[*bos, *model.vocabulary.encode(text)]]), reads)
+            keys.append(network.parts.blocks[layer].mlp.hidden(reads.values[layer][0]))
+        every = torch.cat(keys).double()
+        assert found[layer].n_tokens == len(every)
+        assert torch.allclose(found[layer].matrix, every.T @ every / len(every), atol=1e-4)
+
+
+def test_the_same_question_is_answered_from_the_cache(
+    small_model: Callable[..., Model], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = small_model("gpt2")
+    first = statistics(model, tmp_path)
+    matrix = first.second_moments((1,))[1].matrix
+
+    def computed(*_: object) -> dict:
+        raise AssertionError("computed anew")
+
+    monkeypatch.setattr(Statistics, "_compute", computed)
+    again = statistics(model, tmp_path).second_moments((1,))[1]
+    assert torch.equal(again.matrix, matrix)
+    assert torch.equal(again.matrix, again.matrix.T)
+    for other, layer in (
+        (first, 0),
+        (statistics(model, tmp_path, 16), 1),
+        (Statistics.of(model, random_words(seed=1), documents=32, cache=tmp_path), 1),
+        (statistics(small_model("llama"), tmp_path), 1),
+        (statistics(model, tmp_path / "elsewhere"), 1),
+    ):
+        with pytest.raises(AssertionError, match="computed anew"):
+            other.second_moments((layer,))
+
+
+def test_an_edited_model_is_served_by_the_statistics_of_the_model_before_its_edits(
+    small_model: Callable[..., Model], tmp_path: Path
+) -> None:
+    model = small_model("gpt2")
+    own = statistics(model, tmp_path)
+    with random_edit(model).on(model) as edited:
+        assert statistics(edited, tmp_path).path(0) == own.path(0)
+        own.require_for(edited)
+
+
+def test_another_models_statistics_are_refused(small_model: Callable[..., Model], tmp_path: Path) -> None:
+    with pytest.raises(StatisticsError, match="second moments are those of"):
+        rome(small_model("gpt2"), [REQUEST], hyper=RomeHyper(), statistics=statistics(small_model("llama"), tmp_path))
+
+
+def test_a_model_without_statistics_is_told_what_to_give(small_model: Callable[..., Model]) -> None:
+    with pytest.raises(StatisticsError, match="give a text corpus"):
+        rome(small_model("gpt2"), [REQUEST])
+    with pytest.raises(StatisticsError, match="name a file"):
+        Statistics.of(small_model("gpt2"))
+
+
+def test_the_identity_is_used_only_when_asked_for_and_says_so_in_the_edit(small_model: Callable[..., Model]) -> None:
+    model = small_model("gpt2")
+    hyper = RomeHyper(covariance="identity", contexts=(), steps=2)
+    with pytest.warns(IdentityCovariance, match="not kept away"):
+        edit = rome(model, [REQUEST], hyper=hyper)
+    assert any("identity covariance" in note for note in edit.provenance.notes)
+    assert edit.provenance.hyper["covariance"] == "identity"
+
+
+def test_more_text_brings_the_second_moment_nearer_to_its_limit(
+    small_model: Callable[..., Model], tmp_path: Path
+) -> None:
+    """The readout against the truth: C of eight times as many documents."""
+    model = small_model("gpt2")
+    corpus = random_words(512)
+    few = Statistics.of(model, corpus, documents=64, cache=tmp_path).second_moments((0,))[0]
+    many = Statistics.of(model, corpus, documents=512, cache=tmp_path).second_moments((0,))[0]
+    errors = [error for _, error in many.convergence]
+    assert errors == sorted(errors, reverse=True)
+    assert [tokens for tokens, _ in many.convergence] == sorted(tokens for tokens, _ in many.convergence)
+    truth = float((few.matrix - many.matrix).norm() / many.matrix.norm())
+    assert few.error / 3 < truth < few.error * 3
+    assert f"{few.n_tokens:,} tokens" in str(few)
+
+
+def test_solve_inverts_the_damped_matrix_in_float64() -> None:
+    generator = torch.Generator().manual_seed(0)
+    half = torch.randn(6, 9, generator=generator, dtype=torch.float64)
+    matrix, keys = half @ half.T, torch.randn(6, 2, generator=generator)
+    solved = moment_of(matrix).solve(keys, damping=0.5)
+    damped = matrix + 0.5 * matrix.trace() / 6 * torch.eye(6, dtype=torch.float64)
+    assert solved.dtype == torch.float64
+    assert torch.allclose(damped @ solved, keys.double(), atol=1e-12)
+
+
+def test_a_singular_second_moment_needs_damping() -> None:
+    singular = moment_of(torch.diag(torch.tensor([1.0, 0.0])))
+    with pytest.raises(StatisticsError, match="no inverse"):
+        singular.solve(torch.ones(2, 1), 0.0)
+    assert torch.isfinite(singular.solve(torch.ones(2, 1), 1e-3)).all()
+
+
+def test_the_cache_is_where_the_user_says(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
+    monkeypatch.delenv("KCIRCUIT_CACHE", raising=False)
+    assert cache_folder() == tmp_path / "xdg" / "kcircuit"
+    monkeypatch.setenv("KCIRCUIT_CACHE", str(tmp_path / "own"))
+    assert cache_folder() == tmp_path / "own"
+
+
+def test_a_damaged_file_in_the_cache_is_named(small_model: Callable[..., Model], tmp_path: Path) -> None:
+    own = statistics(small_model("gpt2"), tmp_path)
+    own.path(0).parent.mkdir(parents=True)
+    own.path(0).write_bytes(b"no safetensors")
+    with pytest.raises(StatisticsError, match="delete the file"):
+        own.second_moments((0,))
+
+
+def test_a_corpus_is_a_file_of_lines_or_of_json_objects(tmp_path: Path) -> None:
+    text, records = tmp_path / "a.txt", tmp_path / "a.jsonl"
+    text.write_text("one line\n\nanother line\n")
+    records.write_text('{"text": "one line"}\n{"text": "another line", "id": 3}\n')
+    assert Corpus.from_file(text).documents == ("one line", "another line") == Corpus.from_file(records).documents
+    assert Corpus.from_file(text).digest == Corpus.from_file(records).digest != random_words().digest
+    for content, message in (('{"txt": "a"}', "line 1: expected"), ('{"text": 3}', "to be a string"), ("", "no text")):
+        records.write_text(content)
+        with pytest.raises(CorpusError, match=message):
+            Corpus.from_file(records)
+    with pytest.raises(CorpusError, match="cannot read"):
+        Corpus.from_file(tmp_path / "none.txt")
+    with pytest.raises(EditError, match="at least 8 documents"):
+        Statistics.of(Model.default(), Corpus("few", DOCUMENTS[:3]), documents=3)
+
+
+def test_factlms_corpus_is_its_training_text_and_the_same_each_time() -> None:
+    corpus = Corpus.of_factlm()
+    assert corpus.digest == Corpus.of_factlm().digest
+    assert any("The capital" in document for document in corpus.documents)
+    assert len(corpus.documents) > 1000
