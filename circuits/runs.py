@@ -12,22 +12,26 @@ import shlex
 from collections.abc import Callable, Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError, model_validator
 
 import circuits
 from circuits.analysis.lens import NodeReadout, Trajectory, read_circuit, trajectory
-from circuits.circuit import Circuit, Provenance, Setting
+from circuits.analysis.reading import Reading
+from circuits.analysis.story import Sentence, tell
+from circuits.circuit import Circuit, Provenance, Scores, Setting
 from circuits.datasets import corrupted as corruption
 from circuits.datasets.split import Split
-from circuits.discovery import METHODS
-from circuits.discovery.acdc import Progress, State, diluted, fingerprint, sweep
+from circuits.discovery import DEFAULT_TAU, METHODS, MethodName, prefilter
+from circuits.discovery.acdc import Interrupted, Progress, State, acdc, diluted, fingerprint, mean, sweep
+from circuits.discovery.eap import STEPS
 from circuits.engines import Ablation, Engine, make_engine
 from circuits.engines.ablation import AblationKind
 from circuits.engines.sparse import SparseEngine
 from circuits.evaluation import KNOWN_RANK, Answers, standalone, whole_model
+from circuits.evaluation.roles import read_known_fact
 from circuits.facts import Fact, Relations
 from circuits.graph import Granularity
 from circuits.metrics import Measurement
@@ -36,8 +40,8 @@ from circuits.paths import FACTLM
 
 RUN_FILE = "run.json"
 CIRCUIT_FILE = "circuit.json"
-DEFAULT_TAU = 0.01
-"""Paper 2's threshold, in nats."""
+DEFAULT_EDGES = "2%"
+"""How many edges a method that scores every edge keeps, by default."""
 
 
 class UnknownFactError(ValueError):
@@ -64,9 +68,24 @@ class RunSpec(BaseModel):
     """The relation whose facts these are, where they were drawn from one; ``split`` says from which half."""
     split: Split = "val"
     model: str = FACTLM
-    method: Literal["acdc"] = "acdc"
+    with_edit: str | None = None
+    """Folder of the edit that is on the model, where there is one: the caller puts it there."""
+    method: MethodName = "acdc"
     tau: float = DEFAULT_TAU
+    """ACDC's threshold in nats; the other methods have none."""
+    edges: Annotated[str, BeforeValidator(str)] | None = None
+    """How many edges a method that scores every edge keeps: ``50``, or ``2%`` of all (the default). They are the best
+    ones that lie on paths from ``input`` to ``logits``: see `circuits.circuit.Scores.connected`."""
+    steps: int | None = None
+    """Of integrated gradients."""
+    prefilter: Literal["eap", "eap-ig", "eap-ig-activations", "exact", "ifr", "random"] | None = None
+    """The method whose scores choose which edges ACDC tries; the others are ablated from the start."""
+    keep: str | None = None
+    """How many edges the prefilter lets through: ``20%`` of all (the default), or a number."""
+    prefilter_check: bool = False
+    """Search in full too, and tell how much of that circuit the prefilter lost."""
     absolute: bool = False
+    """Count scores by magnitude, so that suppressive edges stay too."""
     granularity: Granularity = "qkv"
     ablation: AblationKind = "zero"
     engine: Literal["sparse", "hook"] = "sparse"
@@ -86,9 +105,58 @@ class RunSpec(BaseModel):
             raise ValueError("several facts make one circuit only if they are of one relation; name it")
         if not 0 < self.tau < math.inf:
             raise ValueError(f"tau must be a finite number of nats above 0, got {self.tau}")
-        if self.method not in METHODS:
-            raise ValueError(f"expected a method of {METHODS}, got {self.method!r}")
+        searches = self.method == "acdc"
+        for given, applies, why in (
+            (
+                self.edges is not None,
+                not searches,
+                "edges: acdc keeps what exceeds tau; the other methods keep so many edges",
+            ),
+            (self.prefilter is not None, searches, "prefilter: only acdc has edges to try"),
+            (self.keep is not None, self.prefilter is not None, "keep: it says how much a prefilter lets through"),
+            (self.prefilter_check, self.prefilter is not None, "prefilter_check: there is no prefilter to check"),
+            (self.compat is not None, searches, "compat: the published code's metric is its ACDC's"),
+            (self.steps is not None, "steps" in self._heeded, "steps: only integrated gradients have them"),
+        ):
+            if given and not applies:
+                raise ValueError(why)
+        if self.steps is not None and self.steps < 1:
+            raise ValueError(f"integrated gradients need at least one step, got {self.steps}")
+        for amount in (self.edges, self.keep):
+            if amount is not None:
+                prefilter.require_amount(amount)
         return self
+
+    @property
+    def _heeded(self) -> frozenset[str]:
+        """Options that change what is found."""
+        methods = [self.method] if self.prefilter is None else [self.method, self.prefilter]
+        return frozenset[str]().union(*(METHODS[name].heeds for name in methods))
+
+    @property
+    def settings(self) -> dict[str, Setting]:
+        """What decides the circuit, as its file records it; only what means something to the method."""
+        settings: dict[str, Setting] = (
+            {"tau": self.tau} if self.method == "acdc" else {"edges": self.edges or DEFAULT_EDGES}
+        )
+        settings |= {"absolute": self.absolute, "ablation": self.ablation, "compat": self.compat, "dtype": self.dtype}
+        if self.prefilter is not None:
+            settings |= {"prefilter": self.prefilter, "keep": self.keep or prefilter.KEEP}
+        if "steps" in self._heeded:
+            settings["steps"] = self.steps or STEPS
+        return settings
+
+
+class Prefiltered(BaseModel):
+    """What a prefilter did to a search."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    method: str
+    candidates: int
+    """Edges that it let through."""
+    loss: prefilter.Loss | None = None
+    """Measured only if asked for: it takes the full search."""
 
 
 class Run(BaseModel):
@@ -111,7 +179,15 @@ class Run(BaseModel):
     engine: str
     evaluations: int
     near_ties: int
+    prefiltered: Prefiltered | None = None
+    reading: Reading | None = None
+    """What heads and MLPs do for the first fact, in the whole model; None where it was not asked for or cannot be told."""
     versions: dict[str, str]
+
+    @property
+    def story(self) -> tuple[Sentence, ...]:
+        """The first fact's way through the model, in sentences with their numbers; empty without a reading."""
+        return tell(self.reading, self.circuit) if self.reading else ()
 
     @property
     def circuit(self) -> Circuit:
@@ -157,12 +233,18 @@ class Run(BaseModel):
         else:
             words += ["--relation", spec.relation, "--split", spec.split, "--n", str(len(spec.facts))]
         fields = RunSpec.model_fields
-        names = ("model", "tau", "granularity", "ablation", "engine", "device", "dtype", "processing", "compat", "seed")
+        names = ["model", "method", "edges", "steps", "prefilter", "keep", "granularity", "ablation"]
+        names += ["engine", "device", "dtype", "processing", "compat", "seed"]
+        if spec.method == "acdc":
+            names.insert(2, "tau")
         for name in names:
             value = getattr(spec, name)
             if value != fields[name].default:
                 words += [f"--{name}", str(value)]
-        words += [f"--{name}" for name in ("absolute", "force") if getattr(spec, name)]
+        if spec.with_edit is not None:
+            words += ["--with-edit", spec.with_edit]
+        flags = ("absolute", "prefilter_check", "force")
+        words += [f"--{name.replace('_', '-')}" for name in flags if getattr(spec, name)]
         return shlex.join(words)
 
     def summary(self) -> dict[str, Any]:
@@ -172,6 +254,7 @@ class Run(BaseModel):
         summary: dict[str, Any] = {
             "model": self.spec.model,
             "fact": facts[0].statement if self.spec.relation is None else f"{len(facts)} facts of {self.spec.relation}",
+            "method": self.spec.method,
             "edges_total": circuit.graph.n_edges,
             "edges_kept": circuit.n_edges,
             "nodes_kept": len(circuit.nodes),
@@ -185,6 +268,18 @@ class Run(BaseModel):
             "engine": self.engine,
             "near_ties": self.near_ties,
         }
+        if self.spec.method != "acdc":
+            summary["edges_asked"] = prefilter.n_edges(self.spec.edges or DEFAULT_EDGES, circuit.graph.n_edges)
+        if self.prefiltered:
+            summary["prefilter"] = self.prefiltered.method
+            summary["candidates"] = self.prefiltered.candidates
+            if loss := self.prefiltered.loss:
+                summary |= {
+                    "edges_full_search": loss.full,
+                    "share_filtered_out": loss.share_filtered_out,
+                    "share_lost": loss.share_lost,
+                    "edges_extra": loss.extra,
+                }
         if self.model_test_answers and self.circuit_test_answers:
             summary["test_facts"] = len(self.spec.test_facts)
             summary["hit10_test_model"] = self.model_test_answers.hit(10).value
@@ -215,6 +310,7 @@ def run(
     model: Model | None = None,
     state_file: Path | None = None,
     max_memory: int | None = None,
+    read: bool = False,
     progress: Callable[[Progress], None] = lambda _: None,
 ) -> Run:
     """Do what ``spec`` asks: see `run_sweep`, of which this is the case of one threshold."""
@@ -225,6 +321,7 @@ def run(
         model=model,
         state_file=lambda tau: state_file,
         max_memory=max_memory,
+        read=read,
         progress=progress,
     )
     return next(runs)
@@ -238,6 +335,7 @@ def run_sweep(
     model: Model | None = None,
     state_file: Callable[[float], Path | None] = lambda tau: None,
     max_memory: int | None = None,
+    read: bool = False,
     notice: Callable[[str], None] = lambda _: None,
     progress: Callable[[Progress], None] = lambda _: None,
 ) -> Iterator[Run]:
@@ -248,6 +346,7 @@ def run_sweep(
         model: the loaded ``spec.model``, if the caller has it already.
         state_file: a search that was interrupted is continued from this file, if it exists.
         max_memory: bytes that the fast engine may use; what is free, by default.
+        read: tell what heads and MLPs do for the first fact too.
         notice: told, in a line, what the search will need, and of a fallback to the slow engine.
         progress: called as edges are decided.
 
@@ -260,12 +359,12 @@ def run_sweep(
     model_answers = whole_model(model, spec.facts)
     if not spec.force:
         require_known(model, spec.facts, model_answers)
-    engine = _engine(spec, spec.facts, relations, model, max_memory, notice)
+    engine = engine_for(spec, spec.facts, relations, model, max_memory, notice)
     if isinstance(engine, SparseEngine):
         notice(f"before the search: {engine.estimate()}")
     test_engine, model_test = None, None
     if spec.test_facts:
-        test_engine = _engine(spec, spec.test_facts, relations, model, max_memory, notice)
+        test_engine = engine_for(spec, spec.test_facts, relations, model, max_memory, notice)
         model_test = whole_model(model, spec.test_facts)
 
     def provenance(tau: float) -> Provenance:
@@ -277,12 +376,11 @@ def run_sweep(
 
     # The whole model's, so the same for every threshold.
     path = trajectory(model, spec.facts[0])
-    metric = {"per_token": _diluted(model, spec.facts)} if spec.compat == "kc" else {}
-    for tau, scores, state in sweep(
-        engine, taus, provenance=provenance, absolute=spec.absolute, resume=resume, progress=progress, **metric
-    ):
+    reading = read_known_fact(model, spec.facts[0], relations, seed=spec.seed) if read else None
+    find = _searched if spec.method == "acdc" else _scored
+    for tau, found, state, prefiltered in find(spec, taus, relations, model, engine, provenance, resume, progress):
         # Rebuilt from its own saved form, so that what is measured is what the file says.
-        circuit = Circuit.from_json(scores.above(tau, absolute=spec.absolute).to_json())
+        circuit = Circuit.from_json(found.to_json())
         yield Run(
             spec=spec.model_copy(update={"tau": tau}),
             circuit_json=circuit.to_json(),
@@ -295,8 +393,102 @@ def run_sweep(
             engine=engine.name,
             evaluations=state.evaluations,
             near_ties=state.near_ties,
+            prefiltered=prefiltered,
+            reading=reading,
             versions=_versions(),
         )
+
+
+_Found = tuple[float, Circuit, State, Prefiltered | None]
+
+
+def _searched(
+    spec: RunSpec,
+    taus: Sequence[float],
+    relations: Relations,
+    model: Model,
+    engine: Engine,
+    provenance: Callable[[float], Provenance],
+    resume: Callable[[float], State | None],
+    progress: Callable[[Progress], None],
+) -> Iterator[_Found]:
+    """ACDC at each threshold, among the edges that the prefilter lets through, if there is one."""
+    candidates, prefiltered = None, None
+    per_token = _diluted(model, spec.facts) if spec.compat == "kc" else mean
+    if spec.prefilter is not None:
+        scores = _scores(spec.prefilter, spec, relations, model, engine, provenance(spec.tau), progress)
+        candidates = prefilter.candidates(scores, spec.keep or prefilter.KEEP)
+        prefiltered = Prefiltered(method=spec.prefilter, candidates=int(candidates.sum()))
+    for tau, scores, state in sweep(
+        engine,
+        taus,
+        provenance=provenance,
+        absolute=spec.absolute,
+        candidates=candidates,
+        resume=resume,
+        progress=progress,
+        per_token=per_token,
+    ):
+        circuit = scores.above(tau, absolute=spec.absolute)
+        if prefiltered is not None and candidates is not None and spec.prefilter_check:
+            try:
+                full, _ = acdc(
+                    engine,
+                    tau=tau,
+                    absolute=spec.absolute,
+                    per_token=per_token,
+                    provenance=provenance(tau),
+                    progress=progress,
+                )
+            except Interrupted:
+                # Its state is another search's than the one that would be continued.
+                raise KeyboardInterrupt from None
+            loss = prefilter.compare(full.above(tau, absolute=spec.absolute), circuit, candidates)
+            prefiltered = prefiltered.model_copy(update={"loss": loss})
+        yield tau, circuit, state, prefiltered
+
+
+def _scored(
+    spec: RunSpec,
+    taus: Sequence[float],
+    relations: Relations,
+    model: Model,
+    engine: Engine,
+    provenance: Callable[[float], Provenance],
+    resume: Callable[[float], State | None],
+    progress: Callable[[Progress], None],
+) -> Iterator[_Found]:
+    """The best edges of a method that scores them all: the same at each threshold, for it has none."""
+    before = engine.evaluations
+    scores = _scores(spec.method, spec, relations, model, engine, provenance(spec.tau), progress)
+    n = prefilter.n_edges(spec.edges or DEFAULT_EDGES, scores.graph.n_edges)
+    circuit = scores.connected(n, absolute=spec.absolute)
+    done = State("", [], [], evaluations=engine.evaluations - before)
+    for tau in sorted(taus):
+        yield tau, circuit, done, None
+
+
+def _scores(
+    method: MethodName,
+    spec: RunSpec,
+    relations: Relations,
+    model: Model,
+    engine: Engine,
+    provenance: Provenance,
+    progress: Callable[[Progress], None],
+) -> Scores:
+    heeds = METHODS[method].heeds
+    return METHODS[method](
+        model,
+        spec.facts,
+        ablation=ablation_for(spec, spec.facts, relations, model) if "ablation" in heeds else None,
+        granularity=spec.granularity,
+        provenance=provenance,
+        engine=engine if "engine" in heeds else None,
+        steps=spec.steps if "steps" in heeds else None,
+        seed=spec.seed,
+        progress=progress,
+    )
 
 
 def spec_digest(spec: RunSpec) -> str:
@@ -326,47 +518,49 @@ def require_known(model: Model, facts: tuple[Fact, ...], answers: Answers) -> No
             )
 
 
-def _engine(
+def engine_for(
     spec: RunSpec,
     facts: tuple[Fact, ...],
     relations: Relations,
     model: Model,
-    max_memory: int | None,
-    notice: Callable[[str], None],
+    max_memory: int | None = None,
+    notice: Callable[[str], None] = lambda _: None,
 ) -> Engine:
-    match spec.ablation:
-        case "zero":
-            ablation = Ablation("zero")
-        case "mean":
-            ablation = Ablation("mean", reference=corruption.reference(facts, relations))
-        case "resample":
-            donors = tuple(corruption.corrupted(fact, relations, model, spec.seed) for fact in facts)
-            ablation = Ablation("resample", corrupted=donors)
+    """The engine that ``spec`` asks for, on these facts: its ablation's prompts drawn, its model loaded."""
     return make_engine(
         spec.engine,
         model,
         facts,
-        ablation=ablation,
+        ablation=ablation_for(spec, facts, relations, model),
         granularity=spec.granularity,
         max_memory=max_memory,
         notice=notice,
     )
 
 
+def ablation_for(spec: RunSpec, facts: tuple[Fact, ...], relations: Relations, model: Model) -> Ablation:
+    """The ablation that ``spec`` asks for, with the other prompts that these facts need for it.
+
+    Raises:
+        circuits.datasets.corrupted.CorruptionError: there are none.
+    """
+    match spec.ablation:
+        case "zero":
+            return Ablation("zero")
+        case "mean":
+            return Ablation("mean", reference=corruption.reference(facts, relations))
+        case "resample":
+            donors = tuple(corruption.corrupted(fact, relations, model, spec.seed) for fact in facts)
+            return Ablation("resample", corrupted=donors)
+
+
 def _provenance(spec: RunSpec, model: Model) -> Provenance:
-    settings: dict[str, Setting] = {
-        "tau": spec.tau,
-        "absolute": spec.absolute,
-        "ablation": spec.ablation,
-        "compat": spec.compat,
-        "dtype": spec.dtype,
-    }
     return Provenance(
         model=spec.model,
         weights=model.weights,
         processing=model.processing,
         method=spec.method,
-        settings=settings,
+        settings=spec.settings,
         seed=spec.seed,
         facts=tuple(str(fact) for fact in spec.facts),
     )

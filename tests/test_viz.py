@@ -385,12 +385,12 @@ DRIVE = """<script>
 </script>"""
 
 
-def drive(text: str, tmp_path: Path, before: str = "") -> dict:
-    """What the page does when `DRIVE` moves its slider and clicks, in headless chromium without a network."""
+def drive(text: str, tmp_path: Path, before: str = "", script: str = DRIVE) -> dict:
+    """What the page does when ``script`` moves its slider and clicks, in headless chromium without a network."""
     head, tail = text.replace("<style>", WATCH.replace("BEFORE", before) + "<style>", 1), "</body>"
     at = head.rindex(tail)
     file = tmp_path / "page.html"
-    file.write_text(head[:at] + DRIVE + head[at:], encoding="utf-8")
+    file.write_text(head[:at] + script + head[at:], encoding="utf-8")
     options = "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
     options += (
         "--disable-component-update --disable-sync --virtual-time-budget=20000 --window-size=1400,1000 --dump-dom"

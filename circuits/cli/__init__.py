@@ -3,7 +3,23 @@
 One file a command, in the order in which ``--help`` lists them.
 """
 
-from circuits.cli import discover, facts, report, bench  # noqa: F401  # isort: skip
+from circuits.cli import (  # noqa: F401  # isort: skip
+    discover,
+    heads,
+    diff,
+    explain,
+    table,
+    stability,
+    facts,
+    groundtruth,
+    edit,
+    edit_eval,
+    edit_compare,
+    edit_layers,
+    report,
+    exchange,
+    bench,
+)
 from circuits.cli.app import main
 
 __all__ = ["main"]

@@ -2,6 +2,8 @@
 
 import os
 import sys
+from contextlib import ExitStack
+from contextvars import ContextVar
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -9,6 +11,7 @@ import typer
 
 if TYPE_CHECKING:
     from circuits.facts import Relation, Relations
+    from circuits.model import Model
 
 app = typer.Typer(
     name="kcircuit",
@@ -29,6 +32,13 @@ class Stopped(Exception):
 
 ModelOption = Annotated[str, typer.Option("--model", "-m", help="factlm, a local HuggingFace folder, or a hub name.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")]
+WithEditOption = Annotated[
+    Path | None,
+    typer.Option("--with-edit", help="Folder of an edit saved by `kcircuit edit --out`, put on the model first."),
+]
+
+
+_until_the_end: ContextVar[ExitStack] = ContextVar("what the running command holds open until it ends")
 
 
 @app.callback(invoke_without_command=True)
@@ -43,7 +53,9 @@ def _root(version: Annotated[bool, typer.Option("--version", help="Print the ver
 def main(arguments: list[str] | None = None) -> None:
     """Run a command. Bad input ends in one line on stderr and exit status 1; Ctrl-C in 130."""
     try:
-        app(arguments, standalone_mode=True)
+        with ExitStack() as stack:
+            _until_the_end.set(stack)
+            app(arguments, standalone_mode=True)
     except (ValueError, OSError, FloatingPointError) as error:
         # Every error of this project that a user can cause is one of these, with a message that says what to do.
         if os.environ.get("KCIRCUIT_TRACEBACK"):
@@ -76,6 +88,19 @@ def find_relation(relations: "Relations", name: str) -> "Relation":
         hint = f"did you mean {' or '.join(near)}?" if near else "`kcircuit facts` lists them"
         raise CommandError(f"no relation called {name!r} in the dataset; {hint}")
     return relations[name]
+
+
+def put_edit(model: "Model", folder: Path | None) -> "Model":
+    """The model with the edit of ``--with-edit`` on it, until the command ends; the model itself where there is none.
+
+    Raises:
+        circuits.editing.EditError: no edit in that folder, or one of another model.
+    """
+    if folder is None:
+        return model
+    from circuits.editing import load_edit
+
+    return _until_the_end.get().enter_context(load_edit(folder).on(model))
 
 
 def parse_memory(text: str | None) -> int | None:

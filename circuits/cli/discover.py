@@ -16,9 +16,11 @@ from circuits.cli.app import (
     JsonOption,
     ModelOption,
     Stopped,
+    WithEditOption,
     app,
     find_relation,
     parse_memory,
+    put_edit,
     require_writable_folder,
 )
 from circuits.cli.export import export_run
@@ -45,10 +47,28 @@ def discover(
     split: Annotated[str, typer.Option(help="Half of the relation's facts to build from: val or test.")] = "val",
     n: Annotated[int, typer.Option("--n", min=1, help="How many facts of the relation.")] = 20,
     model: ModelOption = "factlm",
-    method: Annotated[str, typer.Option(help="Search method: acdc.")] = "acdc",
+    with_edit: WithEditOption = None,
+    method: Annotated[
+        str,
+        typer.Option(help="acdc; or one that scores every edge: eap, eap-ig, eap-ig-activations, exact, ifr, random."),
+    ] = "acdc",
     tau: Annotated[
-        str, typer.Option(help="Threshold in nats, or several: 0.001,0.01. Larger keeps fewer edges.")
-    ] = "0.01",
+        str | None,
+        typer.Option(
+            help="acdc's threshold in nats, or several: 0.001,0.01. Larger keeps fewer edges. 0.01 by default."
+        ),
+    ] = None,
+    edges: Annotated[
+        str | None, typer.Option(help="How many edges the other methods keep: 50, or 2% of all. 2% by default.")
+    ] = None,
+    steps: Annotated[int | None, typer.Option(help="Steps of integrated gradients (eap-ig). 20 by default.")] = None,
+    prefilter: Annotated[
+        str | None, typer.Option(help="Let acdc try only the edges that this method scores highest, such as eap-ig.")
+    ] = None,
+    keep: Annotated[str | None, typer.Option(help="How many edges the prefilter lets through. 20% by default.")] = None,
+    prefilter_check: Annotated[
+        bool, typer.Option("--prefilter-check", help="Search in full too: how much did the prefilter lose?")
+    ] = False,
     absolute: Annotated[bool, typer.Option("--absolute", help="Keep suppressive edges too.")] = False,
     granularity: Annotated[str, typer.Option(help="qkv: a head's slots apart; node: merged.")] = "qkv",
     ablation: Annotated[str, typer.Option(help="zero, mean or resample.")] = "zero",
@@ -72,7 +92,9 @@ def discover(
         raise CommandError("expected either --fact or --relation, got " + ("neither" if fact is None else "both"))
     if out is not None:
         require_writable_folder(out)
-    taus = _taus(tau)
+    if tau is not None and method != "acdc":
+        raise CommandError(f"--tau is acdc's threshold; method {method} keeps the best edges, as many as --edges says")
+    taus = parse_taus(tau or "0.01")
     memory = parse_memory(max_memory)
     started = time.perf_counter()
     from circuits.datasets import load_relations
@@ -80,8 +102,14 @@ def discover(
     relations = load_relations()
     choices = {
         "model": model,
+        "with_edit": None if with_edit is None else str(with_edit),
         "method": method,
         "tau": taus[0],
+        "edges": edges,
+        "steps": steps,
+        "prefilter": prefilter,
+        "keep": keep,
+        "prefilter_check": prefilter_check,
         "absolute": absolute,
         "granularity": granularity,
         "ablation": ablation,
@@ -97,13 +125,13 @@ def discover(
         from circuits.facts import parse_fact
 
         spec = _spec((parse_fact(fact, relations.values(), subject=subject, object=object),), **choices)
-        loaded = _load(spec)
+        loaded = put_edit(_load(spec), with_edit)
     else:
         assert relation is not None
         chosen = find_relation(relations, relation)
         # Checked before the model is loaded, because that takes a while.
         spec = _spec(chosen.facts(), relation=relation, split=split, **choices)
-        loaded = _load(spec)
+        loaded = put_edit(_load(spec), with_edit)
         facts, test = _split(chosen, split, n, loaded, seed, force)
         spec = _spec(facts, test_facts=test, relation=relation, split=split, **choices)
     # A sweep writes one folder a threshold.
@@ -113,7 +141,8 @@ def discover(
         folder = folders[result.spec.tau]
         if folder is not None:
             export_run(result, folder)
-        summary = {**result.summary(), "tau": result.spec.tau, "seconds": round(time.perf_counter() - started, 2)}
+        threshold = {"tau": result.spec.tau} if method == "acdc" else {}
+        summary = {**result.summary(), **threshold, "seconds": round(time.perf_counter() - started, 2)}
         summaries.append(summary)
         if not as_json:
             print_summary(result, summary)
@@ -136,7 +165,7 @@ def _load(spec: "RunSpec") -> "Model":
     return load_model(spec)
 
 
-def _taus(text: str) -> list[float]:
+def parse_taus(text: str) -> list[float]:
     try:
         taus = [float(part) for part in text.split(",")]
     except ValueError:
@@ -187,7 +216,7 @@ def _search(
     if state_file(waiting[0]).exists():
         typer.echo(f"continuing the search saved in {state_file(waiting[0])}", err=True)
     try:
-        with _progress_bar(state_file(waiting[0]).exists()) as progress:
+        with _progress_bar("resuming" if state_file(waiting[0]).exists() else spec.method) as progress:
             for result in run_sweep(
                 spec,
                 waiting,
@@ -195,6 +224,7 @@ def _search(
                 model=model,
                 state_file=state_file,
                 max_memory=max_memory,
+                read=True,
                 notice=lambda line: typer.echo(line, err=True),
                 progress=progress,
             ):
@@ -207,6 +237,8 @@ def _search(
         raise Stopped(
             f"{stop}. Saved to {path}: run the same command again to continue, or delete the file to start anew"
         ) from None
+    except KeyboardInterrupt:
+        raise Stopped("stopped; only an acdc search can be continued later") from None
 
 
 def _stop(*_: object) -> None:
@@ -214,7 +246,7 @@ def _stop(*_: object) -> None:
 
 
 @contextmanager
-def _progress_bar(resumed: bool) -> Iterator[Callable[["Progress"], None]]:
+def _progress_bar(what: str) -> Iterator[Callable[["Progress"], None]]:
     """Edges done, edges kept, NLL now, time left; on stderr, so that stdout holds the result alone."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -222,7 +254,7 @@ def _progress_bar(resumed: bool) -> Iterator[Callable[["Progress"], None]]:
 
     console = Console(stderr=True)
     with Bar(
-        TextColumn("resuming" if resumed else "searching"),
+        TextColumn(what),
         BarColumn(),
         MofNCompleteColumn(),
         TextColumn("edges, {task.fields[kept]:,} kept, NLL {task.fields[nll]:.4f} nats"),
@@ -246,7 +278,7 @@ def print_summary(result: "Run", summary: dict[str, Any]) -> None:
 
     console = Console(highlight=False, soft_wrap=True)
     console.print(summary["fact"], style="bold", markup=False)
-    console.print(f"in {summary['model']}, engine {summary['engine']}", markup=False)
+    console.print(f"in {summary['model']}, method {summary['method']}, engine {summary['engine']}", markup=False)
     table = Table(show_edge=False, pad_edge=False)
     for column in ("", "model", "circuit alone"):
         table.add_column(column, justify="left" if not column else "right")
@@ -268,6 +300,20 @@ def print_summary(result: "Run", summary: dict[str, Any]) -> None:
         + (f"In the whole model the answer is first from {decided} on. " if decided else "")
         + f"{summary['evaluations']:,} evaluations, {summary['seconds']:.1f} s."
     )
+    if "edges_asked" in summary and summary["edges_kept"] < summary["edges_asked"]:
+        console.print(
+            f"{summary['edges_asked']:,} edges were asked for: these are as many of the best as lie on paths from input to logits."
+        )
+    if "candidates" in summary:
+        console.print(
+            f"The prefilter {summary['prefilter']} let {summary['candidates']:,} of {summary['edges_total']:,} edges through."
+        )
+    if "share_lost" in summary:
+        console.print(
+            f"Of the {summary['edges_full_search']:,} edges that the full search keeps, the filter dropped "
+            f"{summary['share_filtered_out']:.1%}, and this circuit lacks {summary['share_lost']:.1%}; "
+            f"it has {summary['edges_extra']:,} others."
+        )
     if summary["near_ties"]:
         console.print(
             f"{summary['near_ties']} steps came within 1e-5 nats of tau: on other hardware they may fall the other way."

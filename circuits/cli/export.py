@@ -4,6 +4,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from circuits.analysis.roles import Role
+    from circuits.graph import Node
     from circuits.runs import Run
     from circuits.viz.report import Page
 
@@ -14,7 +16,7 @@ def export_run(result: "Run", out: Path) -> None:
     from circuits.viz.report import render
 
     page = _page(result)
-    dot = circuit_to_dot(page.circuit, page.readouts, title=page.title)
+    dot = circuit_to_dot(page.circuit, page.readouts, title=page.title, roles=_roles(result))
     texts = {"circuit.gv": dot, "report.html": render(page)}
     svg = render_svg(dot)
     if svg is not None:
@@ -25,6 +27,36 @@ def export_run(result: "Run", out: Path) -> None:
         part = out / f"{name}.part"
         part.write_text(text, encoding="utf-8")
         part.replace(out / name)
+
+
+def _roles(result: "Run") -> "dict[Node, Role]":
+    roles = result.reading.roles if result.reading else None
+    return {verdict.head: verdict.role for verdict in roles.labelled} if roles else {}
+
+
+def _choice(result: "Run") -> list[tuple[str, str]]:
+    """How the edges were chosen: what means something to the method, and nothing else."""
+    settings, sign = result.spec.settings, "absolute" if result.spec.absolute else "signed"
+    if "tau" in settings:
+        rows = [("tau", f"{settings['tau']:g} nats, {sign}")]
+    else:
+        asked = result.summary()["edges_asked"]
+        rows = [
+            (
+                "edges",
+                f"the best by score ({sign}), at most {asked:,} ({settings['edges']}), on paths from input to logits",
+            )
+        ]
+    if "steps" in settings:
+        rows.append(("steps of integrated gradients", str(settings["steps"])))
+    if result.prefiltered:
+        passed = (
+            f"{result.prefiltered.method}, {result.prefiltered.candidates:,} edges let through ({settings['keep']})"
+        )
+        if loss := result.prefiltered.loss:
+            passed += f"; of the full search’s {loss.full:,} edges, {loss.share_lost:.1%} are not in this circuit"
+        rows.append(("prefilter", passed))
+    return rows
 
 
 def _page(result: "Run") -> "Page":
@@ -52,7 +84,7 @@ def _page(result: "Run") -> "Page":
         ("model", f"{spec.model} (weights {circuit.provenance.weights[:12]}, {spec.processing})"),
         ("facts", "; ".join(fact.statement for fact in spec.facts)),
         ("method", spec.method),
-        ("tau", f"{spec.tau:g} nats, {'absolute' if spec.absolute else 'signed'}"),
+        *_choice(result),
         ("ablation", spec.ablation),
         ("granularity", spec.granularity),
         ("weights", f"{spec.processing}, {spec.dtype} on {spec.device}"),
@@ -72,4 +104,6 @@ def _page(result: "Run") -> "Page":
         numbers=tuple(numbers),
         settings=tuple(settings),
         command=result.command(),
+        reading=result.reading,
+        story=result.story,
     )

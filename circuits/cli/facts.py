@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from circuits.cli.app import JsonOption, ModelOption, app, find_relation
+from circuits.cli.app import JsonOption, ModelOption, WithEditOption, app, find_relation, put_edit
 
 
 @app.command()
@@ -14,6 +14,7 @@ def facts(
     relation: Annotated[str | None, typer.Option("--relation", "-r", help="Only this relation.")] = None,
     known: Annotated[bool, typer.Option("--known", help="Only facts that the model knows (rank at most 10).")] = False,
     model: ModelOption = "factlm",
+    with_edit: WithEditOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """List the dataset's facts, each with the rank that the model gives the answer."""
@@ -24,7 +25,7 @@ def facts(
     relations = load_relations()
     chosen = [find_relation(relations, relation)] if relation else list(relations.values())
     listed = [fact for item in chosen for fact in item.facts()]
-    answers = whole_model(Model.load(model), listed)
+    answers = whole_model(put_edit(Model.load(model), with_edit), listed)
     rows = [
         {
             "relation": fact.relation,

@@ -2,20 +2,33 @@
 
 import shutil
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from circuits.analysis.lens import NodeReadout
+from circuits.analysis.roles import Role
 from circuits.circuit import Circuit
 from circuits.graph import Node
-from circuits.viz.style import KIND_COLOURS, SLOT_COLOURS, pen_widths, printable, score_text, short_token
+from circuits.viz.style import (
+    KIND_COLOURS,
+    ROLE_COLOURS,
+    SLOT_COLOURS,
+    pen_widths,
+    printable,
+    score_text,
+    score_unit,
+    short_token,
+)
 
 
-def circuit_to_dot(circuit: Circuit, readouts: Sequence[NodeReadout] = (), title: str = "") -> str:
+def circuit_to_dot(
+    circuit: Circuit, readouts: Sequence[NodeReadout] = (), title: str = "", roles: Mapping[Node, Role] | None = None
+) -> str:
     """Graphviz text of the circuit: input at the bottom, one rank a layer, one line an edge in the circuit's order.
 
     A node shows the paper's name and, if it is among ``readouts``, the token it promotes most. An edge's colour tells the
     slot that reads it (q, k, v, or a whole input), its pen width the square root of its |score|, its dash a negative
-    score; its tooltip says name and score in nats. The same circuit gives the same bytes.
+    score; its tooltip says name and score in nats.
+    Heads with a role among ``roles`` have its colour, and their tooltip names it. The same circuit gives the same bytes.
     """
     promoted = {readout.node: readout.promoted[0].token for readout in readouts if readout.promoted}
     lines = [
@@ -39,7 +52,10 @@ def circuit_to_dot(circuit: Circuit, readouts: Sequence[NodeReadout] = (), title
             label = _escape(node.label)
             if node in promoted:
                 label += "\\n" + _escape(short_token(promoted[node]))
-            lines.append(f'    "{node.name}" [fillcolor="{KIND_COLOURS[node.kind]}", label="{label}"];')
+            role = (roles or {}).get(node)
+            colour = KIND_COLOURS[node.kind] if role is None else ROLE_COLOURS[role]
+            tip = "" if role is None else f", tooltip={_quote(f'{node.label}, {role} head')}"
+            lines.append(f'    "{node.name}" [fillcolor="{colour}", label="{label}"{tip}];')
         lines.append("  }")
     if len(layers) > 1:
         # Unseen, but it holds the layers in order where no edge of the circuit does.
@@ -47,7 +63,7 @@ def circuit_to_dot(circuit: Circuit, readouts: Sequence[NodeReadout] = (), title
     for edge, width in zip(circuit.edges, pen_widths(circuit, circuit.edges), strict=True):
         score = circuit.score(edge)
         dash = ", style=dashed" if score < 0 else ""
-        tip = _quote(f"{edge.name}  {score_text(score)}")
+        tip = _quote(f"{edge.name}  {score_text(score, score_unit(circuit))}")
         lines.append(
             f'  "{edge.writer.name}" -> "{edge.reader.node.name}" '
             f'[color="{SLOT_COLOURS[edge.reader.slot]}", penwidth={width:.2f}{dash}, tooltip={tip}];'

@@ -1,8 +1,8 @@
 """Where a circuit's nodes and edges stand: rows by depth, few crossings within a row.
 
 Units: x counts columns from the left, y counts rows from the bottom; one row a sub-layer (heads, then the MLP above them),
-and no row for a sub-layer that the circuit does not use. The MLPs, the input and the logits form one column on the right, so
-that the edges between them run as arcs outside the heads.
+and no row for a sub-layer that the circuit does not use. The MLPs, bypasses, the input and the logits form one column on the
+right, so that the edges between them run as arcs outside the heads.
 """
 
 from collections.abc import Mapping, Sequence
@@ -34,12 +34,12 @@ class Layout:
 
     places: Mapping[Node, Point]
     rows: tuple[tuple[int, str], ...]
-    """(layer, "heads" | "mlp" | "input" | "logits") of each row, from the bottom."""
+    """(layer, "heads" | "mlp" | "bypass" | "input" | "logits") of each row, from the bottom."""
     columns: float
 
     @property
     def spine(self) -> float:
-        """x of the column on the right: input, MLPs, logits."""
+        """x of the column on the right: input, MLPs, bypasses, logits."""
         return self.columns + 0.75
 
     def curve(self, edge: Edge) -> tuple[Point, Point, Point, Point]:
@@ -123,7 +123,7 @@ def _side(
 
 
 def _depth(node: Node) -> tuple[int, int]:
-    return node.layer, int(node.kind == "mlp")
+    return node.layer, {"mlp": 1, "bypass": 2}.get(node.kind, 0)
 
 
 def _neighbours(layout: Layout, edges: Sequence[Edge]) -> dict[Node, list[tuple[Node, float]]]:

@@ -2,12 +2,13 @@
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from circuits.analysis.lens import NodeReadout, Trajectory
+from circuits.analysis.roles import Role
 from circuits.circuit import Circuit
 from circuits.graph import Edge, Node, NodeKind
 from circuits.viz.layout import HALF_HEIGHT, HALF_WIDTH, Layout, Point, place
@@ -15,12 +16,15 @@ from circuits.viz.style import (
     GRID,
     KIND_COLOURS,
     NEUTRAL,
+    PALETTE,
+    ROLE_COLOURS,
     SLOT_COLOURS,
     SLOT_NAMES,
     TEMPLATE,
     pen_widths,
     plotly_text,
     score_text,
+    score_unit,
     short_token,
     strongest,
     token_text,
@@ -34,14 +38,23 @@ WIDTH_STEPS = 5
 
 CURVE_STEPS = 20
 
-KIND_NAMES: dict[NodeKind, str] = {"input": "input", "head": "attention head", "mlp": "MLP", "logits": "logits"}
+KIND_NAMES: dict[NodeKind, str] = {
+    "input": "input",
+    "head": "attention head",
+    "mlp": "MLP",
+    "bypass": "edit's bypass",
+    "logits": "logits",
+}
 
 
-def circuit_graph(circuit: Circuit, readouts: Sequence[NodeReadout] = ()) -> go.Figure:
+def circuit_graph(
+    circuit: Circuit, readouts: Sequence[NodeReadout] = (), roles: Mapping[Node, Role] | None = None
+) -> go.Figure:
     """The circuit, input at the bottom: nodes by kind, edges by the slot that reads them, wider the larger |score|, dashed if negative.
 
     Hover on a node for its name, the tokens it promotes, the answer's rank there and its edges; on the middle of an edge
     for its name and score in nats. The legend toggles each slot. At most MAX_DRAWN edges, the strongest; the title says so.
+    Heads with a role among ``roles`` have its colour.
     """
     edges = strongest(circuit, MAX_DRAWN)
     layout = place(circuit, edges)
@@ -63,7 +76,7 @@ def circuit_graph(circuit: Circuit, readouts: Sequence[NodeReadout] = ()) -> go.
             line = {"color": colour, "width": round(group[0][1], 2), "dash": "dash" if negative else "solid"}
             figure.add_trace(_edge_lines(layout, [edge for edge, _ in group], line, str(slot)))
         figure.add_trace(_edge_targets(circuit, layout, [edge for edge, _ in own], colour, str(slot)))
-    _add_nodes(figure, circuit, layout, readouts)
+    _add_nodes(figure, circuit, layout, readouts, roles or {})
     drawn = "" if len(edges) == circuit.n_edges else f", the {len(edges):,} strongest edges"
     figure.update_layout(
         title=plotly_text(f"{circuit}{drawn}"),
@@ -85,7 +98,9 @@ def circuit_graph(circuit: Circuit, readouts: Sequence[NodeReadout] = ()) -> go.
 
 
 def _row_name(layer: int, kind: str) -> str:
-    return {"heads": f"L{layer} heads", "mlp": f"L{layer} MLP"}.get(kind, kind.capitalize())
+    return {"heads": f"L{layer} heads", "mlp": f"L{layer} MLP", "bypass": f"L{layer} bypass"}.get(
+        kind, kind.capitalize()
+    )
 
 
 def _bezier(curve: tuple[Point, Point, Point, Point], t: float) -> Point:
@@ -120,7 +135,11 @@ def _edge_targets(circuit: Circuit, layout: Layout, edges: Sequence[Edge], colou
     """Unseen points along the edges that carry the hover text: plotly's lines have none of their own."""
     at = (0.3, 0.5, 0.7)
     points = [_bezier(layout.curve(edge), t) for edge in edges for t in at]
-    texts = [f"<b>{plotly_text(edge.name)}</b><br>{score_text(circuit.score(edge))}" for edge in edges for _ in at]
+    texts = [
+        f"<b>{plotly_text(edge.name)}</b><br>{score_text(circuit.score(edge), score_unit(circuit))}"
+        for edge in edges
+        for _ in at
+    ]
     return go.Scatter(
         x=[x for x, _ in points],
         y=[y for _, y in points],
@@ -134,11 +153,22 @@ def _edge_targets(circuit: Circuit, layout: Layout, edges: Sequence[Edge], colou
     )
 
 
-def _add_nodes(figure: go.Figure, circuit: Circuit, layout: Layout, readouts: Sequence[NodeReadout]) -> None:
+def _add_nodes(
+    figure: go.Figure,
+    circuit: Circuit,
+    layout: Layout,
+    readouts: Sequence[NodeReadout],
+    roles: Mapping[Node, Role],
+) -> None:
     lens = {readout.node: readout for readout in readouts}
     into, out = Counter(edge.reader.node for edge in circuit.edges), Counter(edge.writer for edge in circuit.edges)
+    groups: list[tuple[NodeKind, Role | None, str]] = []
     for kind, colour in KIND_COLOURS.items():
-        nodes = [node for node in layout.places if node.kind == kind]
+        groups.append((kind, None, colour))
+    for role, colour in ROLE_COLOURS.items():
+        groups.append(("head", role, colour))
+    for kind, role, colour in groups:
+        nodes = [node for node in layout.places if node.kind == kind and roles.get(node) == role]
         if not nodes:
             continue
         figure.add_trace(_boxes(layout, nodes, colour))
@@ -153,8 +183,8 @@ def _add_nodes(figure: go.Figure, circuit: Circuit, layout: Layout, readouts: Se
                 customdata=[_node_hover(node, lens.get(node), into[node], out[node]) for node in nodes],
                 hovertemplate="%{customdata}<extra></extra>",
                 hoverlabel={"bgcolor": colour, "font": {"color": "#16181d"}},
-                name=KIND_NAMES[kind],
-                legendgroup=kind,
+                name=KIND_NAMES[kind] if role is None else f"{role} head",
+                legendgroup=kind if role is None else role,
                 showlegend=False,
             )
         )
@@ -298,4 +328,96 @@ def layer_activity(circuit: Circuit) -> go.Figure:
     every = max(1, math.ceil(len(layers) / 26))
     figure.update_xaxes(title="layer", tickvals=layers[::every])
     figure.update_yaxes(title="in the circuit, %", range=[0, 104], tickvals=[0, 25, 50, 75, 100], gridcolor=GRID)
+    return figure
+
+
+def activity_by_kind(
+    heads: Mapping[str, Sequence[float]],
+    mlps: Mapping[str, Sequence[float]],
+    *,
+    title: str = "Share of each layer in the circuits",
+) -> go.Figure:
+    """The share of each layer's heads, and of its MLP, that circuits use, by kind of knowledge (paper 2, Figure 2).
+
+    Args:
+        heads: for each kind, the share of every layer's heads, between 0 and 1, averaged over its circuits.
+        mlps: the same for MLPs: the share of the kind's circuits that use that layer's.
+    """
+    figure = make_subplots(rows=1, cols=2, subplot_titles=("attention heads", "MLP"), shared_yaxes=True)
+    figure.update_layout(template=TEMPLATE)
+    colours = dict(zip(heads, PALETTE, strict=False))
+    for column, shares in ((1, heads), (2, mlps)):
+        for kind, values in shares.items():
+            figure.add_trace(
+                go.Scatter(
+                    x=list(range(len(values))),
+                    y=[100 * value for value in values],
+                    mode="lines+markers",
+                    line={"color": colours[kind]},
+                    name=kind,
+                    legendgroup=kind,
+                    showlegend=column == 1,
+                    hovertemplate=f"<b>L%{{x}}</b> {plotly_text(kind)}<br>%{{y:.0f}} %<extra></extra>",
+                ),
+                row=1,
+                col=column,
+            )
+    figure.update_xaxes(title="layer")
+    figure.update_yaxes(title="active, %", range=[0, 104], row=1, col=1)
+    figure.update_layout(title=plotly_text(title), height=380, margin={"t": 110})
+    return figure
+
+
+def rank_by_layer(
+    labels: Sequence[str], ranks: Mapping[str, Sequence[float]], *, title: str = "Mean rank of the answer"
+) -> go.Figure:
+    """The answer's mean rank in every state of the residual stream, one line a group of facts (paper 2, Figure 6)."""
+    figure = go.Figure(layout={"template": TEMPLATE})
+    for name, values in ranks.items():
+        figure.add_trace(
+            go.Scatter(
+                x=list(range(len(labels))),
+                y=list(values),
+                mode="lines+markers",
+                name=plotly_text(name),
+                text=[plotly_text(label) for label in labels],
+                hovertemplate="<b>%{text}</b><br>mean rank %{y:,.1f}<extra></extra>",
+            )
+        )
+    every = max(1, math.ceil(len(labels) / 26))
+    figure.update_xaxes(
+        title="state of the residual stream",
+        tickvals=list(range(0, len(labels), every)),
+        ticktext=[plotly_text(label) for label in labels[::every]],
+        tickangle=-45,
+    )
+    figure.update_yaxes(title="mean rank (log)", type="log", autorange="reversed")
+    figure.update_layout(title=plotly_text(title), height=420, margin={"t": 100})
+    return figure
+
+
+def faithfulness_curves(
+    shares: Sequence[float], curves: Mapping[str, Sequence[float]], *, title: str = "Faithfulness against size"
+) -> go.Figure:
+    """Faithfulness of the circuits of each method at each share of the edges; 1 is the model, 0 every edge ablated."""
+    figure = go.Figure(layout={"template": TEMPLATE})
+    for name, values in curves.items():
+        figure.add_trace(
+            go.Scatter(
+                x=[100 * share for share in shares],
+                y=list(values),
+                mode="lines+markers",
+                name=plotly_text(name),
+                hovertemplate="%{x:g} % of the edges<br>faithfulness %{y:.3f}<extra></extra>",
+            )
+        )
+    figure.add_hline(y=1, line={"color": NEUTRAL, "width": 1, "dash": "dot"})
+    figure.update_xaxes(
+        title="edges kept, % (log)",
+        type="log",
+        tickvals=[100 * s for s in shares],
+        ticktext=[f"{100 * s:g}" for s in shares],
+    )
+    figure.update_yaxes(title="faithfulness")
+    figure.update_layout(title=plotly_text(title), height=420, margin={"t": 100})
     return figure

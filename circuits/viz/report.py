@@ -1,42 +1,45 @@
 """One run as one HTML file that opens from disk, offline: the circuit to click through, the plots, the settings."""
 
-import base64
-import html
-import json
-import math
-import re
-import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import cache
-from importlib.resources import files
 from string import Template
 from typing import Any
 
-import plotly.graph_objects as go
-from plotly.offline import get_plotlyjs
-
 from circuits.analysis.lens import NodeReadout, TokenScore, Trajectory
+from circuits.analysis.reading import Reading
+from circuits.analysis.roles import Role
+from circuits.analysis.story import Sentence
 from circuits.circuit import Circuit
+from circuits.discovery import METHODS
 from circuits.graph import Edge, Node
 from circuits.viz.layout import HALF_HEIGHT, HALF_WIDTH, Layout, Point, place
+from circuits.viz.page import (
+    COLUMN,
+    GUTTER,
+    MARGIN,
+    ROW,
+    asset,
+    bands,
+    figure_values,
+    json_text,
+    number,
+    packed_plotly,
+    pairs,
+    plain,
+    plotly_version,
+)
 from circuits.viz.plots import KIND_NAMES, MAX_DRAWN, layer_activity, trajectory_plot
+from circuits.viz.story import heads_section, role_keys, story_section
 from circuits.viz.style import (
-    SCORE_UNIT,
     SLOT_COLOURS,
     SLOT_NAMES,
     pen_widths,
     printable,
+    score_unit,
     short_token,
     strongest,
     token_text,
 )
-
-COLUMN, ROW = 76, 60
-"""Pixels of one column and one row of the layout."""
-
-GUTTER, MARGIN = 74, 14
-"""Pixels left of the heads for the layers' names, and on the other sides."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +58,9 @@ class Page:
     settings: tuple[tuple[str, str], ...]
     command: str
     """What a reader types to make the page again."""
+    reading: Reading | None = None
+    """What heads and MLPs do for this fact, where it was asked for."""
+    story: tuple[Sentence, ...] = ()
 
 
 def render(page: Page) -> str:
@@ -66,39 +72,32 @@ def render(page: Page) -> str:
     edges = strongest(page.circuit, MAX_DRAWN)
     layout = place(page.circuit, edges)
     nodes = tuple(sorted(layout.places))
-    return Template(_asset("page.html")).substitute(
-        title=_text(page.title),
-        subtitle=_text(page.subtitle),
-        model=_text(page.circuit.provenance.model),
-        cards=_pairs(page.numbers),
+    return Template(asset("page.html")).substitute(
+        title=plain(page.title),
+        subtitle=plain(page.subtitle),
+        model=plain(page.circuit.provenance.model),
+        cards=pairs(page.numbers),
         summary=_summary(page),
+        story=story_section(page.story),
+        heads=heads_section(page.reading, page.circuit.nodes),
         slots=_slot_boxes(edges),
         caption=_caption(page, len(edges)),
         svg=_drawing(page, layout, nodes, edges),
         trajectory_caption=_trajectory_caption(page),
-        trajectory_label=_text(_trajectory_sentence(page)),
-        activity_label=_text(_activity_sentence(page.circuit)),
-        unit=SCORE_UNIT,
-        settings=_pairs(page.settings),
-        command=_text(page.command, keep_newlines=True),
-        plotly_version=_text(_plotly_version()),
-        css=_asset("page.css"),
-        js=_asset("page.js"),
-        data=_json(_data(page, nodes, edges)),
-        plotly=_packed_plotly(),
+        trajectory_label=plain(_trajectory_sentence(page)),
+        activity_label=plain(_activity_sentence(page.circuit)),
+        unit=_unit_heading(page.circuit),
+        settings=pairs(page.settings),
+        command=plain(page.command, keep_newlines=True),
+        plotly_version=plain(plotly_version()),
+        css=asset("page.css"),
+        js=asset("page.js"),
+        data=json_text(_data(page, nodes, edges)),
+        plotly=packed_plotly(),
     )
 
 
 # ---- text ------------------------------------------------------------------------------------------------------------
-
-
-def _text(text: str, *, keep_newlines: bool = False) -> str:
-    lines = text.split("\n") if keep_newlines else [text]
-    return html.escape("\n".join(printable(line) for line in lines))
-
-
-def _pairs(pairs: Iterable[tuple[str, str]]) -> str:
-    return "\n".join(f"<div><dt>{_text(name)}</dt><dd>{_text(value)}</dd></div>" for name, value in pairs)
 
 
 def _summary(page: Page) -> str:
@@ -110,7 +109,7 @@ def _summary(page: Page) -> str:
     return (
         f"The circuit keeps {circuit.n_edges:,} of the model’s {circuit.graph.n_edges:,} edges ({share} %) and passes "
         f"through {heads:,} of its {shape.n_layers * shape.n_heads:,} attention heads and {mlps:,} of its "
-        f"{shape.n_layers:,} MLPs. {_text(_trajectory_sentence(page))}"
+        f"{shape.n_layers:,} MLPs. {plain(_trajectory_sentence(page))}"
     )
 
 
@@ -131,7 +130,7 @@ def _trajectory_sentence(page: Page) -> str:
 
 def _trajectory_caption(page: Page) -> str:
     return (
-        f"Rank and probability of “{_text(page.answer.strip())}” when the residual stream at the prompt’s end is read as "
+        f"Rank and probability of “{plain(page.answer.strip())}” when the residual stream at the prompt’s end is read as "
         "tokens (logit lens) after every attention and MLP block. Rank 1 is on top."
     )
 
@@ -142,17 +141,35 @@ def _activity_sentence(circuit: Circuit) -> str:
     return "Components used: " + "; ".join(parts)
 
 
+def _roles(page: Page) -> dict[Node, Role]:
+    """Heads with an established role."""
+    roles = page.reading.roles if page.reading else None
+    return {verdict.head: verdict.role for verdict in roles.labelled} if roles else {}
+
+
+def _unit_heading(circuit: Circuit) -> str:
+    unit = score_unit(circuit)
+    return f", {unit}" if unit else ""
+
+
+def _score_sentence(circuit: Circuit) -> str:
+    method = METHODS.get(circuit.provenance.method)
+    return plain(method.score) if method else "as its method gave it"
+
+
 def _caption(page: Page, drawn: int) -> str:
     total = page.circuit.n_edges
     some = f" <strong>The {drawn:,} strongest of {total:,} edges are drawn.</strong>" if drawn < total else ""
+    bypass = [("bypass", KIND_NAMES["bypass"])] if page.circuit.graph.shape.bypasses else []
     keys = "".join(
         f'<span class="key {kind}"></span>{name}'
-        for kind, name in (("head", "attention head"), ("mlp", "MLP"), ("ends", "input and logits"))
+        for kind, name in (("head", "attention head"), ("mlp", "MLP"), *bypass, ("ends", "input and logits"))
     )
+    keys += role_keys([role for node, role in _roles(page).items() if node in page.circuit.nodes])
     return (
         f"{keys}. Information flows upwards. An edge is what one component writes as another reads it; the "
-        "wider, the larger its score (dashed: negative), the rise of the answer’s negative log-likelihood when the edge is "
-        f"cut. A component’s second line is the token it promotes most. Click one to see more.{some}"
+        f"wider, the larger its score (dashed: negative), {_score_sentence(page.circuit)}. "
+        f"A component’s second line is the token it promotes most. Click one to see more.{some}"
     )
 
 
@@ -172,7 +189,7 @@ def _drawing(page: Page, layout: Layout, nodes: tuple[Node, ...], edges: tuple[E
     parts = [
         f'<svg viewBox="0 0 {width:.0f} {height:.0f}" role="group" aria-label="The circuit, input at the bottom. '
         'Its components are listed beside it.">',
-        *_bands(page.circuit, layout, width, height),
+        *bands(page.circuit, layout, width, height),
         '<g fill="none">',
     ]
     for edge, curve, pen in zip(edges, curves, pen_widths(page.circuit, edges), strict=True):
@@ -184,33 +201,17 @@ def _drawing(page: Page, layout: Layout, nodes: tuple[Node, ...], edges: tuple[E
         )
     parts.append("</g>")
     promoted = {readout.node: readout.promoted[0].token for readout in page.readouts if readout.promoted}
+    roles = _roles(page)
     wide, tall = 2 * HALF_WIDTH * COLUMN, 2 * HALF_HEIGHT * ROW
     for node in nodes:
         token = promoted.get(node)
-        second = "" if token is None else f'<text class="token" y="12">{_text(short_token(token))}</text>'
+        second = "" if token is None else f'<text class="token" y="12">{plain(short_token(token))}</text>'
         parts.append(
-            f'<g class="node {node.kind}" transform="translate({pixel(layout.places[node])})">'
+            f'<g class="node {node.kind} {roles.get(node, "")}" transform="translate({pixel(layout.places[node])})">'
             f'<rect x="{-wide / 2:.1f}" y="{-tall / 2:.1f}" width="{wide:.1f}" height="{tall:.1f}" rx="8"/>'
             f'<text y="{4 if token is None else -1}">{node.label}</text>{second}</g>'
         )
     return "\n".join([*parts, "</svg>"])
-
-
-def _bands(circuit: Circuit, layout: Layout, width: float, height: float) -> Iterable[str]:
-    """A name for each layer, and a shade behind every second one."""
-    layers: dict[int, list[int]] = {}
-    for y, (layer, _) in enumerate(layout.rows):
-        layers.setdefault(layer, []).append(y)
-    shaded = True
-    for layer, rows in layers.items():
-        if not 0 <= layer < circuit.graph.shape.n_layers:
-            continue
-        top = height - MARGIN - (rows[-1] + 1) * ROW
-        if shaded:
-            yield f'<rect class="band" x="0" y="{top:.0f}" width="{width:.0f}" height="{len(rows) * ROW}" rx="8"/>'
-        shaded = not shaded
-        middle = top + len(rows) * ROW / 2 + 4
-        yield f'<text class="layer-name" x="12" y="{middle:.0f}">Layer {layer}</text>'
 
 
 def _slot_boxes(edges: tuple[Edge, ...]) -> str:
@@ -228,16 +229,18 @@ def _slot_boxes(edges: tuple[Edge, ...]) -> str:
 
 def _data(page: Page, nodes: tuple[Node, ...], edges: tuple[Edge, ...]) -> dict[str, Any]:
     lens = {readout.node: readout for readout in page.readouts}
+    heads = _heads(page)
     index = {node: i for i, node in enumerate(nodes)}
     return {
         "answer": token_text(page.answer),
-        "unit": SCORE_UNIT,
+        "unit": score_unit(page.circuit),
         "nodes": [
             {
                 "name": node.name,
                 "label": node.label,
                 "kind": KIND_NAMES[node.kind],
                 "lens": _lens(lens[node], page.answer) if node in lens else None,
+                "head": heads.get(node),
             }
             for node in nodes
         ],
@@ -246,19 +249,34 @@ def _data(page: Page, nodes: tuple[Node, ...], edges: tuple[Edge, ...]) -> dict[
                 "from": index[edge.writer],
                 "to": index[edge.reader.node],
                 "slot": edge.reader.slot or "",
-                "score": _number(page.circuit.score(edge)),
+                "score": number(page.circuit.score(edge)),
             }
             for edge in edges
         ],
         "trajectory": {
             "labels": [printable(label) for label in page.trajectory.labels],
             "ranks": list(page.trajectory.ranks),
-            "probabilities": [_number(value) for value in page.trajectory.probabilities],
+            "probabilities": [number(value) for value in page.trajectory.probabilities],
         },
         "plots": {
-            "trajectory": _figure(trajectory_plot(page.trajectory, page.answer), height=440),
-            "activity": _figure(layer_activity(page.circuit), height=440),
+            "trajectory": figure_values(trajectory_plot(page.trajectory, page.answer), height=440),
+            "activity": figure_values(layer_activity(page.circuit), height=440),
         },
+    }
+
+
+def _heads(page: Page) -> dict[Node, dict[str, Any]]:
+    """For every head with a role: its verdict, and its attention over this prompt."""
+    if page.reading is None or page.reading.roles is None:
+        return {}
+    tokens = [token_text(token) for token in page.reading.tokens]
+    return {
+        each.head: {
+            "role": each.role,
+            "verdict": printable(str(page.reading.roles.of(each.head))),
+            "attention": [[token, number(weight)] for token, weight in zip(tokens, each.attention, strict=True)],
+        }
+        for each in page.reading.heads
     }
 
 
@@ -268,43 +286,7 @@ def _lens(readout: NodeReadout, answer: str) -> dict[str, Any]:
 
     return {
         "rank": readout.answer_rank,
-        "probability": _number(readout.answer_probability),
+        "probability": number(readout.answer_probability),
         "promoted": rows(readout.promoted),
         "suppressed": rows(readout.suppressed),
     }
-
-
-def _figure(figure: go.Figure, *, height: int) -> dict[str, Any]:
-    """The figure as plain values, without the title and with the margins that the page's own heading makes possible."""
-    figure = figure.update_layout(title=None, height=height, margin={"t": 36, "r": 8})
-    content = json.loads(str(figure.to_json(engine="json")))
-    return {"data": content["data"], "layout": content["layout"]}
-
-
-def _number(value: float) -> float | None:
-    return float(f"{value:.6g}") if math.isfinite(value) else None
-
-
-def _json(value: object) -> str:
-    """JSON that may stand inside a script element: no character of it can end the element or open a comment."""
-    text = json.dumps(value, ensure_ascii=True, separators=(",", ":"), allow_nan=False)
-    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
-
-
-# ---- assets ----------------------------------------------------------------------------------------------------------
-
-
-@cache
-def _asset(name: str) -> str:
-    return files("circuits.viz").joinpath("assets", name).read_text(encoding="utf-8")
-
-
-@cache
-def _packed_plotly() -> str:
-    """plotly.js as base64 of a zlib stream: 2 MB in place of 4.8. The page's script unpacks it."""
-    return base64.b64encode(zlib.compress(get_plotlyjs().encode(), 9)).decode()
-
-
-def _plotly_version() -> str:
-    match = re.search(r"plotly\.js v([\d.]+)", get_plotlyjs()[:400])
-    return match[1] if match else ""

@@ -9,13 +9,29 @@ from collections.abc import Sequence
 
 import plotly.graph_objects as go
 
+from circuits.analysis.roles import Role
 from circuits.circuit import Circuit
+from circuits.discovery import METHODS
 from circuits.graph import Edge, NodeKind, Slot
 
 SCORE_UNIT = "nats"
 
 SLOT_COLOURS: dict[Slot | None, str] = {"q": "#0072B2", "k": "#D55E00", "v": "#009E73", None: "#8A919C"}
-KIND_COLOURS: dict[NodeKind, str] = {"input": "#CC79A7", "head": "#56B4E9", "mlp": "#E69F00", "logits": "#CC79A7"}
+KIND_COLOURS: dict[NodeKind, str] = {
+    "input": "#CC79A7",
+    "head": "#56B4E9",
+    "mlp": "#E69F00",
+    "bypass": "#F0E442",
+    "logits": "#CC79A7",
+}
+ROLE_COLOURS: dict[Role, str] = {
+    "mover": "#009E73",
+    "relation": "#D55E00",
+    "mixture": "#9467BD",
+    "suppressor": "#4B535E",
+    "other": "#56B4E9",
+}
+"""Of heads; one without an established role looks like any head."""
 SLOT_NAMES: dict[Slot | None, str] = {"q": "query", "k": "key", "v": "value", None: "whole input"}
 
 NEUTRAL = "#747C88"
@@ -25,13 +41,16 @@ GRID = "rgba(128,136,148,0.25)"
 CLEAR = "rgba(0,0,0,0)"
 FONT = "system-ui, -apple-system, 'Segoe UI', 'Helvetica Neue', 'Liberation Sans', Arial, sans-serif"
 
+PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+"""Of series that have no colour of their own, in order."""
+
 TEMPLATE = go.layout.Template(
     layout={
         "font": {"family": FONT, "size": 13, "color": NEUTRAL},
         "title": {"font": {"size": 16}, "x": 0, "xref": "paper", "xanchor": "left"},
         "paper_bgcolor": CLEAR,
         "plot_bgcolor": CLEAR,
-        "colorway": ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"],
+        "colorway": list(PALETTE),
         "margin": {"l": 64, "r": 16, "t": 48, "b": 56},
         "hoverlabel": {"font": {"family": FONT, "size": 13}, "align": "left"},
         "legend": {"orientation": "h", "x": 0, "xanchor": "left", "y": 1.02, "yanchor": "bottom"},
@@ -62,9 +81,15 @@ def pen_widths(circuit: Circuit, edges: Sequence[Edge]) -> tuple[float, ...]:
     return tuple(MIN_PEN + (MAX_PEN - MIN_PEN) * math.sqrt(value / top) for value in strengths)
 
 
-def score_text(score: float) -> str:
+def score_unit(circuit: Circuit) -> str:
+    """Nats; empty for a method whose scores have no unit."""
+    method = METHODS.get(circuit.provenance.method)
+    return SCORE_UNIT if method is None or method.has_unit else ""
+
+
+def score_text(score: float, unit: str = SCORE_UNIT) -> str:
     """A score with sign and unit: ``+0.0123 nats``; ``not scored`` for NaN."""
-    return f"{score:+.3g} {SCORE_UNIT}" if math.isfinite(score) else "not scored"
+    return f"{score:+.3g} {unit}".rstrip() if math.isfinite(score) else "not scored"
 
 
 def printable(text: str) -> str:

@@ -196,6 +196,16 @@
       el("div", { class: "head-row" }, el("h3", { id: "panel-heading" }, node.label),
         el("button", { type: "button", id: "back", onclick: () => select(null, true) }, "All components")),
       el("p", { class: "meta" }, `${node.kind}, ${into[i].length} in, ${out[i].length} out`),
+      ...(node.head ? [
+        el("p", { class: "verdict" }, el("span", { class: `role ${node.head.role}` }, node.head.role), " ", node.head.verdict),
+        el("h4", {}, "Attention from the last token"),
+        el("ul", { class: "attention" }, ...node.head.attention.map(([token, share]) => {
+          const item = el("li", { title: `${(100 * share).toFixed(1)} %` }, el("code", {}, token),
+            el("span", { class: "num" }, share >= 0.005 ? `${Math.round(100 * share)} %` : "–"));
+          item.style.setProperty("--share", Math.min(share, 1));
+          return item;
+        })),
+      ] : []),
       ...(lens ? [
         el("p", { class: "meta" }, "Answer ", el("code", {}, answer), ` at rank ${lens.rank.toLocaleString("en")} here (probability ${number(lens.probability)})`),
         el("div", { class: "tokens" }, tokenTable("Promotes (logit)", lens.promoted), tokenTable("Suppresses (logit)", lens.suppressed)),

@@ -1,0 +1,1 @@
+"""What an edit, a failure, a demonstration or a reversal does to a circuit: runs that differ in one thing, and a verdict."""

@@ -1,0 +1,257 @@
+"""Why a wrong answer: no effective mover, or a mover that selects wrong information (paper 2, section 6, Figure 5 left).
+
+What a relation's mover heads do for facts that the model recalls is the yardstick. A mover's **pull** towards an object is
+what cutting its reading of the subject takes from that object against the relation's other objects (an intervention, see
+`circuits.analysis.causal`). At the prompt that is answered wrongly either the movers together pull neither towards the
+right object nor towards the one that the model gives as they do for recalled facts (no effective mover), or they pull
+towards the wrong one more than towards the right one.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from pydantic import BaseModel, ConfigDict
+
+from circuits.analysis.causal import cut_readings
+from circuits.analysis.roles import MIN_EFFECT, Roles
+from circuits.analysis.sources import readout, targets
+from circuits.analysis.trace import head_nodes, open_parts, traces
+from circuits.behaviours.sides import BehaviourError, Bench, known, make_bench, relation_of, template_of
+from circuits.behaviours.verdict import INCONCLUSIVE, Evidence, Verdict
+from circuits.datasets.manifest import Manifest
+from circuits.diffs import CircuitDiff, random_floor
+from circuits.evaluation import whole_model
+from circuits.facts import Fact, Relation, Relations
+from circuits.model import Model
+from circuits.runs import RunSpec
+from circuits.spans import spans
+
+NEIGHBOURS = 12
+"""Recalled facts of the relation that the movers' pull is measured on."""
+WEAK = 0.5
+"""Movers that pull less than this share of what they do at a typical recalled fact are not effective."""
+CASES = 12
+"""Candidates that `find_hallucination` looks into."""
+
+
+class MoverPull(BaseModel):
+    """One mover head at the prompt that is answered wrongly. In logits against the relation's other objects."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    head: str
+    right: float
+    """Towards the right object."""
+    wrong: float
+    """Towards the object that the model gives."""
+    recalled: float
+    """Towards their own objects, at recalled facts: the mean."""
+
+
+class Hallucination(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    fact: Fact
+    wrong: str
+    """The object that the model gives."""
+    right_rank: int
+    wrong_first_from: str | None
+    """The sub-layer from which the wrong object stays first."""
+    movers: tuple[MoverPull, ...]
+    neighbours: tuple[Fact, ...]
+    mover_count: int
+    """Movers in the circuit of the wrong answer."""
+    mover_count_neighbours: float
+    """Movers in the circuits of recalled neighbours: the mean of the first few."""
+    diff: CircuitDiff
+    """At this prompt: the circuit of the wrong answer, and what would have to carry the right one."""
+    verdict: Verdict
+
+    def __str__(self) -> str:
+        return f"{self.fact.prompt} … {self.wrong} (right: {self.fact.object})\n{self.verdict}"
+
+
+def explain_hallucination(model: Model, fact: Fact, relations: Relations, spec: RunSpec) -> Hallucination:
+    """Explain why ``model`` answers ``fact`` wrongly.
+
+    Raises:
+        BehaviourError: the model answers rightly, or with no object of the relation, or the fact is in no relation.
+    """
+    relation = relation_of(fact, relations)
+    wrong = wrong_object(model, fact, relation)
+    index = template_of(fact, relation) or 0
+    recalled = [each for each in known(model, relation, index, rank=1) if each.subject != fact.subject][:NEIGHBOURS]
+    bench = make_bench(model, relation, relations, spec)
+    right_rank = int(whole_model(model, (fact,)).rank.value)
+    movers = _pulls(model, fact, wrong, recalled, relation, bench.roles) if bench.roles and recalled else ()
+    asked = Fact(fact.prompt, fact.subject, wrong, fact.relation)
+    before = bench.side(model, asked, (fact.object, wrong), label="the wrong answer's circuit")
+    after = bench.side(model, fact, (fact.object, wrong), label="the right answer's circuit")
+    diff = CircuitDiff(differs="answer", before=before, after=after)
+    names = {mover.head for mover in movers}
+    counts = [_count(bench, model, each, names) for each in recalled[:3]]
+    return Hallucination(
+        fact=fact,
+        wrong=wrong,
+        right_rank=right_rank,
+        wrong_first_from=before.path(wrong).decided,
+        movers=movers,
+        neighbours=tuple(recalled),
+        mover_count=sum(node.name in names for node in before.circuit.nodes),
+        mover_count_neighbours=float(np.mean(counts)) if counts else float("nan"),
+        diff=diff.model_copy(update={"floors": (random_floor(before.circuit, after.circuit),)}),
+        verdict=_verdict(fact, wrong, before.path(wrong).decided, movers),
+    )
+
+
+def wrong_object(model: Model, fact: Fact, relation: Relation) -> str:
+    """The object of the relation that the model gives in place of the right one.
+
+    Raises:
+        BehaviourError: it gives the right one, or no object of the relation.
+    """
+    ids = model.tokens(fact)
+    top = int(model.logits(torch.tensor([ids.prompt]))[0, -1].argmax())
+    if top == ids.answer[0]:
+        raise BehaviourError(
+            f"{model.name} answers {fact.prompt!r} rightly with {fact.object!r}: there is no hallucination to explain; "
+            "--find looks for one"
+        )
+    for object_ in relation.objects:
+        if model.tokens(Fact(fact.prompt, fact.subject, object_)).answer[0] == top:
+            return object_
+    raise BehaviourError(
+        f"{model.name} answers {fact.prompt!r} with {model.token_text(top)!r}, which begins no object of {relation.name}: "
+        "that is no wrong fact but no answer at all"
+    )
+
+
+def _pulls(
+    model: Model, fact: Fact, wrong: str, recalled: Sequence[Fact], relation: Relation, roles: Roles
+) -> tuple[MoverPull, ...]:
+    facts = (fact, *recalled)
+    parts = open_parts(model, facts)
+    wanted = targets(model, facts, relation.objects)
+    found = [spans(model, each) for each in facts]
+    effects, _ = cut_readings(model, parts, traces(model, facts, parts), found, readout(parts, wanted))
+    wrong_token = model.tokens(Fact(fact.prompt, fact.subject, wrong)).answer[0]
+    wrong_index = wanted.objects.index(wrong_token)
+    own = effects.answer[:, np.arange(len(facts)), np.array(wanted.answers)]
+    heads = head_nodes(parts)
+    movers = [verdict.head for verdict in roles.with_role("mover", "mixture")]
+    rows = [
+        MoverPull(
+            head=head.name,
+            right=float(own[i, 0]),
+            wrong=float(effects.answer[i, 0, wrong_index]),
+            recalled=float(own[i, 1:].mean()),
+        )
+        for i, head in enumerate(heads)
+        if head in movers
+    ]
+    return tuple(sorted(rows, key=lambda row: -row.recalled))
+
+
+def _count(bench: Bench, model: Model, fact: Fact, movers: set[str]) -> int:
+    return sum(node.name in movers for node in bench.circuit(model, fact).nodes)
+
+
+def _verdict(fact: Fact, wrong: str, since: str | None, movers: Sequence[MoverPull]) -> Verdict:
+    if not movers:
+        return Verdict(
+            conclusion=INCONCLUSIVE,
+            sentence="no head is an established mover for this relation, so there is nothing that could have failed.",
+            evidence=(),
+        )
+    right, false, recalled = (sum(getattr(each, name) for each in movers) for name in ("right", "wrong", "recalled"))
+    evidence = (
+        Evidence(
+            name=f"movers' pull towards {wrong!r}",
+            value=false,
+            unit="logits",
+            against=recalled,
+            against_name="towards the right object, at recalled facts",
+        ),
+        Evidence(
+            name=f"movers' pull towards {fact.object!r}",
+            value=right,
+            unit="logits",
+            against=recalled,
+            against_name="towards the right object, at recalled facts",
+        ),
+    )
+    where = f", first from {since} on" if since else ""
+    if false >= WEAK * recalled and false - right >= MIN_EFFECT:
+        worst = max(movers, key=lambda each: each.wrong - each.right)
+        return Verdict(
+            conclusion="a mover selects wrong information",
+            sentence=f"{worst.head} carries {wrong!r} from the subject rather than {fact.object!r}{where}.",
+            evidence=(
+                *evidence,
+                Evidence(
+                    name=f"{worst.head}'s pull towards {wrong!r}",
+                    value=worst.wrong,
+                    unit="logits",
+                    against=worst.right,
+                    against_name=f"towards {fact.object!r}",
+                ),
+            ),
+        )
+    if max(false, right) < WEAK * recalled:
+        return Verdict(
+            conclusion="no effective mover",
+            sentence=f"the relation's mover heads carry neither {fact.object!r} nor {wrong!r} as they do at recalled "
+            f"facts; {wrong!r} wins without them{where}.",
+            evidence=evidence,
+        )
+    reason = (
+        "the movers pull towards the right object, and something after them overrides it"
+        if right >= false
+        else "the movers pull towards the wrong object hardly more than towards the right one"
+    )
+    return Verdict(conclusion=INCONCLUSIVE, sentence=f"{reason}{where}.", evidence=evidence)
+
+
+def find_hallucination(
+    model: Model, relations: Relations, manifest: Manifest, spec: RunSpec, *, relation: str | None = None
+) -> Hallucination:
+    """The first conclusive case among the tail facts that the model answers with another object of the relation.
+
+    Surest wrong answers first. If none of the first `CASES` is conclusive, the first of them.
+
+    Raises:
+        BehaviourError: the model answers every tail fact rightly, or with no object of the relation.
+    """
+    candidates: list[tuple[float, Fact]] = []
+    for name, plan in manifest.relations.items():
+        one = relations[name]
+        if one.kind != "factual" or relation not in (None, name):
+            continue
+        for subject in plan.tail:
+            fact = one.fact(subject)
+            try:
+                wrong = wrong_object(model, fact, one)
+            except BehaviourError:
+                continue
+            asked = Fact(fact.prompt, subject, wrong, name)
+            candidates.append((whole_model(model, (asked,)).probability.value, fact))
+    if not candidates:
+        raise BehaviourError(
+            f"{model.name} answers no tail fact with a wrong object of its relation: nothing to explain"
+        )
+    # The surest of each relation in turn, so that one relation without movers does not use up the cases.
+    candidates.sort(key=lambda each: (-each[0], str(each[1])))
+    seen: dict[str | None, int] = {}
+    turns = []
+    for probability, fact in candidates:
+        turns.append((seen.setdefault(fact.relation, 0), -probability, str(fact), fact))
+        seen[fact.relation] += 1
+    turns.sort(key=lambda each: each[:3])
+    found = []
+    for *_, fact in turns[:CASES]:
+        case = explain_hallucination(model, fact, relations, spec)
+        if case.verdict.conclusive:
+            return case
+        found.append(case)
+    return found[0]

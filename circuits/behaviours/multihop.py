@@ -1,0 +1,196 @@
+"""An edit of one hop, and the question in two hops (paper 2, section 5): which answer wins, and the circuits behind it."""
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from circuits.behaviours.edits import EditDidNotTake, edited_nodes
+from circuits.behaviours.sides import BehaviourError, Bench, make_bench
+from circuits.behaviours.verdict import Evidence, Verdict
+from circuits.datasets.corpus import two_hop_facts, two_hop_prompt
+from circuits.datasets.manifest import Manifest
+from circuits.diffs import CircuitDiff, random_floor
+from circuits.editing import Edit
+from circuits.evaluation import Answers, whole_model
+from circuits.facts import Fact, Relations
+from circuits.model import Model
+from circuits.runs import RunSpec
+
+Prompt = Literal["one hop", "two hops", "first hop removed"]
+Winner = Literal["second-hop answer", "edited object", "old answer", "another token"]
+
+
+class Asked(BaseModel):
+    """One prompt, and how likely each answer is before and after the edit."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    prompt: str
+    probability_before: dict[str, float]
+    probability_after: dict[str, float]
+    winner: Winner
+
+
+class MultiHop(BaseModel):
+    """An edit of the first hop, and what became of the second."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    method: str
+    subject: str
+    edited_object: str
+    second_hop_answer: str
+    """What the edited object's own fact says: the answer that a model which reasons would give."""
+    old_answer: str
+    asked: dict[Prompt, Asked]
+    diff: CircuitDiff
+    """The two-hop prompt: before, the circuit of the old answer; after, that of whichever of the three answers fares best."""
+    verdict: Verdict
+
+    def __str__(self) -> str:
+        return str(self.verdict)
+
+
+def multi_hop(
+    model: Model,
+    edit: Edit,
+    first: str,
+    second: str,
+    subject: str,
+    target: str,
+    relations: Relations,
+    spec: RunSpec,
+    *,
+    force: bool = False,
+) -> MultiHop:
+    """Ask the edited model in one hop, in two, and with the words of the first hop removed.
+
+    "First hop removed" puts the subject itself where its noun phrase stood ("The official language of Big Ben is"): a model
+    that answers it all the same goes by subject and relation, whatever the sentence says.
+
+    Args:
+        first, second: the relations; the edit gave ``subject`` the object ``target`` in the first.
+
+    Raises:
+        BehaviourError: the first relation has no noun phrase, or the second says nothing of the object before or after.
+        EditDidNotTake: the edit did not change the first hop, and ``force`` is off.
+    """
+    one, two = relations[first], relations[second]
+    if not one.noun_phrases:
+        raise BehaviourError(
+            f"{first} has no noun phrase to build a two-hop prompt of; data/facts names those that have"
+        )
+    bridge = one.object_of(subject)
+    for object_ in (bridge, target):
+        if object_ not in two.subjects:
+            raise BehaviourError(f"{second} says nothing of {object_!r}, so there is no second hop to ask for")
+    old, new = two.object_of(bridge), two.object_of(target)
+    if old == new:
+        raise BehaviourError(
+            f"{second} gives {bridge!r} and {target!r} the same object {old!r}: the second hop could not show the edit"
+        )
+    prompts: dict[Prompt, Fact] = {
+        "one hop": Fact(one.fact(subject).prompt, subject, target, first),
+        "two hops": Fact(two_hop_prompt(one, two, subject), subject, new, second),
+        "first hop removed": Fact(two.templates[0].format(subject), subject, new, second),
+    }
+    follow = {"second-hop answer": new, "edited object": target, "old answer": old}
+    bench = make_bench(model, two, relations, spec)
+    with edit.on(model) as edited:
+        asked: dict[Prompt, Asked] = {kind: _ask(model, edited, fact, follow) for kind, fact in prompts.items()}
+        if asked["one hop"].winner != "edited object" and not force:
+            raise EditDidNotTake(
+                f"the edit did not take: {target!r} is not first at {prompts['one hop'].prompt!r} after {edit.provenance.method}; "
+                "--force asks the second hop all the same"
+            )
+        diff = _diff(model, edited, edit, prompts["two hops"], follow, asked["two hops"], bench)
+    return MultiHop(
+        method=edit.provenance.method,
+        subject=subject,
+        edited_object=target,
+        second_hop_answer=new,
+        old_answer=old,
+        asked=asked,
+        diff=diff,
+        verdict=_verdict(asked, follow),
+    )
+
+
+def find_case(model: Model, relations: Relations, manifest: Manifest) -> tuple[str, str, str, str]:
+    """(first relation, second relation, subject, new object): the first that the model answers rightly in one hop and in two.
+
+    Raises:
+        BehaviourError: there is none.
+    """
+    for hop in manifest.two_hop:
+        one, two = relations[hop.first], relations[hop.second]
+        subjects = [*hop.rendered, *hop.unrendered]
+        asked = two_hop_facts(hop, relations, subjects)
+        ranks = whole_model(model, asked).rank.per_example
+        bridges = [each for each in one.objects if each in two.subjects]
+        for subject, rank in zip(subjects, ranks, strict=True):
+            if rank > 1:
+                continue
+            bridge = one.object_of(subject)
+            for target in bridges:
+                if two.object_of(target) != two.object_of(bridge) and target != bridge:
+                    return hop.first, hop.second, subject, target
+    raise BehaviourError(f"{model.name} answers no two-hop question of the manifest")
+
+
+def _answers(model: Model, fact: Fact, follow: dict[str, str]) -> tuple[Answers, dict[str, float]]:
+    each = [Fact(fact.prompt, fact.subject, answer) for answer in follow.values()]
+    found = whole_model(model, each)
+    return found, dict(zip(follow.values(), found.probability.per_example, strict=True))
+
+
+def _ask(model: Model, edited: Model, fact: Fact, follow: dict[str, str]) -> Asked:
+    _, before = _answers(model, fact, follow)
+    found, after = _answers(edited, fact, follow)
+    first = [name for name, rank in zip(follow, found.rank.per_example, strict=True) if rank == 1]
+    winner = first[0] if first else "another token"
+    return Asked(prompt=fact.prompt, probability_before=before, probability_after=after, winner=winner)  # type: ignore[arg-type]
+
+
+def _diff(
+    model: Model, edited: Model, edit: Edit, fact: Fact, follow: dict[str, str], asked: Asked, bench: Bench
+) -> CircuitDiff:
+    best = max(asked.probability_after, key=lambda answer: asked.probability_after[answer])
+    answers = tuple(follow.values())
+    before = bench.side(
+        model, Fact(fact.prompt, fact.subject, follow["old answer"], fact.relation), answers, label="before"
+    )
+    after = bench.side(
+        edited,
+        Fact(fact.prompt, fact.subject, best, fact.relation),
+        answers,
+        label=f"after {edit.provenance.method}",
+        edited=edited_nodes(edit, model),
+    )
+    found = CircuitDiff(differs="edit", before=before, after=after)
+    return found.model_copy(update={"floors": (random_floor(before.circuit, after.circuit),)})
+
+
+def _verdict(asked: dict[Prompt, Asked], follow: dict[str, str]) -> Verdict:
+    two, removed = asked["two hops"], asked["first hop removed"]
+    new, target, old = follow["second-hop answer"], follow["edited object"], follow["old answer"]
+    evidence = tuple(
+        Evidence(
+            name=f"p({answer!r}) after the edit, {kind}",
+            value=each.probability_after[answer],
+            against=each.probability_before[answer],
+            against_name="before",
+        )
+        for kind, each in (("two hops", two), ("first hop removed", removed))
+        for answer in (new, target, old)
+    )
+    saturated = two.winner == "edited object"
+    also = " So does the prompt without the first hop." if saturated and removed.winner == "edited object" else ""
+    sentences = {
+        "second-hop answer": f"the edit carries over: the model reasons on to {new!r}.",
+        "edited object": f"the edited object {target!r} saturates: it answers the second hop too.{also}",
+        "old answer": f"the edit does not reach the second hop: the model still says {old!r}.",
+        "another token": "neither the second-hop answer, nor the edited object, nor the old answer is first.",
+    }
+    conclusion = "inconclusive" if two.winner == "another token" else two.winner
+    return Verdict(conclusion=conclusion, sentence=sentences[two.winner], evidence=evidence)

@@ -1,0 +1,140 @@
+"""From a model and a prompt to one side of a diff: the circuit, and what is read from the model beside it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from circuits.analysis.lens import read_nodes, trajectory
+from circuits.analysis.roles import MIN_FACTS, RoleError, Roles, find_roles
+from circuits.analysis.sources import TargetError, read_sources
+from circuits.analysis.writes import direct_writes
+from circuits.circuit import Circuit
+from circuits.components import UnsupportedArchitecture
+from circuits.diffs import HeadReading, Side
+from circuits.evaluation import KNOWN_RANK, whole_model
+from circuits.facts import Fact, Relation, Relations
+from circuits.graph import Node
+from circuits.model import Model
+from circuits.runs import Run, RunSpec, run
+from circuits.spans import SpanError
+
+ROLE_FACTS = 24
+"""Facts of the relation that roles are told from."""
+
+
+class BehaviourError(ValueError):
+    """A question that the model at hand, or the dataset, gives no ground for."""
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What every side of a comparison shares: the dataset, the settings of the search, and the relation's roles."""
+
+    relations: Relations
+    spec: RunSpec
+    """Facts aside."""
+    roles: Roles | None = None
+
+    def side(
+        self,
+        model: Model,
+        fact: Fact,
+        answers: Sequence[str],
+        *,
+        label: str,
+        edited: Sequence[str] = (),
+    ) -> Side:
+        """The circuit of ``fact`` in ``model``, and the ``answers`` followed through the model.
+
+        The circuit is built whether the model knows the fact or not: what a model says wrongly has one too.
+        """
+        circuit = self.circuit(model, fact)
+        answers = tuple(dict.fromkeys(answers))
+        asked = [Fact(fact.prompt, fact.subject, answer, fact.relation) for answer in answers]
+        return Side(
+            label=label,
+            fact=fact,
+            circuit_json=circuit.to_json(),
+            answers=answers,
+            paths=tuple(trajectory(model, each) for each in asked),
+            writes=direct_writes(model, fact, answers),
+            heads=self.readings(model, fact, [node for node in circuit.graph.nodes if node.kind == "head"]),
+            edited=tuple(edited),
+        )
+
+    def circuit(self, model: Model, fact: Fact) -> Circuit:
+        return self.run(model, fact).circuit
+
+    def run(self, model: Model, fact: Fact) -> Run:
+        spec = self.spec.model_copy(update={"facts": (fact,), "test_facts": (), "relation": None, "force": True})
+        return run(spec, self.relations, model=model)
+
+    def readings(self, model: Model, fact: Fact, heads: Sequence[Node]) -> tuple[HeadReading, ...]:
+        """What each head reads and promotes on this prompt; none where its subject has no tokens of its own."""
+        try:
+            (sources,) = read_sources(model, (fact,), heads, _range(fact, self.relations))
+        except (SpanError, TargetError):
+            return ()
+        lenses = read_nodes(model, fact, heads, top=1)
+        role = {verdict.head: verdict.role for verdict in self.roles.heads} if self.roles else {}
+        found = []
+        for head, source, lens in zip(heads, sources, lenses, strict=True):
+            reads = max(("subject", "relation", "last", "first"), key=source.attention_to)
+            found.append(
+                HeadReading(
+                    head=head.name,
+                    role=role.get(head, "other"),
+                    reads=reads,
+                    attention=source.attention_to(reads),
+                    promotes=lens.promoted[0].token,
+                )
+            )
+        return tuple(found)
+
+
+def make_bench(model: Model, relation: Relation, relations: Relations, spec: RunSpec) -> Bench:
+    """The bench for facts of ``relation``, whose heads' roles are told from what ``model`` knows of it.
+
+    Where they cannot be told (too few known facts, one object), no head has a role.
+    """
+    return Bench(relations, spec, relation_roles(model, relation, seed=spec.seed))
+
+
+def relation_roles(model: Model, relation: Relation, *, seed: int = 0) -> Roles | None:
+    facts = known(model, relation)[:ROLE_FACTS]
+    if len(facts) < MIN_FACTS:
+        return None
+    try:
+        return find_roles(model, facts, relation.objects, relation=relation.name, seed=seed)
+    except (RoleError, TargetError, SpanError, UnsupportedArchitecture):
+        return None
+
+
+def known(model: Model, relation: Relation, template: int = 0, rank: int = KNOWN_RANK) -> tuple[Fact, ...]:
+    """The relation's facts whose answer ``model`` ranks that high, in the words of one template."""
+    facts = relation.facts(template)
+    ranks = whole_model(model, facts).rank.per_example
+    return tuple(fact for fact, found in zip(facts, ranks, strict=True) if found <= rank)
+
+
+def relation_of(fact: Fact, relations: Relations) -> Relation:
+    """The fact's relation.
+
+    Raises:
+        BehaviourError: the dataset does not say which.
+    """
+    if fact.relation is None or fact.relation not in relations:
+        raise BehaviourError(
+            f"expected a fact of a relation in the dataset, because its neighbours are compared; {fact.prompt!r} is none: "
+            "`kcircuit facts` lists them"
+        )
+    return relations[fact.relation]
+
+
+def template_of(fact: Fact, relation: Relation) -> int | None:
+    """The index of the template that the fact is worded in, if it is one of the relation's."""
+    words = [template.format(fact.subject) for template in relation.templates]
+    return words.index(fact.prompt) if fact.prompt in words else None
+
+
+def _range(fact: Fact, relations: Relations) -> tuple[str, ...]:
+    return relations[fact.relation].objects if fact.relation and fact.relation in relations else ()

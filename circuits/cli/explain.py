@@ -1,0 +1,223 @@
+"""``kcircuit explain``: why an answer is wrong, what demonstrations add, what is known backwards, what two hops see of an edit."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from circuits.cli.app import CommandError, JsonOption, ModelOption, app, find_relation, require_writable_folder
+
+if TYPE_CHECKING:
+    from circuits.diffs import CircuitDiff
+    from circuits.facts import Fact, Relations
+    from circuits.model import Model
+
+explain = typer.Typer(
+    help="What a failure, demonstrations, a reversal or an edit of one hop does to the circuit.", no_args_is_help=True
+)
+app.add_typer(explain, name="explain")
+
+FactOption = Annotated[str | None, typer.Option(help="A sentence that ends with its object, or 'prompt => object'.")]
+SubjectOption = Annotated[str | None, typer.Option(help="The subject, as the dataset spells it.")]
+RelationOption = Annotated[str | None, typer.Option(help="With --find: look in this relation only.")]
+FindOption = Annotated[bool, typer.Option("--find", help="Pick a case from the model's manifest.")]
+TauOption = Annotated[float, typer.Option(help="Threshold of the circuit searches, in nats.")]
+SeedOption = Annotated[int, typer.Option(help="Of whatever is drawn.")]
+OutOption = Annotated[Path | None, typer.Option(help="Folder for result.json and report.html.")]
+
+
+@explain.command()
+def hallucination(
+    fact: FactOption = None,
+    find: FindOption = False,
+    relation: RelationOption = None,
+    model: ModelOption = "factlm",
+    tau: TauOption = 0.01,
+    seed: SeedOption = 0,
+    out: OutOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Why the model gives a wrong object: no effective mover, or one that selects wrong information."""
+    _one_of(fact, find)
+    setting = _Setting(model, tau, seed, out)
+    from circuits.behaviours.hallucination import explain_hallucination, find_hallucination
+
+    if fact is None:
+        _known_relation(relation, setting.relations)
+        manifest = _manifest(setting.model)
+        found = find_hallucination(setting.model, setting.relations, manifest, setting.spec, relation=relation)
+    else:
+        found = explain_hallucination(setting.model, setting.fact(fact), setting.relations, setting.spec)
+    _show(found, found.diff, out, as_json)
+
+
+@explain.command()
+def icl(
+    relation: Annotated[str | None, typer.Option(help="The relation that is demonstrated.")] = None,
+    subject: SubjectOption = None,
+    shots: Annotated[int, typer.Option(min=1, help="How many demonstrations.")] = 3,
+    find: FindOption = False,
+    model: ModelOption = "factlm",
+    tau: TauOption = 0.01,
+    seed: SeedOption = 0,
+    out: OutOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Which heads demonstrations add, what these attend to, and whether the gain hangs on them."""
+    _one_of(subject, find, "--subject")
+    if subject is not None and relation is None:
+        raise CommandError("expected --relation with --subject: it says what is demonstrated")
+    setting = _Setting(model, tau, seed, out)
+    from circuits.behaviours.icl import explain_icl, find_icl
+
+    if subject is None:
+        _known_relation(relation, setting.relations)
+        manifest = _manifest(setting.model)
+        found = find_icl(setting.model, setting.relations, manifest, setting.spec, relation=relation, shots=shots)
+    else:
+        assert relation is not None
+        one = find_relation(setting.relations, relation)
+        found = explain_icl(setting.model, one, subject, setting.relations, setting.spec, shots=shots)
+    _show(found, found.diff, out, as_json)
+
+
+@explain.command()
+def reverse(
+    fact: FactOption = None,
+    find: FindOption = False,
+    relation: RelationOption = None,
+    model: ModelOption = "factlm",
+    tau: TauOption = 0.01,
+    seed: SeedOption = 0,
+    out: OutOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Whether a fact is known from its object too, and by the same circuit."""
+    _one_of(fact, find)
+    setting = _Setting(model, tau, seed, out)
+    from circuits.behaviours.reverse import explain_reverse, find_reverse
+
+    if fact is None:
+        _known_relation(relation, setting.relations)
+        found = find_reverse(
+            setting.model, setting.relations, _manifest(setting.model), setting.spec, relation=relation
+        )
+    else:
+        found = explain_reverse(setting.model, setting.fact(fact), setting.relations, setting.spec)
+    _show(found, found.diff, out, as_json)
+
+
+@explain.command()
+def multihop(
+    first: Annotated[str | None, typer.Option(help="The relation of the edited hop.")] = None,
+    second: Annotated[str | None, typer.Option(help="The relation of the second hop.")] = None,
+    subject: SubjectOption = None,
+    to: Annotated[str | None, typer.Option("--to", help="The subject's new object in the first relation.")] = None,
+    find: FindOption = False,
+    edit: Annotated[str, typer.Option(help="Editing method of the first hop.")] = "rome",
+    layer: Annotated[int | None, typer.Option(help="Layer that is edited; the method's default otherwise.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Also after an edit that did not take.")] = False,
+    model: ModelOption = "factlm",
+    tau: TauOption = 0.01,
+    seed: SeedOption = 0,
+    out: OutOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Edit one hop and ask the question in two: which answer wins."""
+    given = [
+        name
+        for name, value in (("--first", first), ("--second", second), ("--subject", subject), ("--to", to))
+        if value
+    ]
+    if find == bool(given) or (given and len(given) < 4):
+        raise CommandError(
+            "expected either --find or all of --first, --second, --subject and --to, got "
+            + (", ".join(given) or "neither")
+        )
+    setting = _Setting(model, tau, seed, out)
+    from circuits.behaviours.edits import make_edit
+    from circuits.behaviours.multihop import find_case, multi_hop
+
+    if find:
+        first, second, subject, to = find_case(setting.model, setting.relations, _manifest(setting.model))
+    if first is None or second is None or subject is None or to is None:
+        raise AssertionError
+    hop, _ = find_relation(setting.relations, first), find_relation(setting.relations, second)
+    layers = None if layer is None else (layer,)
+    made = make_edit(setting.model, hop.fact(subject), to, edit, layers=layers, seed=seed)
+    found = multi_hop(setting.model, made, first, second, subject, to, setting.relations, setting.spec, force=force)
+    _show(found, found.diff, out, as_json)
+
+
+# ---- parts -----------------------------------------------------------------------------------------------------------
+
+
+class _Setting:
+    """What every explanation needs: dataset, model, and the settings of its searches."""
+
+    def __init__(self, model: str, tau: float, seed: int, out: Path | None) -> None:
+        if out is not None:
+            require_writable_folder(out)
+        from circuits.datasets import load_relations
+        from circuits.facts import Fact
+        from circuits.model import Model
+        from circuits.runs import RunSpec
+
+        self.relations: Relations = load_relations()
+        # The facts are put in by each search; the rest of the spec is checked here, before anything slow.
+        self.spec: RunSpec = RunSpec(facts=(Fact("a is", "a", "b"),), model=model, tau=tau, seed=seed)
+        self.model: Model = Model.load(model)
+
+    def fact(self, text: str) -> "Fact":
+        from circuits.facts import parse_fact
+
+        return parse_fact(text, self.relations.values())
+
+
+def _one_of(given: str | None, find: bool, name: str = "--fact") -> None:
+    if (given is None) != find:
+        raise CommandError(f"expected either {name} or --find, got {'neither' if given is None else 'both'}")
+
+
+def _known_relation(name: str | None, relations: "Relations") -> None:
+    if name is not None:
+        find_relation(relations, name)
+
+
+def _manifest(model: "Model") -> Any:
+    from circuits.datasets.manifest import Manifest
+    from circuits.paths import FACTLM
+
+    if model.name != FACTLM:
+        raise CommandError(
+            f"--find needs a manifest of what the model was taught, and only {FACTLM} has one; name the case"
+        )
+    return Manifest.load()
+
+
+def _show(found: Any, diff: "CircuitDiff", out: Path | None, as_json: bool) -> None:
+    if out is not None:
+        from circuits.viz.diff_report import render_diff
+
+        files = {
+            "result.json": found.model_dump_json(indent=1) + "\n",
+            "report.html": render_diff(diff, verdict=str(found)),
+        }
+        write_files(out, files)
+    if as_json:
+        record = found.model_dump(mode="json", exclude={"diff"})
+        typer.echo(json.dumps({**record, "diff": diff.summary()}, ensure_ascii=False))
+        return
+    typer.echo(str(found))
+    if out is not None:
+        typer.echo(f"\nOpen {out / 'report.html'}")
+
+
+def write_files(folder: Path, texts: dict[str, str]) -> None:
+    """Every text is made before any is written; each file whole."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, text in texts.items():
+        part = folder / f"{name}.part"
+        part.write_text(text, encoding="utf-8")
+        part.replace(folder / name)

@@ -1,0 +1,380 @@
+"""Before and after: what differs between two circuits, and between the models that they were found in.
+
+A `Side` is a circuit with what was read from its model on one prompt; a `CircuitDiff` is two of them. Sides may stand in
+different graphs (an edit's bypass is a node that the unedited model lacks), so edges are compared by name.
+"""
+
+import html
+import math
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Any, Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, model_validator
+
+from circuits.analysis.lens import Trajectory
+from circuits.analysis.writes import Write
+from circuits.circuit import Circuit
+from circuits.evaluation.baseline import random_circuit
+from circuits.facts import Fact
+
+DRAWS = 20
+"""Pairs of random circuits that the noise floor is a mean over."""
+LARGE = 12
+"""Edges listed in the printed form."""
+CHANGED = 0.5
+"""Logits. A head whose write of a followed answer changes by less does what it did."""
+
+
+class DiffError(ValueError):
+    """Two sides that cannot be compared."""
+
+
+class HeadReading(BaseModel):
+    """What one head does on this prompt, beside the role that it has for the relation."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    head: str
+    role: str
+    """The verdict over many facts: mover, relation, mixture, suppressor or other."""
+    reads: str
+    """The class of positions that it gives most of its attention to: subject, relation, last or first."""
+    attention: float
+    promotes: str
+    """The token that its write promotes most."""
+
+    def __str__(self) -> str:
+        where = {"first": "first token", "last": "last token"}.get(self.reads, self.reads)
+        return f"reads the {where} ({self.attention:.0%}) and promotes {self.promotes.strip()!r}"
+
+
+class Side(BaseModel):
+    """A circuit, and its model on one prompt."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    label: str
+    """What tells this side from the other: "before", "after ROME at layer 3"."""
+    fact: Fact
+    circuit_json: dict[str, Any]
+    answers: tuple[str, ...]
+    """The objects that are followed; the same ones, in the same order, on both sides."""
+    paths: tuple[Trajectory, ...]
+    """For each answer, its rank and probability after every sub-layer of the whole model."""
+    writes: tuple[Write, ...]
+    """For each node of the model's graph, the logits that it writes of each answer."""
+    heads: tuple[HeadReading, ...] = ()
+    edited: tuple[str, ...] = ()
+    """Nodes whose weights an edit changed, or that it added."""
+
+    @model_validator(mode="after")
+    def _whole(self) -> "Side":
+        if len(self.paths) != len(self.answers):
+            raise ValueError(f"expected a path for each of {len(self.answers)} answers, got {len(self.paths)}")
+        if any(len(write.logits) != len(self.answers) for write in self.writes):
+            raise ValueError("expected every node's writes to hold one logit an answer")
+        return self
+
+    @cached_property
+    def circuit(self) -> Circuit:
+        return Circuit.from_json(self.circuit_json)
+
+    def head(self, name: str) -> HeadReading | None:
+        return next((each for each in self.heads if each.head == name), None)
+
+    def answer_index(self, answer: str) -> int:
+        if answer not in self.answers:
+            raise DiffError(f"expected one of the answers {', '.join(self.answers)}, got {answer!r}")
+        return self.answers.index(answer)
+
+    def path(self, answer: str) -> Trajectory:
+        return self.paths[self.answer_index(answer)]
+
+    def written(self, answer: str) -> dict[str, float]:
+        """Node name to logits of the answer."""
+        index = self.answer_index(answer)
+        return {write.node.name: write.logits[index] for write in self.writes}
+
+    def shares(self, answer: str) -> "WriteShares":
+        """Who writes the answer: the edited nodes, the mover heads, the other heads, the other MLPs, the input."""
+        movers = {each.head for each in self.heads if each.role in ("mover", "mixture")}
+        total = dict.fromkeys(WriteShares.model_fields, 0.0)
+        for write in self.writes:
+            node, logits = write.node, write.logits[self.answer_index(answer)]
+            if node.name in self.edited:
+                total["edited"] += logits
+            elif node.name in movers:
+                total["movers"] += logits
+            else:
+                total[{"head": "heads", "input": "input"}.get(node.kind, "mlps")] += logits
+        return WriteShares(**total)
+
+
+class WriteShares(BaseModel):
+    """Logits of one answer by who writes them. Negative where they suppress it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    edited: float
+    movers: float
+    heads: float
+    mlps: float
+    input: float
+
+    @property
+    def total(self) -> float:
+        return self.edited + self.movers + self.heads + self.mlps + self.input
+
+    def share(self, who: Literal["edited", "movers", "heads", "mlps", "input"]) -> float:
+        """Of the whole logit; NaN where that is not positive, because parts of it are then no shares."""
+        return getattr(self, who) / self.total if self.total > 0 else math.nan
+
+
+class Floor(BaseModel):
+    """How alike two circuits are when nothing that matters differs: what an overlap is to be read against."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    edge_jaccard: float
+    node_jaccard: float
+
+
+class HeadChange(BaseModel):
+    """A head that reads other positions, or writes another amount of a followed answer, than it did."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    label: str
+    before: HeadReading
+    after: HeadReading
+    written: tuple[tuple[str, float, float], ...]
+    """(answer, logits before, logits after)."""
+
+    @property
+    def size(self) -> float:
+        """The largest change of what it writes, in logits."""
+        return max(abs(after - before) for _, before, after in self.written)
+
+    def __str__(self) -> str:
+        role = "" if self.after.role == "other" else f" ({self.after.role})"
+        writes = ", ".join(f"{answer!r} {before:+.1f} to {after:+.1f}" for answer, before, after in self.written)
+        return f"{self.label}{role}: {self.before}; now {self.after}; it writes {writes} logits"
+
+
+class CircuitDiff(BaseModel):
+    """Two sides that differ in one thing, named by ``differs``."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    format: Literal["kcircuit/diff"] = "kcircuit/diff"
+    version: Literal[1] = 1
+    differs: str
+    """The one thing: "edit", "fact", "demonstrations"."""
+    before: Side
+    after: Side
+    floors: tuple[Floor, ...] = ()
+
+    @model_validator(mode="after")
+    def _comparable(self) -> "CircuitDiff":
+        before, after = self.before.circuit.graph, self.after.circuit.graph
+        if before.granularity != after.granularity:
+            raise ValueError(f"expected circuits of one granularity, got {before.granularity} and {after.granularity}")
+        if (before.shape.n_layers, before.shape.n_heads) != (after.shape.n_layers, after.shape.n_heads):
+            raise ValueError(f"expected circuits of models of one shape, got {before.shape} and {after.shape}")
+        if self.before.answers != self.after.answers:
+            raise ValueError(
+                f"expected the same answers on both sides, got {self.before.answers} and {self.after.answers}"
+            )
+        return self
+
+    # ---- edges and nodes -----------------------------------------------------------------------------------------
+
+    @cached_property
+    def _edges(self) -> tuple[dict[str, float], dict[str, float]]:
+        """Name to score, of both circuits."""
+        before, after = (
+            {edge.name: side.circuit.score(edge) for edge in side.circuit.edges} for side in (self.before, self.after)
+        )
+        return before, after
+
+    @property
+    def edges_before(self) -> dict[str, float]:
+        """Name to score."""
+        return self._edges[0]
+
+    @property
+    def edges_after(self) -> dict[str, float]:
+        return self._edges[1]
+
+    @property
+    def kept(self) -> tuple[str, ...]:
+        """Edges in both circuits, in the first one's order."""
+        before, after = self._edges
+        return tuple(name for name in before if name in after)
+
+    @property
+    def lost(self) -> tuple[str, ...]:
+        before, after = self._edges
+        return tuple(name for name in before if name not in after)
+
+    @property
+    def gained(self) -> tuple[str, ...]:
+        before, after = self._edges
+        return tuple(name for name in after if name not in before)
+
+    @property
+    def changed(self) -> tuple[tuple[str, float, float], ...]:
+        """(edge, score before, score after) of the edges in both, the largest change first."""
+        before, after = self._edges
+        rows = [(name, before[name], after[name]) for name in self.kept if before[name] != after[name]]
+        rows = [row for row in rows if not (math.isnan(row[1]) and math.isnan(row[2]))]
+        return tuple(sorted(rows, key=lambda row: -np.nan_to_num(abs(row[2] - row[1]), nan=math.inf)))
+
+    @property
+    def nodes_lost(self) -> tuple[str, ...]:
+        after = set(self.after.circuit.nodes)
+        return tuple(node.name for node in self.before.circuit.nodes if node not in after)
+
+    @property
+    def nodes_gained(self) -> tuple[str, ...]:
+        before = set(self.before.circuit.nodes)
+        return tuple(node.name for node in self.after.circuit.nodes if node not in before)
+
+    @property
+    def edge_jaccard(self) -> float:
+        return jaccard(*(set(edges) for edges in self._edges))
+
+    @property
+    def node_jaccard(self) -> float:
+        return jaccard(*({node.name for node in side.circuit.nodes} for side in (self.before, self.after)))
+
+    # ---- roles and answers ---------------------------------------------------------------------------------------
+
+    @property
+    def head_changes(self) -> tuple[HeadChange, ...]:
+        """Heads of either circuit that read elsewhere, or whose write of an answer changed by `CHANGED`; the largest change first."""
+        nodes = {node.name: node for side in (self.before, self.after) for node in side.circuit.nodes}
+        written = [(answer, self.before.written(answer), self.after.written(answer)) for answer in self.before.answers]
+        changes = []
+        for before in self.before.heads:
+            after = self.after.head(before.head)
+            if after is None or before.head not in nodes:
+                continue
+            writes = tuple((answer, old[before.head], new[before.head]) for answer, old, new in written)
+            change = HeadChange(label=nodes[before.head].label, before=before, after=after, written=writes)
+            if before.reads != after.reads or change.size >= CHANGED:
+                changes.append(change)
+        return tuple(sorted(changes, key=lambda change: (-change.size, change.label)))
+
+    def first_appears(self, answer: str) -> tuple[str | None, str | None]:
+        """The sub-layer from which the answer stays first, before and after; None where it never is."""
+        return self.before.path(answer).decided, self.after.path(answer).decided
+
+    # ---- the same, seen otherwise --------------------------------------------------------------------------------
+
+    def inverse(self) -> "CircuitDiff":
+        """From after to before. Law: the inverse of the inverse is the diff."""
+        return self.model_copy(update={"before": self.after, "after": self.before})
+
+    def summary(self) -> dict[str, Any]:
+        """The diff in a few numbers and lists."""
+        return {
+            "differs": self.differs,
+            "before": self.before.label,
+            "after": self.after.label,
+            "fact": str(self.before.fact),
+            "edges_before": self.before.circuit.n_edges,
+            "edges_after": self.after.circuit.n_edges,
+            "edges_kept": len(self.kept),
+            "edges_lost": list(self.lost),
+            "edges_gained": list(self.gained),
+            "nodes_lost": list(self.nodes_lost),
+            "nodes_gained": list(self.nodes_gained),
+            "edge_jaccard": self.edge_jaccard,
+            "node_jaccard": self.node_jaccard,
+            "floors": [floor.model_dump() for floor in self.floors],
+            "heads": [change.model_dump() for change in self.head_changes],
+            "answers": {
+                answer: {
+                    side.label: {
+                        "rank": side.path(answer).ranks[-1],
+                        "probability": side.path(answer).probabilities[-1],
+                        "first_from": side.path(answer).decided,
+                        "written": side.shares(answer).model_dump(),
+                    }
+                    for side in (self.before, self.after)
+                }
+                for answer in self.before.answers
+            },
+        }
+
+    def __str__(self) -> str:
+        lines = [
+            f"{self.before.label} -> {self.after.label} ({self.differs} differs), {self.before.fact}",
+            f"edges: {len(self.kept)} kept, {len(self.lost)} lost, {len(self.gained)} gained; Jaccard {self.edge_jaccard:.2f}"
+            + "".join(f", {floor.name} {floor.edge_jaccard:.2f}" for floor in self.floors),
+            f"nodes: lost {_listed(self.nodes_lost)}; gained {_listed(self.nodes_gained)}; Jaccard {self.node_jaccard:.2f}"
+            + "".join(f", {floor.name} {floor.node_jaccard:.2f}" for floor in self.floors),
+        ]
+        for answer in self.before.answers:
+            lines.append(f"{answer}: " + "; ".join(_path_words(side, answer) for side in (self.before, self.after)))
+        return "\n".join([*lines, *(str(change) for change in self.head_changes)])
+
+    def __repr__(self) -> str:
+        return f"<CircuitDiff: {self.before.label} -> {self.after.label}, {len(self.lost)} edges lost, {len(self.gained)} gained>"
+
+    def _repr_html_(self) -> str:
+        """How a notebook shows it: the sentences, and the edges that came and went."""
+
+        def column(title: str, names: Sequence[str], scores: dict[str, float]) -> str:
+            strongest = sorted(names, key=lambda name: -np.nan_to_num(scores[name], nan=-math.inf))[:LARGE]
+            rows = "".join(f"<tr><td>{html.escape(name)}</td><td>{scores[name]:.4f}</td></tr>" for name in strongest)
+            return f"<table><tr><th>{title}</th><th>score, nats</th></tr>{rows}</table>"
+
+        before, after = self._edges
+        text = "<br>".join(html.escape(line) for line in str(self).splitlines())
+        return f"<p>{text}</p>{column('lost', self.lost, before)}{column('gained', self.gained, after)}"
+
+
+def jaccard(left: set[str], right: set[str]) -> float:
+    """Shared over all; 1 for two empty sets."""
+    return len(left & right) / len(left | right) if left | right else 1.0
+
+
+def random_floor(before: Circuit, after: Circuit, *, draws: int = DRAWS, seed: int = 0) -> Floor:
+    """The mean overlap of pairs of random circuits with as many edges as these two."""
+    edges, nodes = [], []
+    for draw in range(draws):
+        pair = [
+            random_circuit(
+                each.graph, each.n_edges, seed=(seed, draw, side), draw="uniform", provenance=each.provenance
+            )
+            for side, each in enumerate((before, after))
+        ]
+        edges.append(jaccard(*({edge.name for edge in each.edges} for each in pair)))
+        nodes.append(jaccard(*({node.name for node in each.nodes} for each in pair)))
+    return Floor(
+        name="random circuits of these sizes",
+        edge_jaccard=float(np.mean(edges)),
+        node_jaccard=float(np.mean(nodes)),
+    )
+
+
+def floor_of(name: str, before: Circuit, after: Circuit) -> Floor:
+    """The overlap of two circuits that differ in nothing that should matter, such as the prompt's wording."""
+    edges = ({edge.name for edge in each.edges} for each in (before, after))
+    nodes = ({node.name for node in each.nodes} for each in (before, after))
+    return Floor(name=name, edge_jaccard=jaccard(*edges), node_jaccard=jaccard(*nodes))
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(names) if names else "none"
+
+
+def _path_words(side: Side, answer: str) -> str:
+    path = side.path(answer)
+    start = f"first from {path.decided}" if path.decided else f"rank {path.ranks[-1]:,}"
+    return f"{side.label}: {start}, probability {path.probabilities[-1]:.3f}"

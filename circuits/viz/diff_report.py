@@ -1,0 +1,323 @@
+"""A diff as one HTML file that opens from disk, offline: the circuits before and after, side by side or overlaid."""
+
+from collections.abc import Sequence
+from string import Template
+from typing import Any
+
+import numpy as np
+import plotly.graph_objects as go
+
+from circuits.circuit import Circuit
+from circuits.diffs import CircuitDiff, Side
+from circuits.graph import Edge, Graph, Node, Shape
+from circuits.viz.layout import HALF_HEIGHT, HALF_WIDTH, Layout, Point, place
+from circuits.viz.page import (
+    COLUMN,
+    GUTTER,
+    MARGIN,
+    ROW,
+    asset,
+    bands,
+    figure_values,
+    json_text,
+    number,
+    packed_plotly,
+    pairs,
+    plain,
+    plotly_version,
+)
+from circuits.viz.plots import KIND_NAMES, MAX_DRAWN
+from circuits.viz.style import SCORE_UNIT, TEMPLATE, pen_widths, plotly_text, printable, strongest
+
+STATES = ("kept", "lost", "gained")
+LINES = (("before", "dot"), ("after", "solid"))
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7")
+
+
+def union(before: Circuit, after: Circuit) -> Circuit:
+    """Every edge of either circuit, with its larger score in size, in a graph that holds both."""
+    shape = before.graph.shape
+    bypasses = tuple(sorted({*shape.bypasses, *after.graph.shape.bypasses}))
+    graph = Graph(Shape(shape.n_layers, shape.n_heads, shape.parallel, bypasses), before.graph.granularity)
+    kept, scores = np.zeros_like(graph.legal), np.full(graph.legal.shape, np.nan)
+    for circuit in (before, after):
+        for edge in circuit.edges:
+            index, score = graph.edge(edge.name), circuit.score(edge)
+            if np.isnan(scores[index]) or abs(score) > abs(scores[index]):
+                scores[index] = score
+            kept[index] = True
+    return Circuit(graph, kept, after.provenance, scores)
+
+
+def trajectories(diff: CircuitDiff) -> go.Figure:
+    """Rank of every followed answer after every sub-layer, before (dotted) and after."""
+    figure = go.Figure(layout={"template": TEMPLATE})
+    worst = 2
+    for i, answer in enumerate(diff.before.answers):
+        for (name, dash), side in zip(LINES, (diff.before, diff.after), strict=True):
+            path = side.path(answer)
+            worst = max(worst, *path.ranks)
+            figure.add_trace(
+                go.Scatter(
+                    x=[plotly_text(label) for label in path.labels],
+                    y=list(path.ranks),
+                    mode="lines+markers",
+                    name=f"{plotly_text(answer)}, {name}",
+                    line={"color": COLOURS[i % len(COLOURS)], "dash": dash, "width": 2},
+                    marker={"size": 6},
+                    customdata=list(path.probabilities),
+                    hovertemplate="%{x}: rank %{y:,}, probability %{customdata:.3g}<extra>%{fullData.name}</extra>",
+                )
+            )
+    decades = int(np.ceil(np.log10(worst)))
+    figure.update_yaxes(
+        title="rank (log)",
+        type="log",
+        range=[decades + 0.1, -0.15],
+        tickvals=[10**k for k in range(decades + 1)],
+        ticktext=[f"{10**k:,}" for k in range(decades + 1)],
+    )
+    figure.update_xaxes(tickangle=-45)
+    figure.update_layout(
+        title="Rank of the answers after every sub-layer", height=460, legend={"orientation": "h", "y": 1.12}
+    )
+    return figure
+
+
+def who_writes(diff: CircuitDiff) -> go.Figure:
+    """Logits of every followed answer at the last token by who writes them, before and after."""
+    figure = go.Figure(layout={"template": TEMPLATE, "barmode": "relative"})
+    bars = [
+        (answer, side, name)
+        for answer in diff.before.answers
+        for (name, _), side in zip(LINES, (diff.before, diff.after), strict=True)
+    ]
+    labels = [f"{plotly_text(answer)}, {name}" for answer, _, name in bars]
+    parts = [
+        ("edited", "edited node"),
+        ("movers", "mover heads"),
+        ("heads", "other heads"),
+        ("mlps", "other MLPs"),
+        ("input", "input"),
+    ]
+    for i, (field, name) in enumerate(parts):
+        values = [getattr(side.shares(answer), field) for answer, side, _ in bars]
+        if any(values):
+            figure.add_trace(
+                go.Bar(
+                    y=labels,
+                    x=values,
+                    name=name,
+                    orientation="h",
+                    marker_color=("#CC79A7", "#0072B2", "#56B4E9", "#E69F00", "#999999")[i],
+                    hovertemplate="%{y}: %{x:.2f} logits<extra>%{fullData.name}</extra>",
+                )
+            )
+    figure.update_xaxes(title="logits")
+    figure.update_yaxes(autorange="reversed")
+    figure.update_layout(
+        title="Who writes the answers", height=120 + 44 * len(bars), legend={"orientation": "h", "y": 1.18}
+    )
+    return figure
+
+
+def render_diff(diff: CircuitDiff, *, verdict: str = "", others: Sequence[CircuitDiff] = (), command: str = "") -> str:
+    """The page as one HTML text that loads nothing. The same diff gives the same bytes.
+
+    Args:
+        verdict: what was concluded; its lines are shown as they stand.
+        others: the same change seen at other prompts, as a table.
+        command: what a reader types to make the page again.
+    """
+    both = union(diff.before.circuit, diff.after.circuit)
+    edges = strongest(both, MAX_DRAWN)
+    layout = place(both, edges)
+    nodes = tuple(sorted(layout.places))
+    summary = diff.summary()
+    cards = [
+        ("edges kept", f"{len(diff.kept):,}"),
+        ("edges lost", f"{len(diff.lost):,}"),
+        ("edges gained", f"{len(diff.gained):,}"),
+        ("edge Jaccard", f"{diff.edge_jaccard:.2f}"),
+        *((f"edge Jaccard, {floor.name}", f"{floor.edge_jaccard:.2f}") for floor in diff.floors),
+        ("node Jaccard", f"{diff.node_jaccard:.2f}"),
+    ]
+    provenance = diff.after.circuit.provenance
+    settings = [
+        ("model", f"{provenance.model}, {provenance.processing}"),
+        ("weights before", diff.before.circuit.provenance.weights[:12]),
+        ("weights after", provenance.weights[:12]),
+        ("method", provenance.method),
+        *((name, str(value)) for name, value in sorted(provenance.settings.items())),
+        ("seed", str(provenance.seed)),
+    ]
+    return Template(asset("diff.html")).substitute(
+        title=plain(diff.after.fact.statement),
+        subtitle=plain(f"{diff.before.label} → {diff.after.label}: {summary['differs']} differs"),
+        model=plain(provenance.model),
+        cards=pairs(cards),
+        verdict="".join(f"<p>{plain(line)}</p>" for line in verdict.splitlines()) or "<p>No verdict was asked for.</p>",
+        caption=_caption(both, len(edges)),
+        before_label=plain(diff.before.label),
+        after_label=plain(diff.after.label),
+        svg=_drawing(diff, both, layout, nodes, edges),
+        heads=_heads(diff),
+        others=_others(others),
+        unit=SCORE_UNIT,
+        settings=pairs(settings),
+        command=f'<h3>The command that makes this page</h3><pre tabindex="0"><code>{plain(command)}</code></pre>'
+        if command
+        else "",
+        plotly_version=plain(plotly_version()),
+        css=asset("page.css") + asset("diff.css"),
+        js=asset("diff.js"),
+        data=json_text(_data(diff, both, nodes, edges)),
+        plotly=packed_plotly(),
+    )
+
+
+# ---- text ------------------------------------------------------------------------------------------------------------
+
+
+def _caption(both: Circuit, drawn: int) -> str:
+    total = both.n_edges
+    some = f" <strong>The {drawn:,} strongest of {total:,} edges are drawn.</strong>" if drawn < total else ""
+    return (
+        '<span class="mark kept"></span>in both <span class="mark lost"></span>lost <span class="mark gained"></span>gained. '
+        "Information flows upwards; the wider an edge, the larger its score. Click a component to compare what it does on both "
+        f"sides.{some}"
+    )
+
+
+def _heads(diff: CircuitDiff) -> str:
+    if not diff.head_changes:
+        return '<p class="caption">No head of either circuit reads elsewhere or writes the answers otherwise.</p>'
+    rows = "".join(
+        f"<tr><td>{plain(change.label)}</td><td>{plain('' if change.after.role == 'other' else change.after.role)}</td>"
+        f"<td>{plain(str(change.before))}</td><td>{plain(str(change.after))}</td>"
+        + "".join(f"<td class='num'>{before:+.2f} → {after:+.2f}</td>" for _, before, after in change.written)
+        + "</tr>"
+        for change in diff.head_changes
+    )
+    answers = "".join(
+        f'<th scope="col" class="num">writes {plain(answer)}, logits</th>' for answer in diff.before.answers
+    )
+    return (
+        '<div class="scroll" tabindex="0" role="region" aria-labelledby="heads-heading"><table><thead><tr><th scope="col">Head</th>'
+        f'<th scope="col">Role</th><th scope="col">Before</th><th scope="col">After</th>{answers}</tr></thead>'
+        f"<tbody>{rows}</tbody></table></div>"
+    )
+
+
+def _others(others: Sequence[CircuitDiff]) -> str:
+    if not others:
+        return ""
+    rows = []
+    for diff in others:
+        cells = "; ".join(
+            f"{plain(answer)} {diff.before.path(answer).probabilities[-1]:.3f} → {diff.after.path(answer).probabilities[-1]:.3f}"
+            for answer in diff.before.answers
+        )
+        rows.append(
+            f"<tr><td>{plain(diff.before.fact.prompt)}</td><td>{cells}</td><td class='num'>{diff.edge_jaccard:.2f}</td>"
+            f"<td class='num'>{len(diff.lost)}</td><td class='num'>{len(diff.gained)}</td></tr>"
+        )
+    return (
+        '<section class="card" aria-labelledby="others-heading"><h2 id="others-heading">The same change at other prompts</h2>'
+        '<div class="scroll" tabindex="0" role="region" aria-labelledby="others-heading"><table><thead><tr><th scope="col">Prompt</th>'
+        '<th scope="col">Probabilities</th><th scope="col" class="num">Edge Jaccard</th><th scope="col" class="num">Lost</th>'
+        f'<th scope="col" class="num">Gained</th></tr></thead><tbody>{"".join(rows)}</tbody></table></div></section>'
+    )
+
+
+# ---- the drawing -----------------------------------------------------------------------------------------------------
+
+
+def _state(diff: CircuitDiff, edge: Edge) -> str:
+    before, after = edge.name in diff.edges_before, edge.name in diff.edges_after
+    return "kept" if before and after else "lost" if before else "gained"
+
+
+def _drawing(diff: CircuitDiff, both: Circuit, layout: Layout, nodes: Sequence[Node], edges: Sequence[Edge]) -> str:
+    """Both circuits in one drawing; the page's script shows one, the other, or both."""
+    if not edges:
+        return '<svg viewBox="0 0 600 80" role="img" aria-label="No edges"><text class="layer-name" x="20" y="44">Neither circuit has edges.</text></svg>'  # noqa: E501
+    right = max([layout.spine + 0.5, *(layout.right(edge) + 0.1 for edge in edges)])
+    width, height = GUTTER + right * COLUMN + MARGIN, len(layout.rows) * ROW + 2.0 * MARGIN
+
+    def pixel(point: Point) -> str:
+        return f"{GUTTER + point[0] * COLUMN:.0f} {height - MARGIN - (point[1] + 0.5) * ROW:.0f}"
+
+    parts = [
+        f'<svg viewBox="0 0 {width:.0f} {height:.0f}" role="group" aria-label="Both circuits, input at the bottom. '
+        'Their components are listed beside them.">',
+        *bands(both, layout, width, height),
+        '<g fill="none">',
+    ]
+    for edge, pen in zip(edges, pen_widths(both, edges), strict=True):
+        start, *rest = (pixel(point) for point in layout.curve(edge))
+        parts.append(
+            f'<path class="edge {_state(diff, edge)}" d="M{start}C{" ".join(rest)}" stroke-width="{pen:.2g}"/>'
+        )
+    parts.append("</g>")
+    own = [{node.name for node in side.circuit.nodes} for side in (diff.before, diff.after)]
+    wide, tall = 2 * HALF_WIDTH * COLUMN, 2 * HALF_HEIGHT * ROW
+    for node in nodes:
+        state = "kept" if node.name in own[0] and node.name in own[1] else "lost" if node.name in own[0] else "gained"
+        edited = " edited" if node.name in diff.after.edited else ""
+        parts.append(
+            f'<g class="node {node.kind} {state}{edited}" transform="translate({pixel(layout.places[node])})">'
+            f'<rect x="{-wide / 2:.1f}" y="{-tall / 2:.1f}" width="{wide:.1f}" height="{tall:.1f}" rx="8"/>'
+            f'<text y="4">{node.label}</text></g>'
+        )
+    return "\n".join([*parts, "</svg>"])
+
+
+# ---- values for the page's script ------------------------------------------------------------------------------------
+
+
+def _data(diff: CircuitDiff, both: Circuit, nodes: Sequence[Node], edges: Sequence[Edge]) -> dict[str, Any]:
+    index = {node: i for i, node in enumerate(nodes)}
+    return {
+        "unit": SCORE_UNIT,
+        "answers": [printable(answer) for answer in diff.before.answers],
+        "nodes": [_node(diff, node) for node in nodes],
+        "edges": [
+            {
+                "from": index[edge.writer],
+                "to": index[edge.reader.node],
+                "slot": edge.reader.slot or "",
+                "state": _state(diff, edge),
+                "size": number(abs(both.score(edge))),
+                "before": number(diff.edges_before.get(edge.name, np.nan)),
+                "after": number(diff.edges_after.get(edge.name, np.nan)),
+            }
+            for edge in edges
+        ],
+        "plots": {
+            "trajectory": figure_values(trajectories(diff), height=460),
+            "writes": figure_values(who_writes(diff), height=120 + 44 * 2 * len(diff.before.answers)),
+        },
+    }
+
+
+def _node(diff: CircuitDiff, node: Node) -> dict[str, Any]:
+    def of(side: Side) -> dict[str, Any]:
+        reading = side.head(node.name)
+        written = [write.logits for write in side.writes if write.node == node]
+        return {
+            "in": node in side.circuit.nodes,
+            "does": None if reading is None else printable(str(reading)),
+            "writes": [number(value) for value in written[0]] if written else None,
+        }
+
+    reading = diff.after.head(node.name)
+    return {
+        "name": node.name,
+        "label": node.label,
+        "kind": KIND_NAMES[node.kind],
+        "role": "" if reading is None or reading.role == "other" else reading.role,
+        "edited": node.name in diff.after.edited,
+        "before": of(diff.before),
+        "after": of(diff.after),
+    }

@@ -1,0 +1,84 @@
+"""What every exported page is made of: escaped text, packed scripts, figures as values, layers' bands."""
+
+import base64
+import html
+import json
+import math
+import re
+import zlib
+from collections.abc import Iterable
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+import plotly.graph_objects as go
+from plotly.offline import get_plotlyjs
+
+from circuits.circuit import Circuit
+from circuits.viz.layout import Layout
+from circuits.viz.style import printable
+
+COLUMN, ROW = 76, 60
+"""Pixels of one column and one row of the layout."""
+
+GUTTER, MARGIN = 74, 14
+"""Pixels left of the heads for the layers' names, and on the other sides."""
+
+
+def plain(text: str, *, keep_newlines: bool = False) -> str:
+    lines = text.split("\n") if keep_newlines else [text]
+    return html.escape("\n".join(printable(line) for line in lines))
+
+
+def pairs(pairs: Iterable[tuple[str, str]]) -> str:
+    return "\n".join(f"<div><dt>{plain(name)}</dt><dd>{plain(value)}</dd></div>" for name, value in pairs)
+
+
+def bands(circuit: Circuit, layout: Layout, width: float, height: float) -> Iterable[str]:
+    """A name for each layer, and a shade behind every second one."""
+    layers: dict[int, list[int]] = {}
+    for y, (layer, _) in enumerate(layout.rows):
+        layers.setdefault(layer, []).append(y)
+    shaded = True
+    for layer, rows in layers.items():
+        if not 0 <= layer < circuit.graph.shape.n_layers:
+            continue
+        top = height - MARGIN - (rows[-1] + 1) * ROW
+        if shaded:
+            yield f'<rect class="band" x="0" y="{top:.0f}" width="{width:.0f}" height="{len(rows) * ROW}" rx="8"/>'
+        shaded = not shaded
+        middle = top + len(rows) * ROW / 2 + 4
+        yield f'<text class="layer-name" x="12" y="{middle:.0f}">Layer {layer}</text>'
+
+
+def figure_values(figure: go.Figure, *, height: int) -> dict[str, Any]:
+    """The figure as plain values, without the title and with the margins that the page's own heading makes possible."""
+    figure = figure.update_layout(title=None, height=height, margin={"t": 36, "r": 8})
+    content = json.loads(str(figure.to_json(engine="json")))
+    return {"data": content["data"], "layout": content["layout"]}
+
+
+def number(value: float) -> float | None:
+    return float(f"{value:.6g}") if math.isfinite(value) else None
+
+
+def json_text(value: object) -> str:
+    """JSON that may stand inside a script element: no character of it can end the element or open a comment."""
+    text = json.dumps(value, ensure_ascii=True, separators=(",", ":"), allow_nan=False)
+    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+
+
+@cache
+def asset(name: str) -> str:
+    return files("circuits.viz").joinpath("assets", name).read_text(encoding="utf-8")
+
+
+@cache
+def packed_plotly() -> str:
+    """plotly.js as base64 of a zlib stream: 2 MB in place of 4.8. The page's script unpacks it."""
+    return base64.b64encode(zlib.compress(get_plotlyjs().encode(), 9)).decode()
+
+
+def plotly_version() -> str:
+    match = re.search(r"plotly\.js v([\d.]+)", get_plotlyjs()[:400])
+    return match[1] if match else ""

@@ -1,0 +1,55 @@
+"""What `kcircuit diff` and `kcircuit explain` refuse, and what they write."""
+
+import json
+
+import pytest
+
+from circuits.datasets import load_relations
+from circuits.evaluation import whole_model
+from circuits.facts import Fact
+from circuits.model import Model
+from tests.test_cli import fails, succeeds
+
+FRANCE = "The official language of France is French"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["diff", "--edit", "magic", "--fact", FRANCE, "--to", "Spanish"], "no editing method 'magic'; known: rome"),
+        (["diff", "--edit", "rome", "--fact", FRANCE], "expected --fact and --to together"),
+        (["diff", "--edit", "rome,ft-m", "--fact", FRANCE, "--to", "Spanish"], "expected one method with --fact"),
+        (["diff", "--fact", FRANCE, "--to", "Spanish", "--layers", "one"], "expected --layers as numbers"),
+        (["diff", "--fact", FRANCE, "--to", "Spanish", "--layers", "1,1"], "expected layers that differ"),
+        (["diff", "--fact", FRANCE, "--to", "Spanish", "--tau", "0"], "tau must be a finite number"),
+        (["explain", "hallucination"], "expected either --fact or --find, got neither"),
+        (["explain", "reverse", "--find", "--fact", FRANCE], "expected either --fact or --find, got both"),
+        (["explain", "icl", "--subject", "France"], "expected --relation with --subject"),
+        (["explain", "multihop", "--first", "landmark_country"], "expected either --find or all of"),
+    ],
+)
+def test_what_cannot_be_asked_is_refused_before_the_model_is_loaded(arguments, expected, capsys, monkeypatch):
+    monkeypatch.setattr("circuits.model.Model.load", lambda *_, **__: pytest.fail("the model was loaded"))
+    assert expected in fails(arguments, capsys)
+
+
+def test_what_the_model_gives_no_ground_for_is_refused_with_the_reason(capsys):
+    assert "rightly with 'French'" in fails(["explain", "hallucination", "--fact", FRANCE], capsys)
+    same = ["diff", "--fact", FRANCE, "--to", "French"]
+    assert "which the fact has already" in fails(same, capsys)
+    objects = load_relations()["country_language"].objects
+    facts = [Fact("The official language of France is", "France", each) for each in objects]
+    ranks = whole_model(Model.default(), facts).rank.per_example
+    least = facts[ranks.index(max(ranks))]
+    unknown = ["diff", "--fact", least.statement, "--to", "German"]
+    assert "does not know this" in fails(unknown, capsys)
+
+
+def test_an_explanation_prints_one_json_object_and_writes_its_page(capsys, tmp_path):
+    capital = "The capital city of France is Paris"
+    words = ["explain", "reverse", "--fact", capital, "--tau", "0.3", "--json", "--out", str(tmp_path)]
+    found = json.loads(succeeds(words, capsys))
+    assert found["verdict"]["conclusion"] in ("forward only", "both ways, one circuit", "both ways, different circuits")
+    assert found["diff"]["differs"] == "direction"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["report.html", "result.json"]
+    assert json.loads((tmp_path / "result.json").read_text())["verdict"] == found["verdict"]

@@ -1,0 +1,113 @@
+"""Laws of a diff's page: every edge of either circuit is drawn and marked, and a browser can move all its parts."""
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import plotly.graph_objects as go
+import pytest
+
+from circuits.circuit import Circuit
+from circuits.diffs import CircuitDiff
+from circuits.viz.diff_report import render_diff, trajectories, union, who_writes
+from tests.models import traces
+from tests.test_diffs import EDITED, HERE, circuit, diff, side
+from tests.test_viz import HOSTILE, Elements, browser, drive
+
+FOUND = diff("input->m0 m0->logits a0.h0->m1", "input->m1 m0->logits m1->logits")
+
+DRIVE_DIFF = """<script>
+(async () => {
+  const result = {};
+  const all = (query) => [...document.querySelectorAll(query)];
+  const shown = (pane) => all(`${pane} .edge`).filter((path) => getComputedStyle(path).display !== "none").length;
+  await kcircuit.ready;
+  result.apart = [shown("#pane-before"), shown("#pane-after")];
+  const slider = document.getElementById("threshold");
+  slider.value = 4;
+  slider.dispatchEvent(new Event("input", { bubbles: true }));
+  result.hidden = [shown("#pane-before"), shown("#pane-after")];
+  slider.value = 0;
+  slider.dispatchEvent(new Event("input", { bubbles: true }));
+  all("#views input")[1].click();
+  result.over = shown("#pane-before");
+  result.afterHidden = document.getElementById("pane-after").hidden;
+  all("#views input")[0].click();
+  const group = all("#pane-after .node").find((node) => node.textContent.includes("MLP1"));
+  group.dispatchEvent(new MouseEvent("click", { bubbles: true }));
+  result.panel = document.getElementById("components").innerText;
+  document.getElementById("back").click();
+  result.focused = document.activeElement.closest("#components") !== null;
+  const find = document.getElementById("find");
+  find.value = "mlp0";
+  find.dispatchEvent(new Event("input", { bubbles: true }));
+  result.found = document.getElementById("panel-heading").textContent;
+  result.plots = all(".plot .main-svg").length;
+  result.problems = problems;
+  document.documentElement.dataset.result = JSON.stringify(result);
+})();
+</script>"""
+
+
+def test_the_union_has_every_edge_of_either_circuit_and_the_nodes_of_both_graphs():
+    before, after = circuit("input->m1 m1->logits"), circuit("input->x1 x1->logits", EDITED)
+    both = union(before, after)
+    assert {edge.name for edge in both.edges} == {"input->m1", "m1->logits", "input->x1", "x1->logits"}
+    assert union(before, before) == before
+
+
+def test_the_union_keeps_the_score_that_is_larger_in_size():
+    left, right = circuit("input->m0", first_score=-3.0), circuit("input->m0", first_score=2.0)
+    assert union(left, right).score(union(left, right).edges[0]) == -3
+    unscored = Circuit(left.graph, left.kept, HERE)
+    assert union(unscored, right).score(right.edges[0]) == 2
+    assert union(right, unscored).score(right.edges[0]) == 2
+    assert np.isnan(union(unscored, unscored).score(right.edges[0]))
+
+
+def test_every_edge_is_drawn_once_and_marked_kept_lost_or_gained():
+    text = render_diff(FOUND)
+    classes = [str(attributes["class"]).split()[1] for tag, attributes in Elements(text).tags if tag == "path"]
+    assert sorted(classes) == ["gained", "gained", "kept", "lost", "lost"]
+    data = json.loads(re.findall(r'id="data">(.*?)</script>', text, re.S)[0])
+    assert [edge["state"] for edge in data["edges"]] == [name for name in classes]
+    assert {node["name"] for node in data["nodes"]} == {"input", "a0.h0", "m0", "m1", "logits"}
+
+
+def test_the_same_diff_gives_the_same_page_and_a_page_stays_under_three_megabytes():
+    assert render_diff(FOUND) == render_diff(FOUND)
+    assert len(render_diff(FOUND).encode()) < 3e6
+
+
+def test_text_of_a_diff_is_shown_and_never_read_as_markup():
+    hostile = side(circuit("input->m0"), label=HOSTILE)
+    page = render_diff(CircuitDiff(differs=HOSTILE, before=hostile, after=hostile), verdict=HOSTILE, command=HOSTILE)
+    assert "<script>alert" not in page
+
+
+def test_the_plots_show_each_answer_before_and_after():
+    ranks, writes = trajectories(FOUND), who_writes(FOUND)
+    assert [trace.name for trace in traces(ranks)] == [
+        "blue, before",
+        "blue, after",
+        "green, before",
+        "green, after",
+    ]
+    assert isinstance(writes, go.Figure)
+    total = sum(float(trace.x[0]) for trace in traces(writes))
+    assert total == pytest.approx(FOUND.before.shares("blue").total)
+
+
+@browser
+def test_in_a_browser_the_slider_hides_edges_the_toggle_overlays_and_a_click_compares(tmp_path: Path):
+    result = drive(render_diff(FOUND, others=(FOUND,)), tmp_path, script=DRIVE_DIFF)
+    assert result["problems"] == []
+    assert result["apart"] == [3, 3]
+    assert result["hidden"] == [1, 1]
+    assert (result["over"], result["afterHidden"]) == (5, True)
+    for expected in ("MLP1", "in both", "Reads from (2)", "Writes to (1)", "blue", "gained", "lost"):
+        assert expected in result["panel"]
+    assert result["focused"]
+    assert result["found"] == "MLP0"
+    assert result["plots"] >= 2
