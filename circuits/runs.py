@@ -18,10 +18,12 @@ import torch
 from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError, model_validator
 
 import circuits
+from circuits.analysis.attention import PromptAttention, read_attention
 from circuits.analysis.lens import NodeReadout, Trajectory, read_circuit, trajectory
 from circuits.analysis.reading import Reading
 from circuits.analysis.story import Sentence, tell
 from circuits.circuit import Circuit, Provenance, Scores, Setting
+from circuits.components import UnsupportedArchitecture
 from circuits.datasets import corrupted as corruption
 from circuits.datasets.split import Split
 from circuits.discovery import DEFAULT_TAU, METHODS, MethodName, prefilter
@@ -182,6 +184,8 @@ class Run(BaseModel):
     prefiltered: Prefiltered | None = None
     reading: Reading | None = None
     """What heads and MLPs do for the first fact, in the whole model; None where it was not asked for or cannot be told."""
+    attention: PromptAttention | None = None
+    """Of the circuit's heads over the first fact's prompt, in the whole model; None where the model hides its weights."""
     versions: dict[str, str]
 
     @property
@@ -395,8 +399,16 @@ def run_sweep(
             near_ties=state.near_ties,
             prefiltered=prefiltered,
             reading=reading,
+            attention=_attention(model, spec.facts[0], circuit),
             versions=_versions(),
         )
+
+
+def _attention(model: Model, fact: Fact, circuit: Circuit) -> PromptAttention | None:
+    try:
+        return read_attention(model, fact, [node for node in circuit.nodes if node.kind == "head"])
+    except UnsupportedArchitecture:
+        return None
 
 
 _Found = tuple[float, Circuit, State, Prefiltered | None]
