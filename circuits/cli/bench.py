@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from circuits.cli.app import CommandError, JsonOption, ModelOption, app
+from circuits.cli.app import CommandError, JsonOption, ModelOption, app, load
 
 
 @app.command()
@@ -21,10 +21,9 @@ def bench(
         raise CommandError(f"expected `kcircuit bench acdc`, got {what!r}; benchmarks/README.md names the longer ones")
     from circuits.bench import compare, first_facts
     from circuits.datasets import load_relations
-    from circuits.model import Model
 
     facts = first_facts(load_relations(), n)
-    result = compare(Model.load(model), facts, tau=tau, progress=lambda line: typer.echo(line, err=True)).to_json()
+    result = compare(load(model), facts, tau=tau, progress=lambda line: typer.echo(line, err=True)).to_json()
     if as_json:
         typer.echo(json.dumps(result))
         return

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from circuits.cli.app import CommandError, JsonOption, ModelOption, app, require_writable_folder
+from circuits.cli.app import CommandError, JsonOption, ModelOption, app, load, require_writable_folder
 from circuits.cli.explain import write_files
 
 if TYPE_CHECKING:
@@ -55,9 +55,8 @@ def diff(
         return
     if len(methods) > 1:
         raise CommandError(f"expected one method with --fact, got {', '.join(methods)}")
-    from circuits.model import Model
 
-    found = _one(Model.load(model), fact, to, methods[0], chosen, spec, relations, force)
+    found = _one(load(model), fact, to, methods[0], chosen, spec, relations, force)
     if out is not None:
         from circuits.viz.diff_report import render_diff
 
@@ -123,10 +122,9 @@ def _table(
     from circuits.datasets.manifest import Manifest
     from circuits.datasets.probes import edit_facts, other_object
     from circuits.evaluation import whole_model
-    from circuits.model import Model
     from circuits.paths import FACTLM
 
-    model = Model.load(spec.model)
+    model = load(spec.model)
     manifest = Manifest.load() if model.name == FACTLM else None
     candidates = edit_facts(relations, manifest, seed=spec.seed)[: 4 * n]
     ranks = whole_model(model, candidates).rank.per_example

@@ -19,6 +19,7 @@ from circuits.cli.app import (
     WithEditOption,
     app,
     find_relation,
+    fit_threads,
     parse_memory,
     put_edit,
     require_writable_folder,
@@ -162,7 +163,7 @@ def _spec(facts: "tuple[Fact, ...]", **choices: Any) -> "RunSpec":
 def _load(spec: "RunSpec") -> "Model":
     from circuits.runs import load_model
 
-    return load_model(spec)
+    return fit_threads(load_model(spec))
 
 
 def parse_taus(text: str) -> list[float]:

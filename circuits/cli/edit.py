@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, no_type_check
 
 import typer
 
-from circuits.cli.app import CommandError, JsonOption, ModelOption, app, require_writable_folder
+from circuits.cli.app import CommandError, JsonOption, ModelOption, app, load, require_writable_folder
 from circuits.cli.edit_options import (
     CorpusOption,
     FluencyOption,
@@ -75,12 +75,11 @@ def edit(
     chosen = parse_settings(settings, layer)
     from circuits.editing import METHODS
     from circuits.evaluation.edits.compare import UnknownMethod
-    from circuits.model import Model
 
     if method not in METHODS:
         raise UnknownMethod(f"no editing method {method!r}; known: {', '.join(METHODS)}")
     request = _request(fact, to.strip(), subject, object, model, seed)
-    loaded = Model.load(model)
+    loaded = load(model)
     if not force:
         _require_known(loaded, request)
     summary, saved, took = _edited(loaded, request, method, chosen, corpus, fluency_samples, seed, as_json)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from circuits.cli.app import CommandError, JsonOption, ModelOption
+from circuits.cli.app import CommandError, JsonOption, ModelOption, load
 from circuits.cli.edit import edit_app
 from circuits.cli.edit_options import (
     CasesOption,
@@ -55,11 +55,10 @@ def compare(
     from circuits.evaluation.edits.compare import Contestant
     from circuits.evaluation.edits.compare import compare as compared
     from circuits.evaluation.edits.page import page
-    from circuits.model import Model
 
     contestants = Contestant.parse_all(methods, Regime.parse(regime))
     when = parse_eval_at(eval_at)
-    loaded = Model.load(model)
+    loaded = load(model)
     requests = requests_of(loaded, cases, max(each.n_requests(n) for each in contestants), seed)
     with progress_line() as show:
         show(f"asking {loaded.name} before the edits")

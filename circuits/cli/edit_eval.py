@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from circuits.cli.app import JsonOption, ModelOption
+from circuits.cli.app import JsonOption, ModelOption, load
 from circuits.cli.edit import edit_app
 from circuits.cli.edit_options import (
     CasesOption,
@@ -53,12 +53,11 @@ def evaluate_method(
     from circuits.editing import default_hyper
     from circuits.evaluation.edits import SINGLE, FluencySetting, Regime, evaluate
     from circuits.evaluation.edits.compare import Contestant, maker
-    from circuits.model import Model
 
     contestant = Contestant.parse(f"{method}@{regime}" + (f"+{restrain}" if restrain else ""), SINGLE)
     when = parse_eval_at(eval_at)
     chosen = parse_settings(settings, layer)
-    loaded = Model.load(model)
+    loaded = load(model)
     # Refused before anything is asked of the model.
     default_hyper(method, loaded, **chosen)
     requests = requests_of(loaded, cases, n, seed)

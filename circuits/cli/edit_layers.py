@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from circuits.cli.app import CommandError, JsonOption, ModelOption
+from circuits.cli.app import CommandError, JsonOption, ModelOption, load
 from circuits.cli.edit import edit_app
 from circuits.cli.edit_options import (
     CasesOption,
@@ -45,9 +45,8 @@ def sweep(
     chosen = None if layers is None else [parse_layers(part.replace("+", ",")) for part in layers.split(",")]
     hyper = parse_settings(settings)
     from circuits.editing.sweep import sweep_layers
-    from circuits.model import Model
 
-    loaded = Model.load(model)
+    loaded = load(model)
     requests = requests_of(loaded, cases, n, seed)
     with progress_line() as show:
         found = sweep_layers(

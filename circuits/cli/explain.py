@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from circuits.cli.app import CommandError, JsonOption, ModelOption, app, find_relation, require_writable_folder
+from circuits.cli.app import CommandError, JsonOption, ModelOption, app, find_relation, load, require_writable_folder
 
 if TYPE_CHECKING:
     from circuits.diffs import CircuitDiff
@@ -161,13 +161,12 @@ class _Setting:
             require_writable_folder(out)
         from circuits.datasets import load_relations
         from circuits.facts import Fact
-        from circuits.model import Model
         from circuits.runs import RunSpec
 
         self.relations: Relations = load_relations()
         # The facts are put in by each search; the rest of the spec is checked here, before anything slow.
         self.spec: RunSpec = RunSpec(facts=(Fact("a is", "a", "b"),), model=model, tau=tau, seed=seed)
-        self.model: Model = Model.load(model)
+        self.model: Model = load(model)
 
     def fact(self, text: str) -> "Fact":
         from circuits.facts import parse_fact

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from circuits.cli.app import JsonOption, ModelOption, WithEditOption, app, find_relation, put_edit
+from circuits.cli.app import JsonOption, ModelOption, WithEditOption, app, find_relation, load, put_edit
 
 
 @app.command()
@@ -20,12 +20,11 @@ def facts(
     """List the dataset's facts, each with the rank that the model gives the answer."""
     from circuits.datasets import load_relations
     from circuits.evaluation import KNOWN_RANK, whole_model
-    from circuits.model import Model
 
     relations = load_relations()
     chosen = [find_relation(relations, relation)] if relation else list(relations.values())
     listed = [fact for item in chosen for fact in item.facts()]
-    answers = whole_model(put_edit(Model.load(model), with_edit), listed)
+    answers = whole_model(put_edit(load(model), with_edit), listed)
     rows = [
         {
             "relation": fact.relation,

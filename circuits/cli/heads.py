@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from circuits.cli.app import CommandError, JsonOption, ModelOption, WithEditOption, app, find_relation, put_edit
+from circuits.cli.app import CommandError, JsonOption, ModelOption, WithEditOption, app, find_relation, load, put_edit
 
 if TYPE_CHECKING:
     from circuits.analysis.reading import Reading
@@ -43,9 +43,8 @@ def heads(
         )
     from circuits.analysis.reading import read_fact
     from circuits.evaluation.roles import check_roles, known_facts, relation_roles
-    from circuits.model import Model
 
-    loaded = put_edit(Model.load(model), with_edit)
+    loaded = put_edit(load(model), with_edit)
     found = relation_roles(loaded, chosen, relations, template=template, n=n, seed=seed)
     example = read_fact(loaded, known_facts(loaded, chosen, template=template, n=1)[0], found, chosen.objects)
     checks = None

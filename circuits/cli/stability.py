@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from circuits.cli.app import CommandError, JsonOption, ModelOption, app, find_relation
+from circuits.cli.app import CommandError, JsonOption, ModelOption, app, find_relation, fit_threads
 
 if TYPE_CHECKING:
     from circuits.stability import Change, Skip
@@ -60,7 +60,7 @@ def stability(
     # Checked before the model is loaded, because that takes a while.
     first = relations[relation or ""].facts()[:1] if given is None else (given,)
     asked = RunSpec.model_validate({"facts": first, "relation": relation, "model": model, "device": device, **choices})
-    loaded = load_model(asked)
+    loaded = fit_threads(load_model(asked))
     facts = first if relation is None else known_facts(relations, relation, loaded, n, seed=seed)
     request = Request(facts, asked.tau, asked.absolute, asked.granularity, asked.ablation, asked.engine, asked.seed)
     measured: list[Change | Skip] = []

@@ -12,7 +12,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from circuits.cli.app import CommandError, JsonOption, ModelOption, Stopped, app, find_relation, require_writable_folder
+from circuits.cli.app import (
+    CommandError,
+    JsonOption,
+    ModelOption,
+    Stopped,
+    app,
+    find_relation,
+    fit_threads,
+    require_writable_folder,
+)
 from circuits.cli.discover import parse_taus
 
 if TYPE_CHECKING:
@@ -97,7 +106,7 @@ def table(
         }
     )
     # All settings are checked before the model is loaded, because that takes a while.
-    loaded = load_model(spec.run_spec(chosen[0].name, chosen[0].facts()[:1]))
+    loaded = fit_threads(load_model(spec.run_spec(chosen[0].name, chosen[0].facts()[:1])))
     jobs = fitting(jobs or os.cpu_count() or 1, loaded)
     started = time.perf_counter()
     with _stopping(out), _progress_bar(len(chosen)) as (finished, progress, notice):
