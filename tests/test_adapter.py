@@ -13,8 +13,10 @@ from torch import Tensor
 
 from circuits.analysis.lens import trajectory
 from circuits.circuit import Circuit, Provenance
-from circuits.discovery.acdc import acdc
-from circuits.editing.adapter import innermost
+from circuits.discovery.acdc import Traversal, acdc
+from circuits.editing.adapter import MoeBypass, Routing, bypass_inputs, innermost
+from circuits.editing.anchors import Gazetteer
+from circuits.editing.experts import Experts
 from circuits.engines import Ablation, HookEngine, SparseEngine, make_engine
 from circuits.facts import Fact
 from circuits.graph import Edge, Granularity, Graph, Node, Reader, Shape, parse_node
@@ -261,16 +263,103 @@ class _Hide:
         return value - self._value if (kind, layer) == (self._kind, self._layer) else value
 
 
-def test_the_sparse_engine_leaves_bypassed_models_to_the_hook_engine_and_says_so(
-    small_model: Callable[..., Model],
+@dataclass
+class Roams:
+    """A bypass that looks where it likes: at the mean of all earlier positions, at the ids, and at where the prompt ends."""
+
+    d_model: int
+
+    def __call__(self, residual: Tensor, ids: Tensor, n_prompt: int | None) -> Tensor:
+        assert residual.shape[:2] == ids.shape
+        n_pos = ids.shape[1]
+        so_far = residual.cumsum(1) / torch.arange(1, n_pos + 1)[:, None]
+        in_prompt = torch.arange(n_pos) < (n_pos if n_prompt is None else n_prompt)
+        # The residual stream's own mean counts too, which a layer norm never sees.
+        return torch.tanh(so_far.roll(1, -1) + residual.mean(-1, keepdim=True)) * (1 + ids % 3 + in_prompt)[..., None]
+
+
+def mixed(model: Model, layer: int) -> MoeBypass:
+    """The bypass of a MEMoE edit with random experts, about the first word of some prompts."""
+    generator, d_model = torch.Generator().manual_seed(layer), model.network.d_model
+    experts = Experts(
+        torch.randn(3, 2 * d_model, generator=generator), 0.3 * torch.randn(3, d_model, d_model, generator=generator)
+    )
+    routing = Routing(1.0, 1, False, "so far", scoped=True, names=("w3",))
+    norm, anchors = bypass_inputs(model, layer, routing, Gazetteer(("w3", "w1 w4")))
+    return MoeBypass(experts, routing, norm, anchors)
+
+
+def with_bypasses(model: Model) -> Model:
+    """Two bypasses of different kinds at the first layer, one at the last."""
+    network = model.network
+    for layer, bypass in ((0, mixed(model, 0)), (0, Roams(network.d_model)), (1, mixed(model, 1))):
+        network = BypassedNetwork.around(network, layer, bypass)
+    return model.with_network(network, "with bypasses")
+
+
+CORRUPTED = (word_fact("5 7 7", "9"), word_fact("2 1 4 1", "5 9"))
+ABLATIONS = {
+    "zero": Ablation(),
+    "mean": Ablation("mean", reference=CORRUPTED),
+    "resample": Ablation("resample", corrupted=CORRUPTED),
+}
+
+
+@pytest.mark.parametrize("kind", ABLATIONS)
+@pytest.mark.parametrize("name", [*LAYOUTS, "gpt2 raw"])
+def test_the_sparse_engine_runs_bypasses_as_the_hook_engine_does(
+    name: str, kind: str, small_model: Callable[..., Model]
 ) -> None:
+    edited, rng = with_bypasses(small_model(*name.split())), np.random.default_rng(0)
+    granularity: Granularity = "node" if kind == "mean" else "qkv"
+    hook, sparse = (
+        make(edited, FACTS, ablation=ABLATIONS[kind], granularity=granularity) for make in (HookEngine, SparseEngine)
+    )
+    for share in (1.0, 0.5, 0.8):
+        kept = hook.graph.legal & (rng.random(hook.graph.legal.shape) < share)
+        for got, expected in zip(sparse.answer_logits(kept), hook.answer_logits(kept), strict=True):
+            assert float((got - expected).abs().max() / expected.abs().max()) < 1e-4, share
+    reader = hook.graph.reader_index(Reader(Node(1, "bypass")))
+    removals = [[0], [1, 3], [hook.graph.writer_index(Node(0, "bypass"))]]
+    assert sparse.nll_without(kept, reader, removals) == pytest.approx(
+        hook.nll_without(kept, reader, removals), abs=1e-4
+    )
+
+
+@pytest.mark.parametrize(("name", "granularity"), [("gpt2", "qkv"), ("neox", "node"), ("llama", "node")])
+def test_acdc_keeps_the_same_edges_of_bypassed_models_on_both_engines(
+    name: str, granularity: Granularity, small_model: Callable[..., Model]
+) -> None:
+    edited = with_bypasses(small_model(name))
+    (_, fast), (_, slow) = (
+        acdc(make(edited, FACTS[:1], granularity=granularity), tau=0.05, provenance=Provenance("m", "w"))
+        for make in (SparseEngine, HookEngine)
+    )
+    assert fast.kept == slow.kept
+    assert fast.evaluations == slow.evaluations
+    through = [writer.name for writer in circuit_of(edited.graph(granularity), slow.kept)]
+    assert {"x0", "x1"} & set(through), "the control: the circuit runs through a bypass"
+
+
+def circuit_of(graph: Graph, kept: list[bool]) -> set[Node]:
+    return {graph.writers[edge[0]] for edge, stays in zip(Traversal(graph).edges, kept, strict=True) if stays}
+
+
+def test_a_guess_at_the_scores_of_edges_sees_through_a_bypass(small_model: Callable[..., Model]) -> None:
+    model = with_bypasses(small_model("gpt2"))
+    engine = SparseEngine(model, FACTS)
+    graph = engine.graph
+    edges = [(writer, graph.reader_index(Reader(Node(0, "bypass")))) for writer in range(5)]
+    guess = engine.forecast(graph.legal, edges)
+    assert np.isfinite(guess).all()
+    assert np.abs(guess).max() > 0
+
+
+def test_bypassed_models_fall_back_to_no_other_engine(small_model: Callable[..., Model]) -> None:
     notices: list[str] = []
-    edited = bypassed(small_model("gpt2"))
-    assert isinstance(make_engine("sparse", edited, FACTS, notice=notices.append), HookEngine)
-    assert len(notices) == 1
-    assert "engine hook does" in notices[0]
-    assert isinstance(make_engine("sparse", small_model("gpt2"), FACTS, notice=notices.append), SparseEngine)
-    assert len(notices) == 1
+    edited = with_bypasses(small_model("gpt2"))
+    assert isinstance(make_engine("sparse", edited, FACTS, notice=notices.append), SparseEngine)
+    assert not notices
 
 
 # ---- a circuit whose answer the bypass knows -------------------------------------------------------------------------
@@ -289,9 +378,10 @@ def test_acdc_finds_the_bypass_that_answers_and_the_circuit_survives_its_file(tm
     answers = Writes(token=0, vector=torch.tensor([-1.0, 5.0, 0.0, 0.0]))
     edited = model.with_network(BypassedNetwork.around(model.network, 1, answers), "edited")
     fact = Fact("ask", "ask", "yes")
-    scores, _ = acdc(HookEngine(edited, [fact]), tau=0.1, provenance=Provenance(edited.name, edited.weights))
-    found = scores.above(0.1)
-    assert [edge.name for edge in found.edges] == ["x1->logits"]
+    for make in (HookEngine, SparseEngine):
+        scores, _ = acdc(make(edited, [fact]), tau=0.1, provenance=Provenance(edited.name, edited.weights))
+        found = scores.above(0.1)
+        assert [edge.name for edge in found.edges] == ["x1->logits"]
     found.save(tmp_path / "circuit.json")
     read = Circuit.load(tmp_path / "circuit.json")
     assert read == found
@@ -307,7 +397,7 @@ def test_the_picture_of_a_circuit_shows_the_bypass() -> None:
     figure = circuit_graph(Circuit(graph, kept, Provenance("m", "w")))
     texts = [text for trace in traces(figure) for text in (trace.text or ())]
     assert any("Bypass1" in text for text in texts)
-    assert "L1 bypass" in figure.layout.yaxis.ticktext
+    assert "L1 bypass" in figure.layout["yaxis"]["ticktext"]
 
 
 def test_the_trajectory_after_the_last_layer_is_what_the_bypassed_model_says(small_model: Callable[..., Model]) -> None:

@@ -15,6 +15,7 @@ from circuits.discovery.speculation import cuts, expected_path, log_odds, measur
 from circuits.engines import EngineMismatch, make_engine
 from circuits.engines.ablation import Ablation
 from circuits.engines.hook import HookEngine
+from circuits.engines.layout import Layout
 from circuits.engines.positions import DEAD, FULL, TAIL, needs
 from circuits.engines.protocol import Engine, WideEngine
 from circuits.engines.sparse import SparseEngine, nll
@@ -280,7 +281,7 @@ def test_a_head_read_by_logits_matters_at_the_answer_and_what_its_keys_read_matt
     kept = np.zeros_like(graph.legal)
     for name in ("a1.h0->logits", "m0->a1.h0<k>", "a0.h1->a1.h0<q>", "input->m0", "input->a0.h0<v>"):
         kept[graph.edge(name)] = True
-    need = dict(zip((node.name for node in graph.writers), needs(graph, kept).tolist(), strict=True))
+    need = dict(zip((node.name for node in graph.writers), needs(Layout(graph), kept).tolist(), strict=True))
     assert need == {"input": FULL, "a0.h0": DEAD, "a0.h1": TAIL, "m0": FULL, "a1.h0": TAIL, "a1.h1": DEAD, "m1": DEAD}
 
 

@@ -6,10 +6,13 @@ from circuits.bench import first_facts
 from circuits.circuit import Provenance
 from circuits.datasets.corrupted import corrupted, reference
 from circuits.discovery.acdc import NEAR_TIE, Traversal, acdc
+from circuits.editing import MemoeHyper, memoe
+from circuits.editing.defaults import tuned
 from circuits.engines.ablation import Ablation, AblationKind
 from circuits.engines.hook import HookEngine
 from circuits.engines.sparse import SparseEngine
-from circuits.facts import Fact, Relations
+from circuits.facts import EditRequest, Fact, Relations
+from circuits.graph import Node
 from circuits.model import Model
 
 HERE = Provenance("factlm", "")
@@ -74,3 +77,21 @@ def test_the_fast_engine_keeps_exactly_the_edges_that_the_reference_keeps(
 def test_the_facts_of_the_benchmark_are_of_different_relations(relations: Relations):
     facts = first_facts(relations, 12)
     assert len({fact.relation for fact in facts}) == 12
+
+
+def test_an_edit_by_memoe_is_searched_as_the_reference_searches_it(factlm: Model, relations: Relations) -> None:
+    relation = relations["country_capital_city"]
+    request = EditRequest(relation.templates[0], "France", "Rome")
+    edit = memoe(factlm, (request,), hyper=MemoeHyper(**{**tuned("memoe", factlm), "texts": 1, "steps": 20}))
+    with edit.on(factlm) as edited:
+        (_, fast), (_, slow) = (
+            acdc(make(edited, (request.fact,), granularity="node"), tau=0.3, provenance=HERE)
+            for make in (SparseEngine, HookEngine)
+        )
+        assert fast.kept == slow.kept
+        # The control: what was edited in is in the circuit.
+        graph = edited.graph("node")
+        bypass = graph.writer_index(Node(edit.layer, "bypass"))
+        assert any(
+            kept for (writer, _), kept in zip(Traversal(graph).edges, fast.kept, strict=True) if writer == bypass
+        )

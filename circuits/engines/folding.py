@@ -5,7 +5,8 @@ Two exact rewrites, made once:
 * The norm's weight and bias go into the matrices that follow it, so that a reader computes ``rstd(x) * (x W') + b'``:
   the normalised input is never written to memory.
 * Where every reader is a layer norm, only the centred part of a write is ever read. Writes are centred at their source,
-  after which a layer norm is an RMS norm.
+  after which a layer norm is an RMS norm. A bypass may read anything, so beside one writes stay as they are: the centring
+  goes into the matrices, and into the norm's scale.
 """
 
 from collections.abc import Sequence
@@ -15,7 +16,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from circuits.components import ACTIVATIONS, Attention, Components, Mlp, Norm, UnsupportedArchitecture
+from circuits.components import ACTIVATIONS, Attention, Components, Mlp, Norm, NormKind, UnsupportedArchitecture
 
 
 @dataclass(frozen=True)
@@ -50,25 +51,29 @@ class FoldedLayer:
 
 @dataclass(frozen=True)
 class Folded:
-    """All layers, and the unembedding, of a model whose writers are centred if ``centred``."""
+    """All layers, and the unembedding, of a model whose writers are centred if ``centred``.
+
+    ``norm`` is what every reader of it does: nothing, RMS norm, or the layer norm.
+    """
 
     layers: tuple[FoldedLayer, ...]
     W_U: Float[Tensor, "d_model d_vocab"]
     b_U: Float[Tensor, "d_vocab"]
     final_eps: float
-    normed: bool
-    """False for a model without any norm: rstd is 1."""
+    norm: NormKind
     centred: bool
 
     def centre(self, writes: Float[Tensor, "*rest d_model"]) -> Float[Tensor, "*rest d_model"]:
         return writes - writes.mean(-1, keepdim=True) if self.centred else writes
 
     def rstd(self, x: Float[Tensor, "*rest d_model"], eps: float) -> Float[Tensor, "*rest 1"] | None:
-        """1 / sqrt(mean(x^2) + eps), in float32 whatever the type of x."""
-        if not self.normed:
+        """1 / sqrt(mean(x^2) + eps), in float32 whatever the type of x; of x - mean(x) in a layer norm."""
+        if self.norm == "none":
             return None
         if x.dtype in (torch.bfloat16, torch.float16):
             x = x.float()
+        if self.norm == "layer" and not self.centred:
+            x = x - x.mean(-1, keepdim=True)
         norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
         return torch.addcmul(norm.new_tensor(eps), norm, norm, value=1 / x.shape[-1]).rsqrt().to(self.W_U.dtype)
 
@@ -84,8 +89,8 @@ def _affine(x: Tensor, weight: Tensor, bias: Tensor | None, rstd: Tensor | None)
     return (x @ weight) * rstd if bias is None else torch.addcmul(bias, x @ weight, rstd)
 
 
-def fold(parts: Components) -> Folded:
-    """The model's weights, norms folded in.
+def fold(parts: Components, *, centred: bool = True) -> Folded:
+    """The model's weights, norms folded in; with layer norms, writes centred if ``centred``.
 
     Raises:
         UnsupportedArchitecture: readers do not all have the same kind of norm.
@@ -94,42 +99,50 @@ def fold(parts: Components) -> Folded:
     kinds = {norm.kind for norm in norms}
     if len(kinds) > 1:
         raise UnsupportedArchitecture(f"readers have different norms: {', '.join(sorted(kinds))}")
-    centred = kinds == {"layer"}
+    kind = norms[0].kind
+    centred &= kind == "layer"
 
     def centre(writes: Tensor) -> Tensor:
         return writes - writes.mean(-1, keepdim=True) if centred else writes
 
     layers = [
         _fold_layer(
-            block.attention, block.mlp, centre(block.attention.W_O), centre(block.mlp.W_out), centre(block.mlp.b_out)
+            block.attention,
+            block.mlp,
+            centre(block.attention.W_O),
+            centre(block.mlp.W_out),
+            centre(block.mlp.b_out),
+            centred=centred,
         )
         for block in parts.blocks
     ]
-    W_U, b_U = _into(parts.final, parts.W_U, parts.b_U)
+    W_U, b_U = _into(parts.final, parts.W_U, parts.b_U, centred)
     return Folded(
         layers=tuple(layers),
         W_U=W_U.contiguous(),
         b_U=b_U,
         final_eps=parts.final.eps,
-        normed=kinds != {"none"},
+        norm=kind,
         centred=centred,
     )
 
 
-def _fold_layer(attention: Attention, mlp: Mlp, W_O: Tensor, W_out: Tensor, b_out: Tensor) -> FoldedLayer:
+def _fold_layer(
+    attention: Attention, mlp: Mlp, W_O: Tensor, W_out: Tensor, b_out: Tensor, *, centred: bool
+) -> FoldedLayer:
     slots = [
-        _into(attention.norm, weight, bias)
+        _into(attention.norm, weight, bias, centred)
         for weight, bias in (
             (attention.W_Q, attention.b_Q),
             (attention.W_K, attention.b_K),
             (attention.W_V, attention.b_V),
         )
     ]
-    W_in, b_in = _into(mlp.norm, mlp.W_in, mlp.b_in)
+    W_in, b_in = _into(mlp.norm, mlp.W_in, mlp.b_in, centred)
     W_gate = b_gate = None
     if mlp.W_gate is not None:
         zero = mlp.b_in.new_zeros(mlp.W_gate.shape[-1])
-        W_gate, b_gate = _into(mlp.norm, mlp.W_gate, zero if mlp.b_gate is None else mlp.b_gate)
+        W_gate, b_gate = _into(mlp.norm, mlp.W_gate, zero if mlp.b_gate is None else mlp.b_gate, centred)
     return FoldedLayer(
         attention=attention,
         W_slots=_stacked([weight for weight, _ in slots]),
@@ -153,10 +166,12 @@ def _stacked(tensors: Sequence[Tensor]) -> Tensor:
     return torch.cat(tuple(tensors)).contiguous()
 
 
-def _into(norm: Norm, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
-    """(W', b') with norm(x) W + b = rstd(x) * (x W') + b'."""
+def _into(norm: Norm, weight: Tensor, bias: Tensor, centred: bool) -> tuple[Tensor, Tensor]:
+    """(W', b') with norm(x) W + b = rstd(x) * (x W') + b', for every x that is ``centred``."""
     if norm.bias is not None:
         bias = bias + (norm.bias @ weight)
     if norm.weight is not None:
         weight = norm.weight[:, None] * weight
+    if norm.kind == "layer" and not centred:
+        weight = weight - weight.mean(-2, keepdim=True)
     return weight, bias

@@ -5,68 +5,12 @@ Pure index work on the circuit's mask, so that the pass itself is a short list o
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 from jaxtyping import Bool, Int
 
+from circuits.engines.layout import Index, Layout, Q
 from circuits.engines.positions import DEAD, FULL
-from circuits.graph import Graph
-
-Q, K, V = 0, 1, 2
-Index = Int[np.ndarray, "_"]
-
-
-@dataclass(frozen=True)
-class Layout:
-    """Where a layer's nodes stand among the graph's writers and readers."""
-
-    graph: Graph
-
-    @property
-    def split(self) -> bool:
-        return self.graph.granularity == "qkv"
-
-    @property
-    def n_heads(self) -> int:
-        return self.graph.shape.n_heads
-
-    @property
-    def logits(self) -> int:
-        return len(self.graph.readers) - 1
-
-    @cached_property
-    def head_writers(self) -> list[Index]:
-        width = self.n_heads + 1
-        return [1 + layer * width + np.arange(self.n_heads) for layer in range(self.graph.shape.n_layers)]
-
-    @cached_property
-    def mlp_writers(self) -> list[int]:
-        return [int(heads[-1]) + 1 for heads in self.head_writers]
-
-    @cached_property
-    def mlp_readers(self) -> list[int]:
-        width = self.n_heads * (3 if self.split else 1) + 1
-        return [(layer + 1) * width - 1 for layer in range(self.graph.shape.n_layers)]
-
-    @cached_property
-    def head_readers(self) -> list[Index]:
-        """For each layer the reader of each row of `FoldedLayer.W_slots`; with merged slots a reader comes three times."""
-        heads = np.arange(self.n_heads)
-        slots = 3 if self.split else 1
-        firsts = [reader - slots * self.n_heads for reader in self.mlp_readers]
-        if self.split:
-            return [np.concatenate([first + 3 * heads + slot for slot in (Q, K, V)]) for first in firsts]
-        return [np.concatenate([first + heads] * 3) for first in firsts]
-
-    @cached_property
-    def depth(self) -> Index:
-        """For each reader the row of `propagation.Values.constant` that is its."""
-        rows = [
-            2 * reader.node.layer + (reader.node.kind == "mlp" and not self.graph.shape.parallel)
-            for reader in self.graph.readers
-        ]
-        return np.array(rows)
 
 
 @dataclass(frozen=True)
@@ -109,6 +53,8 @@ class LayerPlan:
     heads: tuple[Heads, ...]
     mlp: Reads | None
     mlp_tail: bool
+    bypass: Reads | None
+    """Always at all positions."""
 
 
 @dataclass(frozen=True)
@@ -135,8 +81,8 @@ def plan(
     full, tail = _Table(), _Table()
     layers = []
     first = min(changed, default=layout.logits)
-    for layer in range(layout.graph.shape.n_layers):
-        if layout.mlp_readers[layer] < first:
+    for layer in range(layout.n_layers):
+        if layout.last_readers[layer] < first:
             continue
         readers, writers = layout.head_readers[layer], layout.head_writers[layer]
         at = need[writers]
@@ -167,8 +113,15 @@ def plan(
             tail.writers.append(mlp)
             if need[mlp] == FULL:
                 full.writers.append(mlp)
-        if groups or reads:
-            layers.append(LayerPlan(layer, in_full, in_tail, tuple(groups), reads, bool(need[mlp] != FULL)))
+        beside = None
+        x, reader = layout.bypass_writers[layer], layout.bypass_readers[layer]
+        if x is not None and reached[reader] and need[x] != DEAD:
+            beside = full.reads(np.array([reader]))
+            reached |= kept[x]
+            tail.writers.append(x)
+            full.writers.append(x)
+        if groups or reads or beside:
+            layers.append(LayerPlan(layer, in_full, in_tail, tuple(groups), reads, bool(need[mlp] != FULL), beside))
     logits = tail.reads(np.array([layout.logits]))
     return Plan(tuple(layers), logits, full.index, tail.index, np.array(full.writers, int), np.array(tail.writers, int))
 

@@ -21,7 +21,9 @@ from torch import Tensor
 
 from circuits.components import attend
 from circuits.engines.folding import Folded
-from circuits.engines.plan import K, LayerPlan, Layout, Plan, Projection, Q, Reads, V
+from circuits.engines.layout import K, Layout, Q, V
+from circuits.engines.plan import LayerPlan, Plan, Projection, Reads
+from circuits.network import Bypass, Ids
 
 
 @dataclass
@@ -34,8 +36,10 @@ class Values:
     ablated: Float[Tensor, "writer #batch #pos d_model"] | None
     """None for zero ablation."""
     constant: Float[Tensor, "depth #batch #pos d_model"]
-    """What a reader at each depth (`plan.Layout.depth`) reads if every edge is ablated."""
+    """What a reader at each depth (`layout.Layout.depth`) reads if every edge is ablated."""
     n_answer: int
+    ids: Ids
+    n_prompt: int
 
     @property
     def n_pos(self) -> int:
@@ -150,6 +154,7 @@ class Pass:
     def __init__(
         self,
         folded: Folded,
+        bypasses: Mapping[int, tuple[Bypass, ...]],
         layout: Layout,
         values: Values,
         weights: Float[Tensor, "writer reader"],
@@ -158,7 +163,7 @@ class Pass:
         scratch: Scratch | None,
     ) -> None:
         """``weights`` is the circuit's mask as numbers, on the device. Without ``scratch`` the pass is differentiable."""
-        self._folded, self._layout, self._values = folded, layout, values
+        self._folded, self._bypasses, self._layout, self._values = folded, bypasses, layout, values
         self._change, self._scratch = change, scratch
         self.outcome = Outcome()
         first_tail = values.n_pos - values.n_answer
@@ -226,6 +231,17 @@ class Pass:
             hidden = weights.hidden(flat, self._folded.rstd(flat, weights.eps[1]))
             writer = np.array([self._layout.mlp_writers[todo.layer]])
             self._write(hidden[None], weights.W_out[None], writer, todo.mlp_tail, weights.b_out)
+        if todo.bypass is not None:
+            self._bypass(todo.layer, self._read(self._full, todo.bypass)[0])
+
+    def _bypass(self, layer: int, x: Float[Tensor, "#variant batch pos d_model"]) -> None:
+        """What the modules beside that layer's MLP write, all variants as one batch."""
+        writer, ids = self._layout.bypass_writers[layer], self._values.ids
+        assert writer is not None
+        ids = ids.expand(len(x), -1, -1).flatten(0, 1)
+        outputs = [bypass(x.flatten(0, 1), ids, self._values.n_prompt) for bypass in self._bypasses[layer]]
+        written = sum(outputs[1:], start=outputs[0]).reshape(1, -1, x.shape[-1]).to(x.dtype)
+        self._write(written, None, np.array([writer]), is_tail=False)
 
     def _projections(self, todo: LayerPlan) -> list[tuple[_Side, Projection]]:
         sides = ((self._full, todo.full), (self._tail, todo.tail))
@@ -291,12 +307,15 @@ class Pass:
     def _write(
         self,
         inner: Float[Tensor, "writer rows d_inner"],
-        weight: Float[Tensor, "writer d_inner d_model"],
+        weight: Float[Tensor, "writer d_inner d_model"] | None,
         writers: np.ndarray,
         is_tail: bool,
         bias: Tensor | None = None,
     ) -> None:
-        """Compute these nodes' deltas, ``inner @ weight + bias - ablated``, and show them to the readers after them."""
+        """Compute these nodes' deltas, ``inner @ weight + bias - ablated``, and show them to the readers after them.
+
+        Without a weight ``inner`` is what they write.
+        """
         values, side = self._values, self._tail if is_tail else self._full
         start, end = side.n_fresh, side.n_fresh + len(writers)
         shape = (len(writers), self._change.n_variants, *side.shape[1:])
@@ -310,13 +329,16 @@ class Pass:
             # Every slot is as in the current circuit, for all variants alike.
             inner = inner.view(len(writers), 1, -1, inner.shape[-1]).expand(-1, shape[1], -1, -1).flatten(1, 2)
         if side.buffer is None:
-            writes = torch.bmm(inner, weight).view(shape)
+            writes = (inner if weight is None else torch.bmm(inner, weight)).view(shape)
             writes = writes if bias is None else writes + bias
             writes = writes if offset is None else writes - offset
             side.blocks.append(writes)
         else:
             writes = side.buffer[start:end]
-            torch.bmm(inner, weight, out=writes.view(len(writers), -1, shape[-1]))
+            if weight is None:
+                writes.copy_(inner.view(shape))
+            else:
+                torch.bmm(inner, weight, out=writes.view(len(writers), -1, shape[-1]))
             if bias is not None:
                 writes += bias
             if offset is not None:

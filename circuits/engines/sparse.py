@@ -18,7 +18,8 @@ from torch import Tensor
 from circuits.components import Components, UnsupportedArchitecture
 from circuits.engines.ablation import Ablation
 from circuits.engines.folding import Folded, fold
-from circuits.engines.plan import Layout, plan
+from circuits.engines.layout import Layout
+from circuits.engines.plan import plan
 from circuits.engines.positions import needs
 from circuits.engines.preflight import Estimate, Sizes, available_memory, estimate
 from circuits.engines.propagation import Change, Outcome, Pass, Scratch, Values
@@ -27,7 +28,7 @@ from circuits.facts import Fact
 from circuits.graph import Granularity, Graph
 from circuits.metrics import NLL, Metric, require_finite
 from circuits.model import Model
-from circuits.network import OpenNetwork
+from circuits.network import Bypass, BypassedNetwork, OpenNetwork
 
 TOLERANCE = 1e-4
 """Largest difference between own logits and the model's that is trusted, relative to the logits' scale; float32."""
@@ -67,15 +68,18 @@ class SparseEngine:
                 same decisions.
             metric: what `nll` gives; by default MatchNLL, and squared error for a model whose output is a number.
         """
-        if not isinstance(model.network, OpenNetwork):
-            raise UnsupportedArchitecture(f"{type(model.network).__name__} does not show its weights")
+        network, bypasses = model.network, dict[int, tuple[Bypass, ...]]()
+        if isinstance(network, BypassedNetwork):
+            network, bypasses = network.inner, dict(network.bypasses)
+        if not isinstance(network, OpenNetwork):
+            raise UnsupportedArchitecture(f"{type(network).__name__} does not show its weights")
         self.model = model
         self.metric = metric or model.metric
         self.facts = tuple(facts)
         self.graph: Graph = model.graph(granularity)
         self.evaluations = 0
         groups = group_facts(model, facts)
-        parts = model.network.components(max(group.ids.shape[1] for group in groups))
+        parts = network.components(max(group.ids.shape[1] for group in groups))
         ablated = (ablation or Ablation()).values(model, facts, groups)
         no_change = ablation is None or ablation.kind == "zero"
         device = parts.W_U.device
@@ -92,10 +96,12 @@ class SparseEngine:
         memory = available_memory(device) if max_memory is None else max_memory
         self.width = self.sizes.fit(wanted, memory)
         self._max_memory = memory
-        folded = fold(parts)
+        folded = fold(parts, centred=not bypasses)
         with torch.no_grad(), _full_precision():
             self._groups = [
-                _GroupRunner(model, self.graph, parts, folded, group, None if no_change else values, self.metric)
+                _GroupRunner(
+                    model, self.graph, parts, folded, bypasses, group, None if no_change else values, self.metric
+                )
                 for group, values in zip(groups, ablated, strict=True)
             ]
 
@@ -171,6 +177,7 @@ class _GroupRunner:
         graph: Graph,
         parts: Components,
         folded: Folded,
+        bypasses: Mapping[int, tuple[Bypass, ...]],
         group: Group,
         ablated: Float[Tensor, "writer #batch #pos d_model"] | None,
         metric: Metric,
@@ -178,7 +185,8 @@ class _GroupRunner:
         self.group = group
         # The same numbers as MatchNLL's, for less memory.
         self._measure = nll if metric == NLL else metric.of
-        self._graph, self._folded, self._layout, self._scratch = graph, folded, Layout(graph), Scratch()
+        self._graph, self._folded, self._bypasses = graph, folded, bypasses
+        self._layout, self._scratch = Layout(graph), Scratch()
         device, dtype = parts.W_U.device, parts.W_U.dtype
         self._answer = group.answer.to(device)
         if ablated is not None:
@@ -191,8 +199,10 @@ class _GroupRunner:
                 graph.shape.n_layers, 3 * graph.shape.n_heads, n_batch, n_pos, parts.blocks[0].attention.W_Q.shape[2]
             ),
             ablated=ablated,
-            constant=_constants(graph, folded.centre(parts.b_O), ablated),
+            constant=_constants(self._layout, folded.centre(parts.b_O), ablated),
             n_answer=group.n_answer,
+            ids=group.ids.to(device),
+            n_prompt=group.n_prompt,
         )
         self._values.delta[0] = embedded if ablated is None else embedded - ablated[0]
         # The first pass computes every node at every position, whatever the answer needs.
@@ -201,7 +211,7 @@ class _GroupRunner:
         clean = self._pass(Change(dirty=tuple(range(len(graph.readers)))))
         clean.outcome.adopt(0, self._values)
         own = self._logits(clean.final)[0]
-        theirs = model.logits(group.ids)[:, -group.n_answer :]
+        theirs = model.logits(group.ids, n_prompt=group.n_prompt)[:, -group.n_answer :]
         theirs_exact = theirs.dtype in (torch.float32, torch.float64)
         theirs = theirs.to(own)
         difference = float((own - theirs).abs().max() / theirs.abs().max().clamp_min(1e-6))
@@ -212,7 +222,7 @@ class _GroupRunner:
                 f"and {tolerance:.0e} is allowed"
             )
         self._clean = (self._values.delta.clone(), self._values.slots.clone())
-        self._set(graph.legal, needs(graph, graph.legal))
+        self._set(graph.legal, needs(self._layout, graph.legal))
         self._last: tuple[Mapping[int, Bool[np.ndarray, "variant writer"]], Outcome] | None = None
         """What the last variants lacked at each reader, and their outcome."""
 
@@ -229,7 +239,7 @@ class _GroupRunner:
     def _pass(self, change: Change, *, differentiable: bool = False) -> Pass:
         todo = plan(self._layout, self._kept, self._need, change.readers)
         scratch = None if differentiable else self._scratch
-        return Pass(self._folded, self._layout, self._values, self._weights, todo, change, scratch)
+        return Pass(self._folded, self._bypasses, self._layout, self._values, self._weights, todo, change, scratch)
 
     def _become(self, kept: Bool[np.ndarray, "writer reader"]) -> None:
         """Make ``kept`` the current circuit."""
@@ -239,13 +249,13 @@ class _GroupRunner:
             # Edges come back: nodes that were dead, and not kept up to date, may matter again. Start from the clean run.
             self._values.delta.copy_(self._clean[0])
             self._values.slots.copy_(self._clean[1])
-            self._set(self._graph.legal, needs(self._graph, self._graph.legal))
+            self._set(self._graph.legal, needs(self._layout, self._graph.legal))
             self._last = None
         gone = self._kept & ~kept
         changed = [int(reader) for reader in np.flatnonzero(gone.any(0)) if self._matters(int(reader))]
         last, self._last = self._last, None
         variant = _variant_with(gone, changed, last[0]) if last else None
-        self._set(kept, needs(self._graph, kept))
+        self._set(kept, needs(self._layout, kept))
         if last and variant is not None:
             last[1].adopt(variant, self._values)
         elif changed:
@@ -327,20 +337,22 @@ def _variant_with(
 
 
 def _constants(
-    graph: Graph, biases: Float[Tensor, "layer d_model"], ablated: Float[Tensor, "writer #batch #pos d_model"] | None
+    layout: Layout, biases: Float[Tensor, "layer d_model"], ablated: Float[Tensor, "writer #batch #pos d_model"] | None
 ) -> Float[Tensor, "depth #batch #pos d_model"]:
     """What a reader reads with every edge ablated: the biases of the attention layers before it, and ablated writes.
 
-    Row 2 l is for the heads of layer l (and for an MLP beside them), 2 l + 1 for an MLP after them.
+    Row 2 l is for the heads of layer l (and for what stands beside them), 2 l + 1 for an MLP and a bypass after them; the
+    last is for ``logits``.
     """
-    width = graph.shape.n_heads + 1
+    before = [
+        (layer + after, int(heads[0]) + after * layout.n_heads)
+        for layer, heads in enumerate(layout.head_writers)
+        for after in (0, 1)
+    ]
     rows = []
-    for layer in range(graph.shape.n_layers + 1):
-        for after in (False, True):
-            row = biases[: layer + after].sum(0)[None, None]
-            if ablated is not None:
-                row = row + ablated[: 1 + layer * width + after * graph.shape.n_heads].sum(0)
-            rows.append(row)
+    for n_biases, n_writers in (*before, (layout.n_layers, len(layout.graph.writers))):
+        row = biases[:n_biases].sum(0)[None, None]
+        rows.append(row if ablated is None else row + ablated[:n_writers].sum(0))
     return torch.stack(rows)
 
 
