@@ -7,12 +7,17 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
+import torch
 from safetensors.torch import load_file, save_file
 
 from circuits import cli
 from circuits.circuit import Circuit
+from circuits.cli.app import fit_threads
+from circuits.graph import Shape
 
 FACT = "w1 w2 w3 w4 => w5"
 SUMMARY_KEYS = {
@@ -313,3 +318,15 @@ def test_bench_compares_the_engines_on_the_same_facts(capsys):
     assert measured["decisions_differing"] == 0
     assert measured["facts"] == 1
     assert measured["median_ratio"] > 1
+
+
+@pytest.mark.parametrize(("layers", "threads_set", "expected"), [(2, None, [1]), (2, "2", []), (100_000, None, [])])
+def test_a_small_model_gets_one_thread_unless_the_environment_decides(layers, threads_set, expected, monkeypatch):
+    given = []
+    monkeypatch.setattr(torch, "set_num_threads", given.append)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    if threads_set:
+        monkeypatch.setenv("OMP_NUM_THREADS", threads_set)
+    model: Any = SimpleNamespace(shape=Shape(layers, 4), network=SimpleNamespace(d_model=32))
+    assert fit_threads(model) is model
+    assert given == expected
