@@ -44,10 +44,31 @@ class HeadReading(BaseModel):
     attention: float
     promotes: str
     """The token that its write promotes most."""
+    copies: bool = False
+    """Whether that token stands in the prompt where it looks most."""
+    object: str | None = None
+    """The object of the relation that its write favours most; None outside a relation."""
+    lead: float = 0.0
+    """Logits. By how much, against the mean of the relation's other objects."""
+
+    @property
+    def gives(self) -> str | None:
+        """The object that it gives: the favoured one, if the lead says anything."""
+        return self.object if self.lead >= CHANGED else None
+
+    def words(self, *, past: bool = False) -> str:
+        """What it does in a clause: it extracts an object from the subject, copies a token, or gives no object."""
+        where = {"first": "first token", "last": "last token"}.get(self.reads, self.reads)
+        share = f"{self.attention:.0%} of its attention"
+        if self.copies:
+            return f"{'copied' if past else 'copies'} {self.promotes.strip()!r} from the {where} ({share})"
+        if self.gives is not None:
+            verb = ("extracted" if past else "extracts") if self.reads == "subject" else ("drew" if past else "draws")
+            return f"{verb} {self.gives!r} from the {where} ({share}, {self.lead:+.1f} logits)"
+        return f"gave no object ({where}, {share})" if past else f"gives no object ({where}, {share})"
 
     def __str__(self) -> str:
-        where = {"first": "first token", "last": "last token"}.get(self.reads, self.reads)
-        return f"reads the {where} ({self.attention:.0%}) and promotes {self.promotes.strip()!r}"
+        return f"{self.words()}; promotes {self.promotes.strip()!r}"
 
 
 class Side(BaseModel):
@@ -143,7 +164,7 @@ class Floor(BaseModel):
 
 
 class HeadChange(BaseModel):
-    """A head that reads other positions, or writes another amount of a followed answer, than it did."""
+    """A head that does something else on this prompt than it did, or writes another amount of a followed answer."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -161,7 +182,9 @@ class HeadChange(BaseModel):
     def __str__(self) -> str:
         role = "" if self.after.role == "other" else f" ({self.after.role})"
         writes = ", ".join(f"{answer!r} {before:+.1f} to {after:+.1f}" for answer, before, after in self.written)
-        return f"{self.label}{role}: {self.before}; now {self.after}; it writes {writes} logits"
+        return (
+            f"{self.label}{role}: {self.before.words(past=True)}, now {self.after.words()}; it writes {writes} logits"
+        )
 
 
 class CircuitDiff(BaseModel):
@@ -255,7 +278,7 @@ class CircuitDiff(BaseModel):
 
     @property
     def head_changes(self) -> tuple[HeadChange, ...]:
-        """Heads of either circuit that read elsewhere, or whose write of an answer changed by `CHANGED`; the largest change first."""
+        """Heads of either circuit that give another object, or whose write of an answer changed by `CHANGED`; the largest change first."""
         nodes = {node.name: node for side in (self.before, self.after) for node in side.circuit.nodes}
         written = [(answer, self.before.written(answer), self.after.written(answer)) for answer in self.before.answers]
         changes = []
@@ -265,7 +288,7 @@ class CircuitDiff(BaseModel):
                 continue
             writes = tuple((answer, old[before.head], new[before.head]) for answer, old, new in written)
             change = HeadChange(label=nodes[before.head].label, before=before, after=after, written=writes)
-            if before.reads != after.reads or change.size >= CHANGED:
+            if before.gives != after.gives or change.size >= CHANGED:
                 changes.append(change)
         return tuple(sorted(changes, key=lambda change: (-change.size, change.label)))
 
@@ -311,7 +334,8 @@ class CircuitDiff(BaseModel):
             },
         }
 
-    def __str__(self) -> str:
+    def counted(self) -> tuple[str, ...]:
+        """In lines: the edges and nodes that came and went against the floors, and where each answer is first."""
         lines = [
             f"{self.before.label} -> {self.after.label} ({self.differs} differs), {self.before.fact}",
             f"edges: {len(self.kept)} kept, {len(self.lost)} lost, {len(self.gained)} gained; Jaccard {self.edge_jaccard:.2f}"
@@ -321,7 +345,10 @@ class CircuitDiff(BaseModel):
         ]
         for answer in self.before.answers:
             lines.append(f"{answer}: " + "; ".join(_path_words(side, answer) for side in (self.before, self.after)))
-        return "\n".join([*lines, *(str(change) for change in self.head_changes)])
+        return tuple(lines)
+
+    def __str__(self) -> str:
+        return "\n".join([*self.counted(), *(str(change) for change in self.head_changes)])
 
     def __repr__(self) -> str:
         return f"<CircuitDiff: {self.before.label} -> {self.after.label}, {len(self.lost)} edges lost, {len(self.gained)} gained>"

@@ -411,6 +411,18 @@ def _attention(model: Model, fact: Fact, circuit: Circuit) -> PromptAttention | 
         return None
 
 
+def search(spec: RunSpec, relations: Relations, model: Model) -> Circuit:
+    """The circuit of `run` alone, for callers that search many: nothing is measured or read beside it.
+
+    Whether the model recalls the facts is not asked either: what it says wrongly has a circuit too.
+    """
+    engine = engine_for(spec, spec.facts, relations, model)
+    find = _searched if spec.method == "acdc" else _scored
+    provenance = _provenance(spec, model)
+    found = find(spec, (spec.tau,), relations, model, engine, lambda _: provenance, lambda _: None, lambda _: None)
+    return Circuit.from_json(next(found)[1].to_json())
+
+
 _Found = tuple[float, Circuit, State, Prefiltered | None]
 
 

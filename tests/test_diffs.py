@@ -134,12 +134,29 @@ def test_heads_of_either_circuit_that_write_an_answer_otherwise_are_listed():
     (change,) = CircuitDiff(differs="edit", before=before, after=after).head_changes
     assert change.size == 2
     assert str(change) == (
-        "L1H0 (relation): reads the subject (70%) and promotes 'Rome'; now reads the subject (70%) and promotes 'Paris'; "
+        "L1H0 (relation): gave no object (subject, 70% of its attention), now gives no object (subject, 70% of its attention); "
         "it writes 'blue' +3.0 to +5.0, 'green' -1.0 to -1.0 logits"
     )
     without = circuit("a0.h0->m0").to_json()
     elsewhere = [Side.model_validate({**each.model_dump(), "circuit_json": without}) for each in (before, after)]
     assert CircuitDiff(differs="edit", before=elsewhere[0], after=elsewhere[1]).head_changes == ()
+
+
+def test_a_head_that_gives_another_object_is_listed_with_what_it_did_and_does_now():
+    """Paper 2, section 5: the head that copied "Controller" extracts "Intel" from the subject after the edit."""
+    found = circuit("a1.h0->logits a0.h0->m0")
+    copied = reading("a1.h0", "mover", " Controller").model_copy(update={"copies": True, "object": "AMD", "lead": 0.1})
+    extracts = reading("a1.h0", "mover", " chip").model_copy(update={"object": "Intel", "lead": 2.0})
+    before = side(found).model_copy(update={"heads": (copied,)})
+    after = side(found, "after").model_copy(update={"heads": (extracts,)})
+    (change,) = CircuitDiff(differs="edit", before=before, after=after).head_changes
+    assert str(change).startswith(
+        "L1H0 (mover): copied 'Controller' from the subject (70% of its attention), "
+        "now extracts 'Intel' from the subject (70% of its attention, +2.0 logits); it writes 'blue' +3.0 to +3.0"
+    )
+    assert CircuitDiff(differs="edit", before=before, after=before).head_changes == ()
+    elsewhere = extracts.model_copy(update={"reads": "first"})
+    assert elsewhere.words() == "draws 'Intel' from the first token (70% of its attention, +2.0 logits)"
 
 
 def test_where_an_answer_first_appears_is_read_from_both_paths():

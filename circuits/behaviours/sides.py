@@ -3,9 +3,12 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from circuits.analysis.lens import read_nodes, trajectory
+import torch
+
+from circuits.analysis.lens import read_nodes, trajectories
 from circuits.analysis.roles import MIN_FACTS, RoleError, Roles, find_roles
-from circuits.analysis.sources import TargetError, read_sources
+from circuits.analysis.sources import TargetError, position_classes, readout, targets
+from circuits.analysis.trace import open_parts, traces
 from circuits.analysis.writes import direct_writes
 from circuits.circuit import Circuit
 from circuits.components import UnsupportedArchitecture
@@ -14,8 +17,8 @@ from circuits.evaluation import KNOWN_RANK, whole_model
 from circuits.facts import Fact, Relation, Relations
 from circuits.graph import Node
 from circuits.model import Model
-from circuits.runs import Run, RunSpec, run
-from circuits.spans import SpanError
+from circuits.runs import RunSpec, search
+from circuits.spans import SpanError, spans
 
 ROLE_FACTS = 24
 """Facts of the relation that roles are told from."""
@@ -55,40 +58,55 @@ class Bench:
             fact=fact,
             circuit_json=circuit.to_json(),
             answers=answers,
-            paths=tuple(trajectory(model, each) for each in asked),
+            paths=trajectories(model, asked),
             writes=direct_writes(model, fact, answers),
             heads=self.readings(model, fact, [node for node in circuit.graph.nodes if node.kind == "head"]),
             edited=tuple(edited),
         )
 
     def circuit(self, model: Model, fact: Fact) -> Circuit:
-        return self.run(model, fact).circuit
-
-    def run(self, model: Model, fact: Fact) -> Run:
         spec = self.spec.model_copy(update={"facts": (fact,), "test_facts": (), "relation": None, "force": True})
-        return run(spec, self.relations, model=model)
+        return search(spec, self.relations, model)
 
+    @torch.no_grad()
     def readings(self, model: Model, fact: Fact, heads: Sequence[Node]) -> tuple[HeadReading, ...]:
-        """What each head reads and promotes on this prompt; none where its subject has no tokens of its own."""
+        """What each head reads and gives on this prompt; none where its subject has no tokens of its own."""
+        objects = _range(fact, self.relations)
         try:
-            (sources,) = read_sources(model, (fact,), heads, _range(fact, self.relations))
-        except (SpanError, TargetError):
+            found = spans(model, fact)
+            wanted = targets(model, (fact,), objects, [found])
+            parts = open_parts(model, (fact,))
+        except (SpanError, TargetError, UnsupportedArchitecture):
             return ()
-        lenses = read_nodes(model, fact, heads, top=1)
+        (trace,) = traces(model, (fact,), parts)
+        graph = model.graph()
+        writes = trace.writes[[graph.writer_index(head) for head in heads], 0]
+        leads = readout(parts, wanted).versus_others(parts.final.share(writes, trace.final))
+        names = {model.vocabulary.encode(" " + name)[0]: name for name in reversed((fact.object, *objects))}
+        classes, tokens = position_classes(found), [model.token_text(token) for token in trace.ids[0].tolist()]
         role = {verdict.head: verdict.role for verdict in self.roles.heads} if self.roles else {}
-        found = []
-        for head, source, lens in zip(heads, sources, lenses, strict=True):
-            reads = max(("subject", "relation", "last", "first"), key=source.attention_to)
-            found.append(
+        readings = []
+        for head, lens, lead in zip(heads, read_nodes(model, fact, heads, top=1), leads.tolist(), strict=True):
+            weights = trace.attention[head.layer, 0, head.head].tolist()
+            by_class = {
+                which: sum(weight for weight, own in zip(weights, classes, strict=True) if own == which)
+                for which in ("subject", "relation", "last", "first")
+            }
+            reads = max(by_class, key=lambda which: by_class[which])
+            promotes, best = lens.promoted[0].token, max(range(len(lead)), key=lambda i: lead[i])
+            readings.append(
                 HeadReading(
                     head=head.name,
                     role=role.get(head, "other"),
                     reads=reads,
-                    attention=source.attention_to(reads),
-                    promotes=lens.promoted[0].token,
+                    attention=by_class[reads],
+                    promotes=promotes,
+                    copies=promotes.strip() == tokens[max(range(len(weights)), key=lambda i: weights[i])].strip(),
+                    object=names.get(wanted.objects[best]) if objects else None,
+                    lead=lead[best] if objects else 0.0,
                 )
             )
-        return tuple(found)
+        return tuple(readings)
 
 
 def make_bench(model: Model, relation: Relation, relations: Relations, spec: RunSpec) -> Bench:
