@@ -1,6 +1,7 @@
 """The command line's frame: the application, what its commands share, and how an error ends one."""
 
 import os
+import shlex
 import sys
 from contextlib import ExitStack
 from contextvars import ContextVar
@@ -38,6 +39,7 @@ WithEditOption = Annotated[
 ]
 
 
+_typed: ContextVar[tuple[str, ...]] = ContextVar("the words of the running command")
 _until_the_end: ContextVar[ExitStack] = ContextVar("what the running command holds open until it ends")
 
 
@@ -55,6 +57,7 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         with ExitStack() as stack:
             _until_the_end.set(stack)
+            _typed.set(tuple(sys.argv[1:] if arguments is None else arguments))
             app(arguments, standalone_mode=True)
     except (ValueError, OSError, FloatingPointError) as error:
         # Every error of this project that a user can cause is one of these, with a message that says what to do.
@@ -65,6 +68,17 @@ def main(arguments: list[str] | None = None) -> None:
     except Stopped as stop:
         typer.echo(str(stop), err=True)
         sys.exit(130)
+
+
+def typed_command() -> str:
+    """What was typed, for a page to say; without where its files went and without ``--json``, which change no result."""
+    words, kept = iter(_typed.get()), ["kcircuit"]
+    for word in words:
+        if word == "--out":
+            next(words, None)
+        elif word != "--json" and not word.startswith("--out="):
+            kept.append(word)
+    return shlex.join(kept)
 
 
 def _one_paragraph(error: BaseException) -> str:

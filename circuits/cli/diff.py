@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from circuits.cli.app import CommandError, JsonOption, ModelOption, app, load, require_writable_folder
+from circuits.cli.app import CommandError, JsonOption, ModelOption, app, load, require_writable_folder, typed_command
 from circuits.cli.explain import write_files
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ def diff(
 
         for each in found:
             folder = out if len(found) == 1 else out / ("layer-" + "-".join(map(str, each.layers)))
-            page = render_diff(each.edited, verdict=str(each), others=_others(each))
+            page = render_diff(each.edited, verdict=str(each), others=_others(each), command=typed_command())
             write_files(folder, {"diff.json": each.model_dump_json(indent=1) + "\n", "report.html": page})
     if as_json:
         typer.echo(json.dumps([_summary(each) for each in found], ensure_ascii=False))

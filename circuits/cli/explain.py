@@ -6,7 +6,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from circuits.cli.app import CommandError, JsonOption, ModelOption, app, find_relation, load, require_writable_folder
+from circuits.cli.app import (
+    CommandError,
+    JsonOption,
+    ModelOption,
+    app,
+    find_relation,
+    load,
+    require_writable_folder,
+    typed_command,
+)
 
 if TYPE_CHECKING:
     from circuits.diffs import CircuitDiff
@@ -201,7 +210,7 @@ def _show(found: Any, diff: "CircuitDiff", out: Path | None, as_json: bool) -> N
 
         files = {
             "result.json": found.model_dump_json(indent=1) + "\n",
-            "report.html": render_diff(diff, verdict=str(found)),
+            "report.html": render_diff(diff, verdict=str(found), command=typed_command()),
         }
         write_files(out, files)
     if as_json:
