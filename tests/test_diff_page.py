@@ -43,6 +43,14 @@ DRIVE_DIFF = """<script>
   find.value = "mlp0";
   find.dispatchEvent(new Event("input", { bubbles: true }));
   result.found = document.getElementById("panel-heading").textContent;
+  find.value = "lost";
+  find.dispatchEvent(new Event("input", { bubbles: true }));
+  result.lit = all("#pane-before .node.lit").map((node) => node.getAttribute("aria-label"));
+  const lost = document.querySelector("#states input[value=lost]");
+  lost.click();
+  result.withoutLost = [shown("#pane-before"), shown("#pane-after")];
+  lost.click();
+  result.stops = ["before", "after"].map((side) => all(`#pane-${side} .node[tabindex='0']`).length);
   result.plots = all(".plot .main-svg").length;
   result.problems = problems;
   document.documentElement.dataset.result = JSON.stringify(result);
@@ -110,4 +118,7 @@ def test_in_a_browser_the_slider_hides_edges_the_toggle_overlays_and_a_click_com
         assert expected in result["panel"]
     assert result["focused"]
     assert result["found"] == "MLP0"
+    assert result["lit"] == ["L0H0, attention head, lost"]
+    assert result["withoutLost"] == [1, 3]
+    assert result["stops"] == [1, 1]
     assert result["plots"] >= 2

@@ -13,8 +13,9 @@ from circuits.analysis.roles import find_roles
 from circuits.analysis.story import tell
 from circuits.circuit import Circuit, Provenance
 from circuits.graph import Node
+from circuits.viz.drawing import legend
 from circuits.viz.heads import attention_pattern, lens_table, reading_attention, role_map
-from circuits.viz.story import heads_section, role_keys, story_section
+from circuits.viz.story import heads_section, story_section
 from tests.models import traces
 from tests.planted_heads import FACTS, OBJECTS, ROLES, planted
 
@@ -156,5 +157,5 @@ def test_the_pages_sections_escape_what_they_show_and_are_empty_without_a_readin
     assert "<script>" not in heads_section(hostile, ())
     assert "<li>" in story_section(tell(reading))
     assert story_section(()) == heads_section(None, ()) == ""
-    assert "mover head" in role_keys(["mover", "other"])
-    assert "other" not in role_keys(["mover", "other"])
+    assert "mover head (" in legend([("mlp", "MLP")], ["mover", "other"])
+    assert "other head" not in legend([], ["mover", "other"])

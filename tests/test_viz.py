@@ -13,6 +13,7 @@ import numpy as np
 import plotly.graph_objects as go
 import pytest
 
+from circuits.analysis.attention import HeadPattern, PromptAttention
 from circuits.analysis.lens import NodeReadout, TokenScore, Trajectory
 from circuits.circuit import Circuit, Provenance, Scores
 from circuits.graph import Graph, Node, Shape
@@ -30,6 +31,14 @@ TRAJECTORY = Trajectory(
     ("Input", "L0 attn", "L0 MLP", "L1 attn", "L1 MLP", "L2 attn", "L2 MLP"),
     (900, 1, 40, 12, 3, 1, 1),
     (0.0001, 0.2, 0.002, 0.05, 0.2, 0.6, 0.9),
+)
+
+
+ATTENTION = PromptAttention(
+    ("<s>", " capital", " France"),
+    tuple(
+        HeadPattern(head, ((1.0,), (0.25, 0.75), (0.1, 0.2, 0.7))) for head in (Node(0, "head", 1), Node(1, "head", 2))
+    ),
 )
 
 
@@ -55,8 +64,8 @@ SMALL = circuit_of(
 )
 
 
-def dense(n: int = 60, seed: int = 0) -> Circuit:
-    graph = Graph(Shape(3, 4))
+def dense(n: int = 60, seed: int = 0, shape: Shape = Shape(3, 4)) -> Circuit:
+    graph = Graph(shape)
     values = np.random.default_rng(seed).normal(size=graph.legal.shape)
     return Scores(graph, values, PROVENANCE).top(n)
 
@@ -77,6 +86,7 @@ def page_of(circuit: Circuit = SMALL) -> Page:
         numbers=(("edges kept", "9 / 411"),),
         settings=(("threshold", "0.01"),),
         command="kcircuit discover --fact x",
+        attention=ATTENTION,
     )
 
 
@@ -371,8 +381,32 @@ DRIVE = """<script>
   const group = all("#canvas .node").find((node) => node.textContent.includes("L1H2"));
   group.dispatchEvent(new MouseEvent("click", { bubbles: true }));
   result.panel = document.getElementById("components").innerText;
+  const chips = () => all("#components .attention button");
+  chips()[1].click();
+  result.lookingFromTheSecondToken = chips().map((chip) => chip.getAttribute("aria-label"));
   document.getElementById("back").click();
   result.focused = document.activeElement.closest("#components") !== null;
+  const find = document.getElementById("find");
+  const type = (text) => { find.value = text; find.dispatchEvent(new Event("input", { bubbles: true })); };
+  type("mlp");
+  result.lit = all("#canvas .node.lit").map((node) => node.textContent.slice(0, 4));
+  type("l1h2");
+  result.found = document.getElementById("panel-heading").textContent;
+  type("");
+  const press = (key) => document.activeElement.dispatchEvent(new KeyboardEvent("keydown", { key, bubbles: true }));
+  const stops = all("#canvas .node[tabindex='0']");
+  result.stops = stops.length;
+  stops[0].focus();
+  press("ArrowUp");
+  result.walkedTo = document.activeElement.getAttribute("aria-label");
+  press("Enter");
+  result.chosenByKey = document.getElementById("panel-heading").textContent;
+  document.getElementById("back").click();
+  const width = () => document.querySelector("#canvas svg").getBoundingClientRect().width;
+  const fitted = width();
+  document.getElementById("zoom-in").click();
+  result.zoomedBy = width() / fitted;
+  document.getElementById("zoom-fit").click();
   result.rows = all("#edges tbody tr").length;
   const more = document.getElementById("show-all");
   if (!more.hidden) more.click();
@@ -418,15 +452,26 @@ def test_in_a_browser_the_slider_hides_edges_and_a_click_fills_the_panel(tmp_pat
     assert sorted(result["listed"]) == sorted(node.label for node in SMALL.nodes)
     for expected in ("L1H2", "3 in, 1 out", "␣Paris", "rank 2", "Reads from (3)", "Writes to (1)", "+0.900"):
         assert expected in result["panel"]
+    for share in ("10 %", "20 %", "70 %"):
+        assert share in result["panel"]
+    assert result["lookingFromTheSecondToken"] == ["<s>: 25 %", "␣capital: 75 %", "␣France: not seen yet"]
     assert result["focused"]
     assert result["plots"] >= 2
+    assert (result["lit"], result["found"]) == (["MLP0", "MLP2"], "L1H2")
+    assert (result["stops"], result["walkedTo"], result["chosenByKey"]) == (
+        1,
+        "L0H1, attention head, 1 in, 1 out",
+        "L0H1",
+    )
+    assert result["zoomedBy"] == pytest.approx(1.25, abs=0.01)
 
 
 @browser
-def test_in_a_browser_the_table_starts_with_thirty_edges_and_shows_all_on_demand(tmp_path: Path) -> None:
-    result = drive(render(page_of(dense(70))), tmp_path)
+def test_in_a_browser_a_page_of_two_thousand_edges_works_and_its_table_shows_all_on_demand(tmp_path: Path) -> None:
+    result = drive(render(page_of(dense(2000, shape=Shape(6, 8)))), tmp_path)
     assert result["problems"] == []
-    assert (result["rows"], result["allRows"]) == (30, 70)
+    assert (result["before"], result["after"]) == (2000, 1995)
+    assert (result["rows"], result["allRows"]) == (30, 2000)
 
 
 @browser

@@ -67,19 +67,20 @@ def _page(result: "Run") -> "Page":
     fact, circuit = spec.facts[0], result.circuit
     numbers = [
         ("edges kept", f"{circuit.n_edges:,} of {circuit.graph.n_edges:,}"),
-        ("nodes kept", f"{len(circuit.nodes)} of {len(circuit.graph.nodes)}"),
-        ("rank of the answer, circuit alone", f"{summary['rank_circuit']:,}"),
-        ("rank of the answer, whole model", f"{summary['rank_model']:,}"),
-        ("NLL, circuit alone", f"{summary['nll_circuit']:.3f} nats"),
-        ("NLL, whole model", f"{summary['nll_model']:.3f} nats"),
-        ("Hit@10, circuit alone", f"{summary['hit10_circuit']:.2f}"),
-        ("Hit@10, whole model", f"{summary['hit10_model']:.2f}"),
+        ("components kept", f"{len(circuit.nodes)} of {len(circuit.graph.nodes)}"),
+        (f"rank of the answer, circuit alone; whole model {summary['rank_model']:,}", f"{summary['rank_circuit']:,}"),
+        (
+            f"negative log-likelihood of the answer in nats, circuit alone; whole model {summary['nll_model']:.3f}",
+            f"{summary['nll_circuit']:.3f}",
+        ),
+        (
+            f"answers among the first 10 (Hit@10), circuit alone; whole model {summary['hit10_model']:.2f}",
+            f"{summary['hit10_circuit']:.2f}",
+        ),
     ]
     if "hit10_test_circuit" in summary:
-        numbers.append(
-            (f"Hit@10 on {summary['test_facts']} other facts, circuit", f"{summary['hit10_test_circuit']:.2f}")
-        )
-        numbers.append((f"Hit@10 on {summary['test_facts']} other facts, model", f"{summary['hit10_test_model']:.2f}"))
+        said = f"Hit@10 on {summary['test_facts']} other facts, circuit alone; whole model {summary['hit10_test_model']:.2f}"
+        numbers.append((said, f"{summary['hit10_test_circuit']:.2f}"))
     settings = [
         ("model", f"{spec.model} (weights {circuit.provenance.weights[:12]}, {spec.processing})"),
         ("facts", "; ".join(fact.statement for fact in spec.facts)),
@@ -106,4 +107,5 @@ def _page(result: "Run") -> "Page":
         command=result.command(),
         reading=result.reading,
         story=result.story,
+        attention=result.attention,
     )

@@ -7,17 +7,14 @@ from typing import Any
 import numpy as np
 import plotly.graph_objects as go
 
+from circuits.analysis.roles import Role
 from circuits.circuit import Circuit
 from circuits.diffs import CircuitDiff, Side
 from circuits.graph import Edge, Graph, Node, Shape
-from circuits.viz.layout import HALF_HEIGHT, HALF_WIDTH, Layout, Point, place
+from circuits.viz.drawing import Words, circuit_svg, legend
+from circuits.viz.layout import Layout, place
 from circuits.viz.page import (
-    COLUMN,
-    GUTTER,
-    MARGIN,
-    ROW,
     asset,
-    bands,
     figure_values,
     json_text,
     number,
@@ -27,9 +24,8 @@ from circuits.viz.page import (
     plotly_version,
 )
 from circuits.viz.plots import KIND_NAMES, MAX_DRAWN
-from circuits.viz.style import SCORE_UNIT, TEMPLATE, pen_widths, plotly_text, printable, strongest
+from circuits.viz.style import ROLE_COLOURS, SCORE_UNIT, TEMPLATE, plotly_text, printable, strongest
 
-STATES = ("kept", "lost", "gained")
 LINES = (("before", "dot"), ("after", "solid"))
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7")
 
@@ -133,14 +129,12 @@ def render_diff(diff: CircuitDiff, *, verdict: str = "", others: Sequence[Circui
     edges = strongest(both, MAX_DRAWN)
     layout = place(both, edges)
     nodes = tuple(sorted(layout.places))
-    summary = diff.summary()
     cards = [
-        ("edges kept", f"{len(diff.kept):,}"),
-        ("edges lost", f"{len(diff.lost):,}"),
-        ("edges gained", f"{len(diff.gained):,}"),
-        ("edge Jaccard", f"{diff.edge_jaccard:.2f}"),
-        *((f"edge Jaccard, {floor.name}", f"{floor.edge_jaccard:.2f}") for floor in diff.floors),
-        ("node Jaccard", f"{diff.node_jaccard:.2f}"),
+        *((f"rank of “{answer}”, before → after", _change(diff, answer)) for answer in diff.before.answers),
+        ("edges kept / lost / gained", f"{len(diff.kept):,} / {len(diff.lost):,} / {len(diff.gained):,}"),
+        ("edges in common (Jaccard index)", f"{diff.edge_jaccard:.2f}"),
+        *((f"the same, {floor.name}", f"{floor.edge_jaccard:.2f}") for floor in diff.floors),
+        ("components in common", f"{diff.node_jaccard:.2f}"),
     ]
     provenance = diff.after.circuit.provenance
     settings = [
@@ -153,24 +147,25 @@ def render_diff(diff: CircuitDiff, *, verdict: str = "", others: Sequence[Circui
     ]
     return Template(asset("diff.html")).substitute(
         title=plain(diff.after.fact.statement),
-        subtitle=plain(f"{diff.before.label} → {diff.after.label}: {summary['differs']} differs"),
+        subtitle=plain(f"{_sentence_case(diff.before.label)} → {diff.after.label}: what differs is the {diff.differs}"),
         model=plain(provenance.model),
         cards=pairs(cards),
         verdict="".join(f"<p>{plain(line)}</p>" for line in verdict.splitlines()) or "<p>No verdict was asked for.</p>",
+        legend=_legend(diff, nodes),
+        states=_state_boxes(diff),
         caption=_caption(both, len(edges)),
-        before_label=plain(diff.before.label),
-        after_label=plain(diff.after.label),
+        before_label=plain(_sentence_case(diff.before.label)),
+        after_label=plain(_sentence_case(diff.after.label)),
+        both_label=plain(f"{_sentence_case(diff.before.label)} and {diff.after.label}, overlaid"),
         svg=_drawing(diff, both, layout, nodes, edges),
         heads=_heads(diff),
         others=_others(others),
         unit=SCORE_UNIT,
         settings=pairs(settings),
-        command=f'<h3>The command that makes this page</h3><pre tabindex="0"><code>{plain(command)}</code></pre>'
-        if command
-        else "",
+        command=_command(command),
         plotly_version=plain(plotly_version()),
         css=asset("page.css") + asset("diff.css"),
-        js=asset("diff.js"),
+        js=asset("common.js") + asset("diff.js"),
         data=json_text(_data(diff, both, nodes, edges)),
         plotly=packed_plotly(),
     )
@@ -179,13 +174,57 @@ def render_diff(diff: CircuitDiff, *, verdict: str = "", others: Sequence[Circui
 # ---- text ------------------------------------------------------------------------------------------------------------
 
 
+def _sentence_case(text: str) -> str:
+    return text[:1].upper() + text[1:]
+
+
+def _change(diff: CircuitDiff, answer: str) -> str:
+    return " → ".join(f"{side.path(answer).ranks[-1]:,}" for side in (diff.before, diff.after))
+
+
+def _probability(value: float) -> str:
+    return "< 0.001" if 0 < value < 0.001 else f"{value:.3f}"
+
+
+def _signed(value: float) -> str:
+    return f"{value:+.2f}".replace("-", "−")
+
+
+def _legend(diff: CircuitDiff, nodes: Sequence[Node]) -> str:
+    roles = _roles(diff)
+    keys = [("head", "attention head without an established role" if roles else "attention head"), ("mlp", "MLP")]
+    if any(node.kind == "bypass" for node in nodes):
+        keys.append(("bypass", KIND_NAMES["bypass"]))
+    keys.append(("ends", "input and logits"))
+    if any(node.name in diff.after.edited for node in nodes):
+        keys.append(("edited", "edited"))
+    return legend(keys, {roles[node] for node in nodes if node in roles})
+
+
+def _state_boxes(diff: CircuitDiff) -> str:
+    counts = {"kept": len(diff.kept), "lost": len(diff.lost), "gained": len(diff.gained)}
+    names = {"kept": "in both", "lost": "lost", "gained": "gained"}
+    return "\n".join(
+        f'<label><input type="checkbox" value="{state}" checked><span class="mark {state}"></span>{names[state]} ({count:,})</label>'
+        for state, count in counts.items()
+    )
+
+
 def _caption(both: Circuit, drawn: int) -> str:
     total = both.n_edges
     some = f" <strong>The {drawn:,} strongest of {total:,} edges are drawn.</strong>" if drawn < total else ""
     return (
-        '<span class="mark kept"></span>in both <span class="mark lost"></span>lost <span class="mark gained"></span>gained. '
-        "Information flows upwards; the wider an edge, the larger its score. Click a component to compare what it does on both "
-        f"sides.{some}"
+        "Information flows upwards; the wider an edge, the larger its score. A head’s second line is the token it promotes most. "
+        f"Click a component to compare what it does on both sides; drag to move, + and − to zoom.{some}"
+    )
+
+
+def _command(command: str) -> str:
+    if not command:
+        return ""
+    return (
+        f'<h3>The command that finds this again</h3><div class="command"><pre tabindex="0"><code id="command">{plain(command)}'
+        '</code></pre><button type="button" id="copy">Copy</button></div>'
     )
 
 
@@ -193,9 +232,9 @@ def _heads(diff: CircuitDiff) -> str:
     if not diff.head_changes:
         return '<p class="caption">No head of either circuit reads elsewhere or writes the answers otherwise.</p>'
     rows = "".join(
-        f"<tr><td>{plain(change.label)}</td><td>{plain('' if change.after.role == 'other' else change.after.role)}</td>"
+        f'<tr><th scope="row">{plain(change.label)}</th><td>{_role(change.after.role)}</td>'
         f"<td>{plain(str(change.before))}</td><td>{plain(str(change.after))}</td>"
-        + "".join(f"<td class='num'>{before:+.2f} → {after:+.2f}</td>" for _, before, after in change.written)
+        + "".join(f"<td class='num'>{_signed(before)} → {_signed(after)}</td>" for _, before, after in change.written)
         + "</tr>"
         for change in diff.head_changes
     )
@@ -209,13 +248,18 @@ def _heads(diff: CircuitDiff) -> str:
     )
 
 
+def _role(role: str) -> str:
+    return "" if role == "other" else f'<span class="role {plain(role)}">{plain(role)}</span>'
+
+
 def _others(others: Sequence[CircuitDiff]) -> str:
     if not others:
         return ""
     rows = []
     for diff in others:
         cells = "; ".join(
-            f"{plain(answer)} {diff.before.path(answer).probabilities[-1]:.3f} → {diff.after.path(answer).probabilities[-1]:.3f}"
+            f"{plain(answer)} {_probability(diff.before.path(answer).probabilities[-1])} → "
+            f"{_probability(diff.after.path(answer).probabilities[-1])}"
             for answer in diff.before.answers
         )
         rows.append(
@@ -238,39 +282,39 @@ def _state(diff: CircuitDiff, edge: Edge) -> str:
     return "kept" if before and after else "lost" if before else "gained"
 
 
+def _roles(diff: CircuitDiff) -> dict[Node, Role]:
+    """Heads with an established role, after the change."""
+    named: dict[str, Role] = {role: role for role in ROLE_COLOURS}
+    heads = {node.name: node for side in (diff.before, diff.after) for node in side.circuit.graph.nodes}
+    return {
+        heads[each.head]: named[each.role] for each in diff.after.heads if each.role in named and each.role != "other"
+    }
+
+
 def _drawing(diff: CircuitDiff, both: Circuit, layout: Layout, nodes: Sequence[Node], edges: Sequence[Edge]) -> str:
     """Both circuits in one drawing; the page's script shows one, the other, or both."""
-    if not edges:
-        return '<svg viewBox="0 0 600 80" role="img" aria-label="No edges"><text class="layer-name" x="20" y="44">Neither circuit has edges.</text></svg>'  # noqa: E501
-    right = max([layout.spine + 0.5, *(layout.right(edge) + 0.1 for edge in edges)])
-    width, height = GUTTER + right * COLUMN + MARGIN, len(layout.rows) * ROW + 2.0 * MARGIN
-
-    def pixel(point: Point) -> str:
-        return f"{GUTTER + point[0] * COLUMN:.0f} {height - MARGIN - (point[1] + 0.5) * ROW:.0f}"
-
-    parts = [
-        f'<svg viewBox="0 0 {width:.0f} {height:.0f}" role="group" aria-label="Both circuits, input at the bottom. '
-        'Their components are listed beside them.">',
-        *bands(both, layout, width, height),
-        '<g fill="none">',
-    ]
-    for edge, pen in zip(edges, pen_widths(both, edges), strict=True):
-        start, *rest = (pixel(point) for point in layout.curve(edge))
-        parts.append(
-            f'<path class="edge {_state(diff, edge)}" d="M{start}C{" ".join(rest)}" stroke-width="{pen:.2g}"/>'
-        )
-    parts.append("</g>")
     own = [{node.name for node in side.circuit.nodes} for side in (diff.before, diff.after)]
-    wide, tall = 2 * HALF_WIDTH * COLUMN, 2 * HALF_HEIGHT * ROW
-    for node in nodes:
+
+    def node_class(node: Node) -> str:
         state = "kept" if node.name in own[0] and node.name in own[1] else "lost" if node.name in own[0] else "gained"
-        edited = " edited" if node.name in diff.after.edited else ""
-        parts.append(
-            f'<g class="node {node.kind} {state}{edited}" transform="translate({pixel(layout.places[node])})">'
-            f'<rect x="{-wide / 2:.1f}" y="{-tall / 2:.1f}" width="{wide:.1f}" height="{tall:.1f}" rx="8"/>'
-            f'<text y="4">{node.label}</text></g>'
-        )
-    return "\n".join([*parts, "</svg>"])
+        return f"{state} edited" if node.name in diff.after.edited else state
+
+    def words(node: Node) -> Words:
+        readings = [("was", diff.before.head(node.name)), ("is", diff.after.head(node.name))]
+        return [(when, reading.promotes) for when, reading in readings if reading is not None]
+
+    return circuit_svg(
+        both,
+        layout,
+        nodes,
+        edges,
+        label="Both circuits, input at the bottom. Arrow keys move between components; they are listed below, too.",
+        edge_class=lambda edge: _state(diff, edge),
+        node_class=node_class,
+        words=words,
+        roles=_roles(diff),
+        empty="Neither circuit has edges.",
+    )
 
 
 # ---- values for the page's script ------------------------------------------------------------------------------------
@@ -296,7 +340,7 @@ def _data(diff: CircuitDiff, both: Circuit, nodes: Sequence[Node], edges: Sequen
         ],
         "plots": {
             "trajectory": figure_values(trajectories(diff), height=460),
-            "writes": figure_values(who_writes(diff), height=120 + 44 * 2 * len(diff.before.answers)),
+            "writes": figure_values(who_writes(diff), height=460),
         },
     }
 

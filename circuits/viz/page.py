@@ -1,4 +1,4 @@
-"""What every exported page is made of: escaped text, packed scripts, figures as values, layers' bands."""
+"""What every exported page is made of: escaped text, packed scripts, figures as values."""
 
 import base64
 import html
@@ -14,15 +14,7 @@ from typing import Any
 import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
 
-from circuits.circuit import Circuit
-from circuits.viz.layout import Layout
 from circuits.viz.style import printable
-
-COLUMN, ROW = 76, 60
-"""Pixels of one column and one row of the layout."""
-
-GUTTER, MARGIN = 74, 14
-"""Pixels left of the heads for the layers' names, and on the other sides."""
 
 
 def plain(text: str, *, keep_newlines: bool = False) -> str:
@@ -32,23 +24,6 @@ def plain(text: str, *, keep_newlines: bool = False) -> str:
 
 def pairs(pairs: Iterable[tuple[str, str]]) -> str:
     return "\n".join(f"<div><dt>{plain(name)}</dt><dd>{plain(value)}</dd></div>" for name, value in pairs)
-
-
-def bands(circuit: Circuit, layout: Layout, width: float, height: float) -> Iterable[str]:
-    """A name for each layer, and a shade behind every second one."""
-    layers: dict[int, list[int]] = {}
-    for y, (layer, _) in enumerate(layout.rows):
-        layers.setdefault(layer, []).append(y)
-    shaded = True
-    for layer, rows in layers.items():
-        if not 0 <= layer < circuit.graph.shape.n_layers:
-            continue
-        top = height - MARGIN - (rows[-1] + 1) * ROW
-        if shaded:
-            yield f'<rect class="band" x="0" y="{top:.0f}" width="{width:.0f}" height="{len(rows) * ROW}" rx="8"/>'
-        shaded = not shaded
-        middle = top + len(rows) * ROW / 2 + 4
-        yield f'<text class="layer-name" x="12" y="{middle:.0f}">Layer {layer}</text>'
 
 
 def figure_values(figure: go.Figure, *, height: int) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from string import Template
 from typing import Any
 
+from circuits.analysis.attention import PromptAttention
 from circuits.analysis.lens import NodeReadout, TokenScore, Trajectory
 from circuits.analysis.reading import Reading
 from circuits.analysis.roles import Role
@@ -12,14 +13,10 @@ from circuits.analysis.story import Sentence
 from circuits.circuit import Circuit
 from circuits.discovery import METHODS
 from circuits.graph import Edge, Node
-from circuits.viz.layout import HALF_HEIGHT, HALF_WIDTH, Layout, Point, place
+from circuits.viz.drawing import circuit_svg, legend
+from circuits.viz.layout import Layout, place
 from circuits.viz.page import (
-    COLUMN,
-    GUTTER,
-    MARGIN,
-    ROW,
     asset,
-    bands,
     figure_values,
     json_text,
     number,
@@ -29,14 +26,12 @@ from circuits.viz.page import (
     plotly_version,
 )
 from circuits.viz.plots import KIND_NAMES, MAX_DRAWN, layer_activity, trajectory_plot
-from circuits.viz.story import heads_section, role_keys, story_section
+from circuits.viz.story import heads_section, story_section
 from circuits.viz.style import (
     SLOT_COLOURS,
     SLOT_NAMES,
-    pen_widths,
     printable,
     score_unit,
-    short_token,
     strongest,
     token_text,
 )
@@ -61,6 +56,8 @@ class Page:
     reading: Reading | None = None
     """What heads and MLPs do for this fact, where it was asked for."""
     story: tuple[Sentence, ...] = ()
+    attention: PromptAttention | None = None
+    """Of the circuit's heads over the prompt."""
 
 
 def render(page: Page) -> str:
@@ -81,6 +78,7 @@ def render(page: Page) -> str:
         story=story_section(page.story),
         heads=heads_section(page.reading, page.circuit.nodes),
         slots=_slot_boxes(edges),
+        legend=_legend(page),
         caption=_caption(page, len(edges)),
         svg=_drawing(page, layout, nodes, edges),
         trajectory_caption=_trajectory_caption(page),
@@ -91,7 +89,7 @@ def render(page: Page) -> str:
         command=plain(page.command, keep_newlines=True),
         plotly_version=plain(plotly_version()),
         css=asset("page.css"),
-        js=asset("page.js"),
+        js=asset("common.js") + asset("page.js"),
         data=json_text(_data(page, nodes, edges)),
         plotly=packed_plotly(),
     )
@@ -157,19 +155,25 @@ def _score_sentence(circuit: Circuit) -> str:
     return plain(method.score) if method else "as its method gave it"
 
 
+def _legend(page: Page) -> str:
+    roles: set[Role] = {role for node, role in _roles(page).items() if node in page.circuit.nodes}
+    told = page.reading is not None and page.reading.roles is not None
+    keys = [
+        ("head", "attention head without an established role" if told else "attention head"),
+        ("mlp", "MLP"),
+        *([("bypass", KIND_NAMES["bypass"])] if page.circuit.graph.shape.bypasses else []),
+        ("ends", "input and logits"),
+    ]
+    return legend(keys, roles)
+
+
 def _caption(page: Page, drawn: int) -> str:
     total = page.circuit.n_edges
     some = f" <strong>The {drawn:,} strongest of {total:,} edges are drawn.</strong>" if drawn < total else ""
-    bypass = [("bypass", KIND_NAMES["bypass"])] if page.circuit.graph.shape.bypasses else []
-    keys = "".join(
-        f'<span class="key {kind}"></span>{name}'
-        for kind, name in (("head", "attention head"), ("mlp", "MLP"), *bypass, ("ends", "input and logits"))
-    )
-    keys += role_keys([role for node, role in _roles(page).items() if node in page.circuit.nodes])
     return (
-        f"{keys}. Information flows upwards. An edge is what one component writes as another reads it; the "
-        f"wider, the larger its score (dashed: negative), {_score_sentence(page.circuit)}. "
-        f"A component’s second line is the token it promotes most. Click one to see more.{some}"
+        "Information flows upwards. An edge is what one component writes as another reads it; the wider, the larger its score "
+        f"(dashed: negative), {_score_sentence(page.circuit)}. A component’s second line is the token it promotes most. Click one "
+        f"to see more; drag to move, + and − to zoom.{some}"
     )
 
 
@@ -177,41 +181,21 @@ def _caption(page: Page, drawn: int) -> str:
 
 
 def _drawing(page: Page, layout: Layout, nodes: tuple[Node, ...], edges: tuple[Edge, ...]) -> str:
-    if not edges:
-        return '<svg viewBox="0 0 600 80" role="img" aria-label="No edges"><text class="layer-name" x="20" y="44">This circuit has no edges.</text></svg>'  # noqa: E501
-    curves = [layout.curve(edge) for edge in edges]
-    right = max([layout.spine + 0.5, *(layout.right(edge) + 0.1 for edge in edges)])
-    width, height = GUTTER + right * COLUMN + MARGIN, len(layout.rows) * ROW + 2.0 * MARGIN
-
-    def pixel(point: Point) -> str:
-        return f"{GUTTER + point[0] * COLUMN:.0f} {height - MARGIN - (point[1] + 0.5) * ROW:.0f}"
-
-    parts = [
-        f'<svg viewBox="0 0 {width:.0f} {height:.0f}" role="group" aria-label="The circuit, input at the bottom. '
-        'Its components are listed beside it.">',
-        *bands(page.circuit, layout, width, height),
-        '<g fill="none">',
-    ]
-    for edge, curve, pen in zip(edges, curves, pen_widths(page.circuit, edges), strict=True):
-        start, *rest = (pixel(point) for point in curve)
-        negative = " negative" if page.circuit.score(edge) < 0 else ""
-        parts.append(
-            f'<path class="edge {edge.reader.slot or "whole"}{negative}" d="M{start}C{" ".join(rest)}" '
-            f'stroke-width="{pen:.2g}"/>'
-        )
-    parts.append("</g>")
     promoted = {readout.node: readout.promoted[0].token for readout in page.readouts if readout.promoted}
-    roles = _roles(page)
-    wide, tall = 2 * HALF_WIDTH * COLUMN, 2 * HALF_HEIGHT * ROW
-    for node in nodes:
-        token = promoted.get(node)
-        second = "" if token is None else f'<text class="token" y="12">{plain(short_token(token))}</text>'
-        parts.append(
-            f'<g class="node {node.kind} {roles.get(node, "")}" transform="translate({pixel(layout.places[node])})">'
-            f'<rect x="{-wide / 2:.1f}" y="{-tall / 2:.1f}" width="{wide:.1f}" height="{tall:.1f}" rx="8"/>'
-            f'<text y="{4 if token is None else -1}">{node.label}</text>{second}</g>'
-        )
-    return "\n".join([*parts, "</svg>"])
+
+    def edge_class(edge: Edge) -> str:
+        return (edge.reader.slot or "whole") + (" negative" if page.circuit.score(edge) < 0 else "")
+
+    return circuit_svg(
+        page.circuit,
+        layout,
+        nodes,
+        edges,
+        label="The circuit, input at the bottom. Arrow keys move between its components; they are listed beside it, too.",
+        edge_class=edge_class,
+        words=lambda node: [("", promoted[node])] if node in promoted else (),
+        roles=_roles(page),
+    )
 
 
 def _slot_boxes(edges: tuple[Edge, ...]) -> str:
@@ -229,18 +213,22 @@ def _slot_boxes(edges: tuple[Edge, ...]) -> str:
 
 def _data(page: Page, nodes: tuple[Node, ...], edges: tuple[Edge, ...]) -> dict[str, Any]:
     lens = {readout.node: readout for readout in page.readouts}
-    heads = _heads(page)
+    roles, patterns = page.reading.roles if page.reading else None, _patterns(page)
+    named = _roles(page)
     index = {node: i for i, node in enumerate(nodes)}
     return {
         "answer": token_text(page.answer),
         "unit": score_unit(page.circuit),
+        "tokens": [token_text(token) for token in page.attention.tokens] if page.attention else [],
         "nodes": [
             {
                 "name": node.name,
                 "label": node.label,
                 "kind": KIND_NAMES[node.kind],
                 "lens": _lens(lens[node], page.answer) if node in lens else None,
-                "head": heads.get(node),
+                "role": named.get(node, ""),
+                "verdict": printable(str(roles.of(node))) if roles and node in named else None,
+                "attention": patterns.get(node),
             }
             for node in nodes
         ],
@@ -265,19 +253,10 @@ def _data(page: Page, nodes: tuple[Node, ...], edges: tuple[Edge, ...]) -> dict[
     }
 
 
-def _heads(page: Page) -> dict[Node, dict[str, Any]]:
-    """For every head with a role: its verdict, and its attention over this prompt."""
-    if page.reading is None or page.reading.roles is None:
-        return {}
-    tokens = [token_text(token) for token in page.reading.tokens]
-    return {
-        each.head: {
-            "role": each.role,
-            "verdict": printable(str(page.reading.roles.of(each.head))),
-            "attention": [[token, number(weight)] for token, weight in zip(tokens, each.attention, strict=True)],
-        }
-        for each in page.reading.heads
-    }
+def _patterns(page: Page) -> dict[Node, list[list[float]]]:
+    """For every head whose pattern was read: its rows, to the per mille."""
+    patterns = page.attention.patterns if page.attention else ()
+    return {each.head: [[round(weight, 3) for weight in row] for row in each.rows] for each in patterns}
 
 
 def _lens(readout: NodeReadout, answer: str) -> dict[str, Any]:

@@ -3,11 +3,10 @@
 from collections.abc import Sequence
 
 from circuits.analysis.reading import Reading
-from circuits.analysis.roles import Role
 from circuits.analysis.story import Sentence
 from circuits.graph import Node
 from circuits.viz.page import plain
-from circuits.viz.style import ROLE_COLOURS, token_text
+from circuits.viz.style import token_text
 
 TOP = 6
 
@@ -75,9 +74,3 @@ def _share(weight: float) -> str:
 
 def _signed(value: float) -> str:
     return f"{value:+.2f}".replace("-", "−")
-
-
-def role_keys(roles: Sequence[Role]) -> str:
-    """The legend of the roles' colours."""
-    present = [role for role in ROLE_COLOURS if role in roles and role != "other"]
-    return "".join(f'<span class="key head {role}"></span>{role} head' for role in present)

@@ -32,6 +32,27 @@ ROLE_COLOURS: dict[Role, str] = {
     "other": "#56B4E9",
 }
 """Of heads; one without an established role looks like any head."""
+ROLE_HINTS: dict[Role, str] = {
+    "mover": "carries what belongs to the subject",
+    "relation": "reads the relation",
+    "mixture": "reads both",
+    "suppressor": "works against the answer",
+    "other": "no established role",
+}
+"""What a role means, in a few words."""
+FILLS: dict[NodeKind | Role, tuple[str, str]] = {
+    "input": ("#F0C9DE", "#BD6493"),
+    "head": ("#BFE3F8", "#3F9FD4"),
+    "mlp": ("#FBD78A", "#D18E00"),
+    "bypass": ("#F7F1A8", "#A89C12"),
+    "logits": ("#F0C9DE", "#BD6493"),
+    "mover": ("#B5E6D5", "#009E73"),
+    "relation": ("#F6C9A8", "#D55E00"),
+    "mixture": ("#D9C8F0", "#8A5FC0"),
+    "suppressor": ("#CCD1D8", "#4B535E"),
+    "other": ("#BFE3F8", "#3F9FD4"),
+}
+"""Of a node drawn as a box: a fill that dark text reads on, and its outline. The page's light style has the same."""
 SLOT_NAMES: dict[Slot | None, str] = {"q": "query", "k": "key", "v": "value", None: "whole input"}
 
 NEUTRAL = "#747C88"
