@@ -9,7 +9,9 @@ import pytest
 
 from circuits import cli
 from circuits.circuit import Circuit
+from circuits.cli.reading import print_reading
 from circuits.facts import Fact
+from circuits.graph import Shape, parse_node
 from circuits.runs import Run, RunSpec
 
 SCORING = ["eap", "eap-ig", "eap-ig-activations", "exact", "ifr", "random"]
@@ -185,3 +187,19 @@ def test_an_acdc_spec_records_what_it_always_did() -> None:
     # What a state file is told by, and what a circuit file says: searches begun before must be continued.
     spec = RunSpec(facts=(Fact("a is", "a", "b"),))
     assert list(spec.settings) == ["tau", "absolute", "ablation", "compat", "dtype"]
+
+
+def test_special_heads_and_the_story_are_printed_and_come_with_the_json(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    france = ["discover", "--fact", "The official language of France is French", "--method", "ifr", "--edges", "40"]
+    record = json.loads(run([*france, "--out", str(tmp_path), "--json"], capsys))
+    assert {"head", "role", "in_circuit", "attention_subject", "answer_fall", "promoted"} <= record["heads"][0].keys()
+    assert "mover" in {head["role"] for head in record["heads"]}
+    assert all(sentence["numbers"] for sentence in record["story"])
+    print_reading(Run.load(tmp_path))
+    printed = " ".join(capsys.readouterr().out.split())
+    for head in record["heads"]:
+        assert parse_node(head["head"], Shape(6, 8)).label in printed
+    for sentence in record["story"]:
+        assert " ".join(sentence["text"].split()) in printed

@@ -89,6 +89,23 @@ def test_the_mlp_that_puts_the_answer_first_is_told_with_who_feeds_it(reading: R
     assert f"L0H4 ({made.feeders[0].effect:+.2f})" in text
 
 
+def test_where_attention_puts_the_answer_first_the_heads_that_write_it_are_named(reading: Reading) -> None:
+    mlps = tuple(dataclasses.replace(each, rank_before=1, rank_after=1) for each in reading.mlps)
+    path = Trajectory(("Input", "L0 attn", "L0 MLP"), (9, 1, 1), (0.1, 0.3, 0.9))
+    (first,) = [
+        sentence
+        for sentence in tell(dataclasses.replace(reading, mlps=mlps, trajectory=path))
+        if "No MLP's write takes “o1” to the first rank" in sentence.text
+    ]
+    by_head = {write.node: write.logits[0] for write in reading.writes if write.node.kind == "head"}
+    best = sorted(by_head, key=lambda head: -by_head[head])[:3]
+    # The heads that were built to write the object, and none that takes it away or writes something else.
+    assert {head for head in best if by_head[head] > 0.5} == {ROLES[name] for name in ("mover", "relation", "mixture")}
+    for head in best:
+        assert f"{head.label} {by_head[head]:+.2f}" in first.text
+    assert dict(first.numbers)[f"answer, written by {best[0].label}"] == by_head[best[0]]
+
+
 def test_where_the_answer_is_strengthened_is_where_its_probability_rises_most(reading: Reading) -> None:
     path = Trajectory(("Input", "L0 attn", "L0 MLP"), (9, 1, 1), (0.1, 0.3, 0.9), (0.0, 0.5, 0.0), (4, 2, 3))
     text = text_of(dataclasses.replace(reading, trajectory=path))

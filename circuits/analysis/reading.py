@@ -11,6 +11,7 @@ from circuits.analysis.mlps import AnswerMlp, read_mlps
 from circuits.analysis.roles import Role, Roles
 from circuits.analysis.sources import PositionClass, TargetError, read_sources, readout, targets
 from circuits.analysis.trace import head_nodes, open_parts, traces
+from circuits.analysis.writes import Write, direct_writes
 from circuits.facts import Fact
 from circuits.graph import Node
 from circuits.model import Model
@@ -48,6 +49,8 @@ class Reading:
     heads: tuple[HeadOnFact, ...] = ()
     """The heads with a role, the largest effect first."""
     unread: str = ""
+    writes: tuple[Write, ...] = ()
+    """What every node writes of the answer by itself, in logits; one number each."""
 
     @property
     def decider(self) -> AnswerMlp | None:
@@ -73,14 +76,15 @@ def read_fact(
     """
     tokens = tuple(model.token_text(token) for token in model.tokens(fact).prompt)
     path, mlps = trajectory(model, fact), read_mlps(model, fact)
+    writes = direct_writes(model, fact, (fact.object,))
     if roles is None:
-        return Reading(fact, tokens, (), path, mlps, None, (), unread)
+        return Reading(fact, tokens, (), path, mlps, None, (), unread, writes)
     try:
         found = [spans(model, fact)]
         labelled = [verdict.head for verdict in roles.labelled]
         (sources,) = read_sources(model, (fact,), [*labelled, Node(0, "head", 0)], objects)
     except (SpanError, TargetError) as error:
-        return Reading(fact, tokens, (), path, mlps, roles, (), str(error))
+        return Reading(fact, tokens, (), path, mlps, roles, (), str(error), writes)
     parts, wanted = open_parts(model, (fact,)), targets(model, (fact,), objects, found)
     subject, relation = cut_readings(model, parts, traces(model, (fact,), parts), found, readout(parts, wanted))
     index = {head: i for i, head in enumerate(head_nodes(parts))}
@@ -98,4 +102,4 @@ def read_fact(
             roles.labelled, sources[:-1], read_nodes(model, fact, labelled, top=top), strict=True
         )
     )
-    return Reading(fact, tokens, sources[0].classes, path, mlps, roles, heads)
+    return Reading(fact, tokens, sources[0].classes, path, mlps, roles, heads, writes=writes)

@@ -162,12 +162,7 @@ class _Teller:
                     f"{self.answer} is never first in the residual stream: its best rank is {best:,}, its last {last:,}.",
                     (("best rank", float(best)), ("last rank", float(last))),
                 )
-            at = path.labels.index(path.first_on_top)
-            return Sentence(
-                f"No MLP's write takes {self.answer} to the first rank: it first stands there after {path.first_on_top} "
-                f"(probability {path.probabilities[at]:.3g}).",
-                (("probability there", path.probabilities[at]),),
-            )
+            return self._first_without_mlp(path.first_on_top)
         fed = [feeder for feeder in made.feeders[:3] if feeder.effect > 0]
         feeding = (
             "; it writes that because of "
@@ -186,6 +181,23 @@ class _Teller:
                 *((f"without {f.head.label}, its fall", f.effect) for f in fed),
             ),
         )
+
+    def _first_without_mlp(self, state: str) -> Sentence:
+        path = self.reading.trajectory
+        probability = path.probabilities[path.labels.index(state)]
+        text = f"No MLP's write takes {self.answer} to the first rank: it first stands there after {state} (probability {probability:.3g})"
+        numbers = [("probability there", probability)]
+        writers = [
+            (write.node, write.logits[0])
+            for write in self.reading.writes
+            if state == f"L{write.node.layer} attn" and write.node.kind == "head" and write.logits[0] > 0
+        ]
+        if writers:
+            best = sorted(writers, key=lambda each: -each[1])[:3]
+            listed = ", ".join(f"{head.label}{self._place(head)} {logits:+.2f}" for head, logits in best)
+            text += f". Of that layer's heads these write the most of it, in logits: {listed}"
+            numbers += [(f"answer, written by {head.label}", logits) for head, logits in best]
+        return Sentence(f"{text}.", tuple(numbers))
 
     def strengthened(self) -> Sentence | None:
         path = self.reading.trajectory

@@ -25,6 +25,7 @@ from circuits.cli.app import (
     require_writable_folder,
 )
 from circuits.cli.export import export_run
+from circuits.cli.reading import print_reading, reading_json
 
 if TYPE_CHECKING:
     from circuits.discovery.acdc import Progress
@@ -144,9 +145,10 @@ def discover(
             export_run(result, folder)
         threshold = {"tau": result.spec.tau} if method == "acdc" else {}
         summary = {**result.summary(), **threshold, "seconds": round(time.perf_counter() - started, 2)}
-        summaries.append(summary)
+        summaries.append({**summary, **reading_json(result)})
         if not as_json:
             print_summary(result, summary)
+            print_reading(result)
             if folder is not None:
                 typer.echo(f"\nOpen {folder / 'report.html'}")
         started = time.perf_counter()

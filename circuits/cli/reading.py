@@ -1,0 +1,82 @@
+"""What heads and MLPs do for one fact, on the terminal and as JSON: special heads (paper 2, Table 3), and the story."""
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from circuits.analysis.reading import HeadOnFact, Reading
+    from circuits.runs import Run
+
+TOP = 4
+"""Promoted tokens that a line shows."""
+
+
+def reading_json(result: "Run") -> dict[str, Any]:
+    """``heads`` with their roles, and the ``story`` in sentences with their numbers; nothing where there is no reading."""
+    reading = result.reading
+    if reading is None:
+        return {}
+    inside = set(result.circuit.nodes)
+    heads = [
+        {
+            "head": each.head.name,
+            "role": each.role,
+            "in_circuit": each.head in inside,
+            "attention_subject": _attention(reading, each, "subject"),
+            "attention_relation": _attention(reading, each, "relation"),
+            "answer_fall": each.subject_cut,
+            "range_fall": each.relation_cut,
+            "promoted": [score.token for score in each.promoted],
+        }
+        for each in reading.heads
+    ]
+    story = [{"text": sentence.text, "numbers": dict(sentence.numbers)} for sentence in result.story]
+    return {"heads": heads, "story": story}
+
+
+def print_reading(result: "Run") -> None:
+    """The special heads as a table, then the story."""
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    from circuits.viz.style import token_text
+
+    reading = result.reading
+    if reading is None:
+        return
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else 130)
+    if reading.heads and reading.roles is not None:
+        inside = set(result.circuit.nodes)
+        table = Table(show_edge=False, pad_edge=False)
+        for column in ("special head", "role", "in the circuit"):
+            table.add_column(column)
+        for column in ("to subject", "to relation", "answer falls", "range falls"):
+            table.add_column(column, justify="right")
+        table.add_column("promotes")
+        for each in reading.heads:
+            tokens = " ".join(token_text(score.token) for score in each.promoted[:TOP])
+            table.add_row(
+                each.head.label,
+                each.role,
+                "yes" if each.head in inside else "no",
+                f"{_attention(reading, each, 'subject'):.0%}",
+                f"{_attention(reading, each, 'relation'):.0%}",
+                f"{each.subject_cut:+.2f}",
+                f"{each.relation_cut:+.2f}",
+                escape(tokens),
+            )
+        console.print()
+        console.print(table)
+        console.print(
+            f"Roles for {reading.roles.relation}, told from {len(reading.roles.facts)} facts; attention from this prompt's last token; "
+            "falls in logits here, when the head's reading of the subject (of the relation) is cut.",
+            markup=False,
+        )
+    console.print("\nHow the fact is recalled, in the whole model:", markup=False)
+    for sentence in result.story:
+        console.print(f"- {sentence}", markup=False)
+
+
+def _attention(reading: "Reading", head: "HeadOnFact", which: str) -> float:
+    return sum(weight for weight, own in zip(head.attention, reading.classes, strict=True) if own == which)
