@@ -38,8 +38,11 @@ FACTS = tuple(
 OBJECTS = tuple(fact.object for fact in FACTS)
 
 
-def planted(seed: int = 0) -> Model:
-    """One layer, seven heads and an MLP. Every subject's object follows from it with its own strength."""
+def planted(seed: int = 0, *, shy: bool = False) -> Model:
+    """One layer, seven heads and an MLP. Every subject's object follows from it with its own strength.
+
+    ``shy``: the mover gives the subject e^-2 times what it gives any other token, and its values are 30 times as long.
+    """
     generator = torch.Generator().manual_seed(seed)
     d_head = N_SUBJECTS + 1
     weights = zero_weights(
@@ -72,10 +75,14 @@ def planted(seed: int = 0) -> Model:
     }.items():
         W_K[ROLES[name].head, flags, 0] = 1
     slots = torch.arange(N_SUBJECTS)
+    if shy:
+        query[ROLES["mover"].head, 0] = -2
     strengths = 1 + 0.5 * torch.rand(N_SUBJECTS, generator=generator)
     for name, size in (("mover", 2.0), ("mixture", 1.5), ("suppressor", -1.0)):
         head = ROLES[name].head
         W_V[head, SUBJECT, slots], W_O[head, slots, OUT] = 1, size * strengths
+    if shy:
+        W_V[ROLES["mover"].head] *= 30
     for name, size in (("relation", 2.0), ("mixture", 1.5)):
         head = ROLES[name].head
         W_V[head, IS_RELATION, N_SUBJECTS] = 1

@@ -80,6 +80,14 @@ def test_effects_of_planted_heads_are_those_of_their_weights(found: Roles) -> No
     assert found.of(ROLES["suppressor"]).evidence.subject_cut.high < 0
 
 
+def test_a_head_that_draws_its_write_from_a_subject_it_hardly_attends_to_is_a_mover_all_the_same() -> None:
+    shy = find_roles(planted(shy=True), FACTS, OBJECTS, draws=499).of(ROLES["mover"])
+    assert shy.evidence.attention_subject == pytest.approx(np.exp(-2) / (np.exp(-2) + 4), rel=1e-3)
+    assert shy.evidence.attention_subject < 0.04
+    assert shy.evidence.reading_subject == pytest.approx(1)
+    assert shy.role == "mover"
+
+
 def test_the_same_seed_gives_the_same_verdicts_and_they_survive_json(found: Roles) -> None:
     again = find_roles(planted(), FACTS, OBJECTS, draws=499)
     assert again == found
@@ -252,6 +260,6 @@ def test_factlm_has_movers_for_a_relation_it_knows_and_the_strongest_one_moves_a
     assert movers, str(first)
     for verdict in movers:
         assert verdict.evidence.subject_cut.low > 0
-        assert verdict.evidence.attention_subject >= first.min_attention
+        assert verdict.evidence.reading_subject >= first.min_reading
     again = relation_roles(model, relation, relations, n=24, template=1)
     assert {v.head for v in movers} & {v.head for v in again.with_role("mover", "mixture")}

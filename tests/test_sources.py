@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from circuits.analysis.sources import class_mask, read_from, read_sources, readout, targets
+from circuits.analysis.sources import class_mask, read_from, read_shares, read_sources, readout, targets
 from circuits.analysis.trace import head_nodes, open_parts, replay, replay_by_running, source_parts, traces
 from circuits.components import Norm, NormKind, UnsupportedArchitecture
 from circuits.facts import Fact
@@ -195,6 +195,22 @@ def test_reading_from_some_positions_is_the_sum_of_their_parts() -> None:
     mask = class_mask(found, "relation", trace)
     expected = torch.einsum("bhpd,bp->hbd", source_parts(trace, parts, 0), mask)
     torch.testing.assert_close(read_from(trace, parts, 0, mask), expected)
+
+
+def test_the_share_that_a_head_draws_from_some_positions_is_of_the_lengths_of_its_parts(small_model: LoadModel) -> None:
+    model = small_model("gpt2")
+    facts = FACT_SETS
+    parts, found = open_parts(model, facts), [spans(model, fact) for fact in facts]
+    followed = traces(model, facts, parts)
+    subject, relation = (read_shares(parts, followed, found, which) for which in ("subject", "relation"))
+    for trace in followed:
+        for i, row in enumerate(trace.rows):
+            lengths = source_parts(trace, parts, 1)[i, 0].norm(dim=-1)
+            head = parts.shape.n_heads
+            for shares, positions in ((subject, found[row].subject), (relation, found[row].relation)):
+                expected = float(lengths[list(positions)].sum() / lengths.sum())
+                assert shares[head, row] == pytest.approx(expected, rel=1e-5)
+    assert (subject + relation < 1).all()
 
 
 def test_the_answer_against_others_is_its_logit_less_their_mean() -> None:

@@ -2,7 +2,8 @@
 
 Two claims can be made of a head, each over many facts of one relation and each causal.
 
-* It **carries the subject**: it gives the subject's tokens at least `MIN_ATTENTION` of its attention at the last position;
+* It **carries the subject**: it draws at least `MIN_READING` of what it writes at the last position from the subject's tokens
+  (`circuits.analysis.sources.read_shares`: attention times value, because a weight alone does not say how much is read);
   cutting what it reads there lowers the answer against the relation's other objects by at least `MIN_EFFECT` logits, with a
   bootstrap interval above 0; more than chance would (shuffled answers: for another fact's answer in the place of its own, corrected for
   the number of heads); and more than cutting as many other tokens of the prompt does (shuffled subject spans).
@@ -32,7 +33,7 @@ from jaxtyping import Float
 from circuits.analysis.causal import cut_readings, cut_windows
 from circuits.analysis.nulls import intervals, permuted_answers, shuffled_windows, shuffles
 from circuits.analysis.ranges import compare, directions_of, disjoint_ranges, lookalikes
-from circuits.analysis.sources import Targets, class_mask, read_from, readout, targets
+from circuits.analysis.sources import Targets, class_mask, read_from, read_shares, readout, targets
 from circuits.analysis.trace import Trace, head_nodes, open_parts, traces
 from circuits.components import Components
 from circuits.facts import Fact
@@ -49,8 +50,8 @@ ALPHA = SUBJECT_ALPHA + RELATION_ALPHA
 its null has as many draws as there are other relations."""
 MIN_EFFECT = 0.1
 """Logits. A smaller effect, however sure, changes the odds by less than a tenth: it makes no role."""
-MIN_ATTENTION = 0.1
-"""A head that gives a class of tokens less of its attention is not said to read it."""
+MIN_READING = 0.05
+"""A head that draws less of what it writes from a class of tokens is not said to read it."""
 MIN_FACTS = 6
 """Fewer facts have too few orders of their answers for a test at `ALPHA` over many heads."""
 DRAWS = 999
@@ -86,6 +87,9 @@ class Evidence:
     attention_first: float
     """To the BOS token, where the model has one."""
     attention_last: float
+    reading_subject: float
+    """Mean share of what the head writes that it draws from the subject (`circuits.analysis.sources.read_shares`)."""
+    reading_relation: float
     attention_subject_p: float | None
     """Chance that as many other tokens of the prompts get as much (shuffled subject spans; for this head alone)."""
     subject_cut: Effect
@@ -131,12 +135,12 @@ class Verdict:
         e, label = self.evidence, self.head.label
         cut, read = e.subject_cut, e.relation_cut
         subject = (
-            f"it gives the subject {e.attention_subject:.0%} of its attention, and without that reading the answer {_moves(cut)} "
-            f"against the relation's other objects ({_sure(cut)})"
+            f"it gives the subject {e.attention_subject:.0%} of its attention and draws {e.reading_subject:.0%} of its write from it; "
+            f"without that reading the answer {_moves(cut)} against the relation's other objects ({_sure(cut)})"
         )
         relation = (
-            f"it gives the relation's words {e.attention_relation:.0%} of its attention, and without that reading the range of "
-            f"objects {_moves(read)} against the vocabulary ({_sure(read)})"
+            f"it gives the relation's words {e.attention_relation:.0%} of its attention and draws {e.reading_relation:.0%} of its write "
+            f"from them; without that reading the range of objects {_moves(read)} against the vocabulary ({_sure(read)})"
         )
         over = f", over {e.n_facts} facts"
         match self.role:
@@ -150,11 +154,11 @@ class Verdict:
             case "relation":
                 return f"{label} is a relation head{self._names()}: {relation}{over}."
             case "mixture":
-                return f"{label} is a mixture head{self._names()}: {subject}; {relation}{over}."
+                return f"{label} is a mixture head{self._names()}: {subject}. And {relation}{over}."
             case "suppressor":
                 return f"{label} is a suppressor: {subject}{over}."
             case "other":
-                return f"{label} has no established role: {subject}; {relation}{over}."
+                return f"{label} has no established role: {subject}. And {relation}{over}."
 
     def _names(self) -> str:
         named = [
@@ -191,7 +195,7 @@ class Roles:
     """Ranges of other relations that the relation's was compared with; 0: look-alike sets instead."""
     alpha: float = ALPHA
     min_effect: float = MIN_EFFECT
-    min_attention: float = MIN_ATTENTION
+    min_reading: float = MIN_READING
     draws: int = DRAWS
 
     def of(self, head: Node) -> Verdict:
@@ -259,7 +263,7 @@ def find_roles(
     unembedding = parts.W_U.T.double().cpu().numpy()
     range_, words = directions_of(unembedding, [wanted.objects]), directions_of(unembedding, [wanted.words])
     ranges = directions_of(unembedding, others) if others else lookalikes(unembedding, wanted.objects, draws, rng)
-    eligible = attention.relation.mean(1) >= MIN_ATTENTION
+    eligible = attention.reading_relation.mean(1) >= MIN_READING
     cut_p = compare(relation_.stream, range_, ranges, least=MIN_EFFECT, eligible=eligible)
     range_p = compare(direct_relation.stream, range_, ranges)
     words_p = compare(direct_relation.stream, words, lookalikes(unembedding, wanted.words, draws, rng))
@@ -287,6 +291,8 @@ def find_roles(
             attention_relation=float(attention.relation[i].mean()),
             attention_first=float(attention.first[i].mean()),
             attention_last=float(attention.last[i].mean()),
+            reading_subject=float(attention.reading_subject[i].mean()),
+            reading_relation=float(attention.reading_relation[i].mean()),
             attention_subject_p=shuffled_windows(attention.windows[i], attention.own, draws, rng),
             subject_cut_span_p=span_p,
             **own,
@@ -307,12 +313,12 @@ def _passes(effect: Effect, alpha: float) -> bool:
 
 def _role(evidence: Evidence) -> Role:
     spans_pass = evidence.subject_cut_span_p is None or evidence.subject_cut_span_p <= ALPHA
-    reads_subject = evidence.attention_subject >= MIN_ATTENTION
+    reads_subject = evidence.reading_subject >= MIN_READING
     subject = _passes(evidence.subject_cut, SUBJECT_ALPHA) and spans_pass and reads_subject
     relation = (
         _passes(evidence.relation_cut, RELATION_ALPHA)
         and evidence.relation_cut.mean > 0
-        and evidence.attention_relation >= MIN_ATTENTION
+        and evidence.reading_relation >= MIN_READING
     )
     if subject and evidence.subject_cut.mean < 0:
         return "suppressor"
@@ -374,6 +380,8 @@ class _Attention:
     relation: Float[np.ndarray, "head fact"]
     first: Float[np.ndarray, "head fact"]
     last: Float[np.ndarray, "head fact"]
+    reading_subject: Float[np.ndarray, "head fact"]
+    reading_relation: Float[np.ndarray, "head fact"]
     windows: list[list[Float[np.ndarray, "window"]]]
     """For each head and fact, attention to every run of readable tokens as long as the subject."""
     own: list[int]
@@ -393,6 +401,8 @@ def _attention(parts: Components, followed: Sequence[Trace], found: Sequence[Spa
             rows[row] = np.stack([weights[:, list(own.readable[s : s + width])].sum(1) for s in runs], 1)
     return _Attention(
         *shares,
+        reading_subject=read_shares(parts, followed, found, "subject"),
+        reading_relation=read_shares(parts, followed, found, "relation"),
         windows=[[each[head] for each in rows] for head in range(n_heads)],
         own=[own.readable.index(own.subject[0]) for own in found],
     )

@@ -68,7 +68,7 @@ def _as_json(model: str, found: "Roles", example: "Reading", checks: "RoleChecks
         "n_ranges": found.n_ranges,
         "alpha": found.alpha,
         "min_effect": found.min_effect,
-        "min_attention": found.min_attention,
+        "min_reading": found.min_reading,
         "seed": found.seed,
         "example": {"prompt": example.fact.prompt, "answer": example.fact.object, "tokens": list(example.tokens)},
         "heads": [],
