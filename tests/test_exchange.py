@@ -387,6 +387,22 @@ def test_export_writes_the_runs_circuit_without_a_model(run_folder: Path, tmp_pa
         assert json.loads(out.read_text())["cfg"]["d_model"] == 32
 
 
+def test_export_draws_the_runs_circuit(run_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def exported(name: str) -> bytes:
+        out = tmp_path / name
+        main_words = ["export", str(run_folder), "--format", name, "--out", str(out)]
+        assert CliRunner().invoke(app, main_words).exit_code == 0
+        return out.read_bytes()
+
+    assert exported("gv").startswith(b"digraph circuit {")
+    if shutil.which("dot"):
+        assert b"<svg" in exported("svg")
+        assert exported("png").startswith(b"\x89PNG")
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    refused = CliRunner().invoke(app, ["export", str(run_folder), "--format", "png"])
+    assert "graphviz' `dot`, which is not installed" in str(refused.exception)
+
+
 def test_export_says_what_it_needs(run_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     def refused(*words: str) -> str:
         with pytest.raises(SystemExit) as stopped:
@@ -394,7 +410,7 @@ def test_export_says_what_it_needs(run_folder: Path, tmp_path: Path, capsys: pyt
         assert stopped.value.code == 1
         return capsys.readouterr().err
 
-    assert "--format mib, graphml, gexf, got 'pdf'" in refused(str(run_folder), "--format", "pdf")
+    assert "--format mib, graphml, gexf, gv, svg, png, got 'pdf'" in refused(str(run_folder), "--format", "pdf")
     assert "no saved run" in refused(str(tmp_path))
     assert "is a folder" in refused(str(run_folder), "--out", str(tmp_path))
     assert "--d-model belongs to" in refused(str(run_folder), "--format", "gexf", "--d-model", "4")

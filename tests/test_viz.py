@@ -18,7 +18,7 @@ from circuits.analysis.lens import NodeReadout, TokenScore, Trajectory
 from circuits.circuit import Circuit, Provenance, Scores
 from circuits.graph import Graph, Node, Shape
 from circuits.viz import plots, report
-from circuits.viz.dot import circuit_to_dot, render_svg
+from circuits.viz.dot import circuit_to_dot, render_png, render_svg
 from circuits.viz.layout import HALF_HEIGHT, crossings, index_order, place
 from circuits.viz.plots import circuit_graph, layer_activity, trajectory_plot
 from circuits.viz.report import Page, render
@@ -131,18 +131,32 @@ def test_q_k_and_v_edges_of_one_pair_differ_in_colour() -> None:
     assert len(lines) == len(set(lines)) == 3
 
 
-def test_a_layer_is_one_rank_and_its_nodes_carry_the_papers_names_and_top_tokens() -> None:
-    text = circuit_to_dot(SMALL, [readout(Node(1, "head", 2), " Paris", " Rome")])
+def test_a_sub_layer_is_one_rank_and_its_nodes_carry_the_papers_names_roles_and_top_tokens() -> None:
+    head = Node(1, "head", 2)
+    text = circuit_to_dot(SMALL, [readout(head, " Paris", " Rome")], roles={head: "mover", Node(0, "head", 1): "other"})
     ranks = re.findall(r"rank=same;(.*?)\n  }", text, re.S)
     assert [re.findall(r'"(input|logits|a\d\.h\d|m\d)" \[', rank) for rank in ranks] == [
         ["input"],
-        ["a0.h1", "m0"],
+        ["a0.h1"],
+        ["m0"],
         ["a1.h2"],
         ["m2"],
         ["logits"],
     ]
-    assert r'label="L1H2\nParis"' in text
+    assert r'label="L1H2 mover\nParis", tooltip="L1H2, mover head"' in text
     assert 'label="MLP0"' in text
+    assert "mover head</td>" in text
+    assert "mover" not in circuit_to_dot(SMALL)
+
+
+@pytest.mark.skipif(shutil.which("dot") is None, reason="graphviz' dot is not installed")
+def test_the_picture_is_a_png_whose_size_follows_the_resolution() -> None:
+    small, large = (render_png(circuit_to_dot(SMALL), dpi=dpi) for dpi in (72, 144))
+    assert small is not None
+    assert large is not None
+    assert small[:8] == large[:8] == b"\x89PNG\r\n\x1a\n"
+    widths = [int.from_bytes(picture[16:20], "big") for picture in (small, large)]
+    assert widths[1] == pytest.approx(2 * widths[0], abs=4)
 
 
 def test_the_same_circuit_gives_the_same_dot_text() -> None:
@@ -162,9 +176,10 @@ def test_hostile_text_goes_through_graphviz_as_it_stands() -> None:
         render_svg("digraph {")
 
 
-def test_without_the_dot_program_there_is_no_svg(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_the_dot_program_there_is_no_picture(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "which", lambda name: None)
     assert render_svg(circuit_to_dot(SMALL)) is None
+    assert render_png(circuit_to_dot(SMALL)) is None
 
 
 # ---- style and layout ------------------------------------------------------------------------------------------------

@@ -1,32 +1,45 @@
-"""``kcircuit export``: a saved run's circuit in another tool's file format."""
+"""``kcircuit export``: a saved run's circuit as a picture, or in another tool's file format."""
 
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from circuits.cli.app import CommandError, JsonOption, app, require_writable_folder
 
-FORMATS = {"mib": "circuit.mib.json", "graphml": "circuit.graphml", "gexf": "circuit.gexf"}
+if TYPE_CHECKING:
+    from circuits.runs import Run
+
+FORMATS = {
+    "mib": "circuit.mib.json",
+    "graphml": "circuit.graphml",
+    "gexf": "circuit.gexf",
+    "gv": "circuit.gv",
+    "svg": "circuit.svg",
+    "png": "circuit.png",
+}
 
 
 @app.command()
 def export(
     folder: Annotated[Path, typer.Argument(help="Folder of a saved run (run.json).")],
-    format: Annotated[str, typer.Option("--format", help="mib (EAP-IG's and MIB's JSON), graphml or gexf.")] = "mib",
+    format: Annotated[
+        str, typer.Option("--format", help="mib (EAP-IG's and MIB's JSON), graphml, gexf, gv (graphviz), svg or png.")
+    ] = "mib",
     out: Annotated[Path | None, typer.Option("--out", help="The file to write; beside the run by default.")] = None,
     d_model: Annotated[
         int | None, typer.Option("--d-model", min=1, help="mib: the model's width, where its folder is not at hand.")
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Write a saved run's circuit for another tool; no model is loaded."""
+    """Write a saved run's circuit as a picture or for another tool; no model is loaded, and no browser is needed."""
     if format not in FORMATS:
         raise CommandError(f"expected --format {', '.join(FORMATS)}, got {format!r}")
     if d_model is not None and format != "mib":
         raise CommandError(f"--d-model belongs to --format mib, and --format is {format}")
     from circuits.exchange import write_gexf, write_graphml, write_mib
+    from circuits.exchange.errors import write_whole
     from circuits.runs import Run
 
     saved = Run.load(folder)
@@ -37,12 +50,29 @@ def export(
     target.parent.mkdir(parents=True, exist_ok=True)
     if format == "mib":
         write_mib(saved.circuit, target, d_model=d_model or _width(saved.spec.model))
+    elif format in ("gv", "svg", "png"):
+        write_whole(target, _picture(saved, format))
     else:
         {"graphml": write_graphml, "gexf": write_gexf}[format](saved.circuit, target)
     if as_json:
         typer.echo(json.dumps({"file": str(target), "format": format, "edges": saved.circuit.n_edges}))
     else:
         typer.echo(f"{saved.circuit}: {target}")
+
+
+def _picture(saved: "Run", format: str) -> bytes:
+    from circuits.cli.export import graph_text
+    from circuits.viz.dot import render_png, render_svg
+
+    text = graph_text(saved)
+    if format == "gv":
+        return text.encode()
+    drawn = render_png(text) if format == "png" else render_svg(text)
+    if drawn is None:
+        raise CommandError(
+            f"--format {format} is drawn by graphviz' `dot`, which is not installed; --format gv needs it not"
+        )
+    return drawn if isinstance(drawn, bytes) else drawn.encode()
 
 
 def _width(model: str) -> int:

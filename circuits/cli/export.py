@@ -12,12 +12,11 @@ if TYPE_CHECKING:
 
 def export_run(result: "Run", out: Path) -> None:
     """Write the run, its graph and its page; everything is made before anything is written."""
-    from circuits.viz.dot import circuit_to_dot, render_svg
+    from circuits.viz.dot import render_svg
     from circuits.viz.report import render
 
-    page = _page(result)
-    dot = circuit_to_dot(page.circuit, page.readouts, title=page.title, roles=_roles(result))
-    texts = {"circuit.gv": dot, "report.html": render(page)}
+    dot = graph_text(result)
+    texts = {"circuit.gv": dot, "report.html": render(_page(result))}
     svg = render_svg(dot)
     if svg is not None:
         texts["circuit.svg"] = svg
@@ -29,9 +28,13 @@ def export_run(result: "Run", out: Path) -> None:
         part.replace(out / name)
 
 
-def _roles(result: "Run") -> "dict[Node, Role]":
+def graph_text(result: "Run") -> str:
+    """The run's circuit as graphviz text: heads by role, each node with the token it promotes."""
+    from circuits.viz.dot import circuit_to_dot
+
     roles = result.reading.roles if result.reading else None
-    return {verdict.head: verdict.role for verdict in roles.labelled} if roles else {}
+    named: dict[Node, Role] = {verdict.head: verdict.role for verdict in roles.labelled} if roles else {}
+    return circuit_to_dot(result.circuit, result.readouts, title=result.summary()["fact"], roles=named)
 
 
 def _choice(result: "Run") -> list[tuple[str, str]]:
