@@ -7,11 +7,21 @@ import plotly.graph_objects as go
 
 from circuits.analysis.lens import NodeReadout
 from circuits.analysis.reading import Reading
-from circuits.analysis.roles import Roles, Verdict, strength
+from circuits.analysis.roles import Role, Roles, Verdict, strength
 from circuits.circuit import Circuit
 from circuits.graph import Node
-from circuits.viz.style import GRID, NEUTRAL, ROLE_COLOURS, TEMPLATE, plotly_text, token_text
+from circuits.viz.style import GRID, NEUTRAL, ROLE_COLOURS, ROLE_HINTS, TEMPLATE, plotly_text, token_text
 
+ROW = 44
+"""Pixels of a row of the lens table: its tokens take two lines."""
+SYMBOLS: dict[Role, str] = {
+    "mover": "circle",
+    "relation": "diamond",
+    "mixture": "square",
+    "suppressor": "x",
+    "other": "circle",
+}
+"""Roles differ in shape, not by colour alone."""
 ATTENTION_SCALE = [[0, "rgba(0,114,178,0.04)"], [1, "#0072B2"]]
 
 
@@ -95,26 +105,26 @@ def lens_table(readouts: Sequence[NodeReadout], answer: str, *, top: int = 8) ->
                 "align": ["left", "left", "left", "right", "right"],
                 "fill": {"color": "rgba(0,0,0,0)"},
                 "font": {"color": NEUTRAL},
-                "height": 26,
+                "height": ROW,
             },
         ),
         layout={"template": TEMPLATE},
     )
     title = f"What each node writes, read as tokens; the answer is “{answer.strip()}”"
-    figure.update_layout(title=plotly_text(title), height=130 + 30 * len(readouts))
+    figure.update_layout(title=plotly_text(title), height=190 + ROW * len(readouts))
     return figure
 
 
 def _tokens(tokens: Sequence[str], answer: str) -> str:
     shown = [plotly_text(token_text(token)) for token in tokens]
     own = answer.strip()
-    return "  ".join(
+    return " · ".join(
         f"<b>{text}</b>" if token.strip() == own else text for token, text in zip(tokens, shown, strict=True)
     )
 
 
 def role_map(roles: Roles, circuit: Circuit | None = None) -> go.Figure:
-    """Every head at its layer and index: coloured by role, larger the larger the effect that the role rests on.
+    """Every head at its layer and index: in the colour and shape of its role, larger the larger the effect that the role rests on.
 
     With a circuit, its heads are ringed. Hover for the verdict.
     """
@@ -129,10 +139,11 @@ def role_map(roles: Roles, circuit: Circuit | None = None) -> go.Figure:
                 x=[verdict.head.head for verdict in own],
                 y=[verdict.head.layer for verdict in own],
                 mode="markers",
-                name=role if role != "other" else "no established role",
+                name=f"{role} ({ROLE_HINTS[role]})" if role != "other" else ROLE_HINTS[role],
                 marker={
                     "size": [_size(verdict) for verdict in own],
                     "color": colour,
+                    "symbol": SYMBOLS[role],
                     "opacity": 0.9 if role != "other" else 0.35,
                     "line": {"width": [2 if verdict.head in inside else 0 for verdict in own], "color": NEUTRAL},
                 },

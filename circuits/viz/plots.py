@@ -13,6 +13,7 @@ from circuits.circuit import Circuit
 from circuits.graph import Edge, Node, NodeKind
 from circuits.viz.layout import HALF_HEIGHT, HALF_WIDTH, Layout, Point, place
 from circuits.viz.style import (
+    FILLS,
     GRID,
     KIND_COLOURS,
     NEUTRAL,
@@ -162,16 +163,20 @@ def _add_nodes(
 ) -> None:
     lens = {readout.node: readout for readout in readouts}
     into, out = Counter(edge.reader.node for edge in circuit.edges), Counter(edge.writer for edge in circuit.edges)
-    groups: list[tuple[NodeKind, Role | None, str]] = []
-    for kind, colour in KIND_COLOURS.items():
-        groups.append((kind, None, colour))
-    for role, colour in ROLE_COLOURS.items():
-        groups.append(("head", role, colour))
-    for kind, role, colour in groups:
+    groups: list[tuple[NodeKind, Role | None]] = [
+        *((kind, None) for kind in KIND_COLOURS),
+        *(("head", role) for role in ROLE_COLOURS),
+    ]
+    for kind, role in groups:
         nodes = [node for node in layout.places if node.kind == kind and roles.get(node) == role]
         if not nodes:
             continue
-        figure.add_trace(_boxes(layout, nodes, colour))
+        colour, outline = FILLS[role or kind]
+        boxes = _boxes(layout, nodes, colour, outline)
+        if role is not None:
+            boxes.update(name=f"{role} head", showlegend=True, legendgroup=role)
+            figure.add_trace(_role_words(layout, nodes, role))
+        figure.add_trace(boxes)
         figure.add_trace(
             go.Scatter(
                 x=[layout.places[node][0] for node in nodes],
@@ -190,7 +195,22 @@ def _add_nodes(
         )
 
 
-def _boxes(layout: Layout, nodes: Sequence[Node], colour: str) -> go.Scatter:
+def _role_words(layout: Layout, nodes: Sequence[Node], role: Role) -> go.Scatter:
+    """The role above its heads' boxes: colour is not alone."""
+    return go.Scatter(
+        x=[layout.places[node][0] for node in nodes],
+        y=[layout.places[node][1] + HALF_HEIGHT + 0.06 for node in nodes],
+        mode="text",
+        text=[role] * len(nodes),
+        textposition="top center",
+        textfont={"size": 9, "color": FILLS[role][1]},
+        hoverinfo="skip",
+        legendgroup=role,
+        showlegend=False,
+    )
+
+
+def _boxes(layout: Layout, nodes: Sequence[Node], colour: str, outline: str) -> go.Scatter:
     xs: list[float | None] = []
     ys: list[float | None] = []
     for node in nodes:
@@ -198,7 +218,7 @@ def _boxes(layout: Layout, nodes: Sequence[Node], colour: str) -> go.Scatter:
         left, right, low, high = x - HALF_WIDTH, x + HALF_WIDTH, y - HALF_HEIGHT, y + HALF_HEIGHT
         xs += [left, right, right, left, left, None]
         ys += [low, low, high, high, low, None]
-    line = {"color": colour, "width": 2}
+    line = {"color": outline, "width": 1.5}
     return go.Scatter(
         x=xs, y=ys, mode="lines", line=line, fill="toself", fillcolor=colour, hoverinfo="skip", showlegend=False
     )
