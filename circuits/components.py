@@ -214,7 +214,7 @@ class Components:
 
     def to(self, dtype: torch.dtype) -> "Components":
         """The same weights in another precision."""
-        return _cast(self, dtype)
+        return map_tensors(self, lambda tensor: tensor.to(dtype))
 
     def embed(self, ids: Tensor) -> Float[Tensor, "batch pos d_model"]:
         """What the node ``input`` writes."""
@@ -226,12 +226,14 @@ class Components:
         return self.final(x) @ self.W_U + self.b_U
 
 
-def _cast(value: Any, dtype: torch.dtype) -> Any:
-    """A copy of nested frozen values, with every tensor in that precision."""
+def map_tensors(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
+    """A copy of nested frozen values, with every tensor changed."""
     if isinstance(value, Tensor):
-        return value.to(dtype)
+        return change(value)
     if isinstance(value, tuple):
-        return tuple(_cast(item, dtype) for item in value)
+        return tuple(map_tensors(item, change) for item in value)
     if is_dataclass(value) and not isinstance(value, type) and not isinstance(value, Shape):
-        return replace(value, **{field.name: _cast(getattr(value, field.name), dtype) for field in fields(value)})
+        return replace(
+            value, **{field.name: map_tensors(getattr(value, field.name), change) for field in fields(value)}
+        )
     return value

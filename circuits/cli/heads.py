@@ -2,11 +2,13 @@
 
 import json
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from circuits.cli.app import CommandError, JsonOption, ModelOption, WithEditOption, app, find_relation, load, put_edit
+from circuits.cli.heads_survey import checks_json, require_file, survey_heads
 
 if TYPE_CHECKING:
     from circuits.analysis.reading import Reading
@@ -17,7 +19,12 @@ if TYPE_CHECKING:
 @app.command()
 def heads(
     relation: Annotated[
-        str, typer.Option("--relation", "-r", help="The relation whose facts the roles are told from.")
+        str,
+        typer.Option(
+            "--relation",
+            "-r",
+            help="The relation whose facts the roles are told from; all, or several with commas: a line each, with all checks.",
+        ),
     ],
     n: Annotated[int, typer.Option("--n", min=1, help="How many facts that the model knows, at most.")] = 50,
     template: Annotated[int, typer.Option(min=0, help="Which of the relation's wordings, from 0.")] = 0,
@@ -29,12 +36,27 @@ def heads(
         typer.Option("--validate", help="Check the labels: paraphrases, held-out facts, wrong answers and ranges."),
     ] = False,
     seed: Annotated[int, typer.Option(help="Of shuffles and intervals.")] = 0,
+    out: Annotated[
+        Path | None, typer.Option(help="Write the page of several relations (Markdown) to this file.")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Tell mover, relation, mixture and suppressor heads of a relation, each with its evidence."""
     from circuits.datasets import load_relations
 
     relations = load_relations()
+    if relation == "all" or "," in relation:
+        names = (
+            list(relations) if relation == "all" else list(dict.fromkeys(name.strip() for name in relation.split(",")))
+        )
+        several = [find_relation(relations, name) for name in names]
+        if with_edit is not None or template or every:
+            raise CommandError("--with-edit, --template and --all are about one relation; several get a line each")
+        require_file(out)
+        survey_heads(load(model), several, relations, asked=relation, n=n, seed=seed, out=out, as_json=as_json)
+        return
+    if out is not None:
+        raise CommandError("--out writes the page of several relations: give --relation all, or names with commas")
     chosen = find_relation(relations, relation)
     if template >= len(chosen.templates):
         raise CommandError(
@@ -91,14 +113,8 @@ def _as_json(model: str, found: "Roles", example: "Reading", checks: "RoleChecks
             }
         result["heads"].append(row)
     if checks is not None:
-        result["validation"] = {**asdict(checks), "matched": [_pair(each) for each in checks.matched]}
+        result["validation"] = checks_json(checks)
     return result
-
-
-def _pair(matched: Any) -> dict[str, Any]:
-    from dataclasses import asdict
-
-    return {**asdict(matched), "mover": matched.mover.name, "control": matched.control.name}
 
 
 def _print(model: str, found: "Roles", example: "Reading", checks: "RoleChecks | None", every: bool) -> None:

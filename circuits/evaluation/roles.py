@@ -241,8 +241,10 @@ def kappa(a: Sequence[Role], b: Sequence[Role]) -> float:
 
 def _correlation(a: Roles, b: Roles) -> float:
     """Pearson's r of the heads' mean effects of the subject's cut."""
-    effects = [[verdict.evidence.subject_cut.mean for verdict in roles.heads] for roles in (a, b)]
-    return float(np.corrcoef(effects)[0, 1]) if min(np.std(own) for own in effects) > 0 else 1.0
+    ours, theirs = (np.array([verdict.evidence.subject_cut.mean for verdict in roles.heads]) for roles in (a, b))
+    ours, theirs = ours - ours.mean(), theirs - theirs.mean()
+    spread = float(np.linalg.norm(ours) * np.linalg.norm(theirs))
+    return float(ours @ theirs) / spread if spread else 1.0
 
 
 def _top_mover_kept(found: Sequence[Roles]) -> float | None:
