@@ -13,6 +13,7 @@ from circuits.analysis.roles import find_roles
 from circuits.analysis.story import tell
 from circuits.circuit import Circuit, Provenance
 from circuits.graph import Node
+from circuits.viz.charts import role_grid
 from circuits.viz.drawing import legend
 from circuits.viz.heads import attention_pattern, lens_table, reading_attention, role_map
 from circuits.viz.story import heads_section, story_section
@@ -154,6 +155,23 @@ def test_the_role_map_has_every_head_once_in_its_roles_colour_and_rings_those_of
     assert points[0, ROLES["idle"].head] == "no established role"
     ringed = [trace.name for trace in traces(figure) for width in trace.marker.line.width if width]
     assert [name.split()[0] for name in ringed] == ["relation"]
+
+
+def test_the_grid_of_roles_has_every_head_once_with_its_verdict_and_a_ring_for_the_circuits(reading: Reading) -> None:
+    assert reading.roles is not None
+    graph = planted().graph()
+    mask = graph.legal & False
+    mask[graph.edge("a0.h1->logits")] = True
+    plain, ringed = (
+        role_grid(reading.roles, title="<t>", circuit=circuit)
+        for circuit in (None, Circuit(graph, mask, Provenance("", "")))
+    )
+    told = re.findall(r"<g><title>(L\d+H\d+)", plain)
+    assert told == [verdict.head.label for verdict in reading.roles.heads]
+    assert "<t>" not in plain
+    # The ring of the one head in the circuit, and the legend's.
+    assert ringed.count('fill="none"') - plain.count('fill="none"') == 2
+    assert plain == role_grid(reading.roles, title="<t>")
 
 
 def test_the_lens_table_sets_the_answer_in_bold(reading: Reading) -> None:

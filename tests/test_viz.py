@@ -18,6 +18,7 @@ from circuits.analysis.lens import NodeReadout, TokenScore, Trajectory
 from circuits.circuit import Circuit, Provenance, Scores
 from circuits.graph import Graph, Node, Shape
 from circuits.viz import plots, report
+from circuits.viz.charts import Bar, stacked_bars
 from circuits.viz.dot import circuit_to_dot, render_png, render_svg
 from circuits.viz.layout import HALF_HEIGHT, crossings, index_order, place
 from circuits.viz.plots import circuit_graph, layer_activity, trajectory_plot
@@ -281,6 +282,30 @@ def test_layer_activity_is_the_share_of_heads_and_mlps_in_the_circuit() -> None:
 
 def test_markup_in_plotly_text_is_escaped() -> None:
     assert plotly_text("<a href='x'>$y$") == "&lt;a href=&#x27;x&#x27;&gt;&#36;y&#36;"
+
+
+# ---- charts without a script ------------------------------------------------------------------------------------------
+
+
+def test_a_bars_parts_are_as_wide_as_their_values_and_negative_ones_lie_left_of_zero() -> None:
+    bars = [
+        Bar("one <b>", {"up": 3.0, "more": 1.0, "down": -0.5}, "note"),
+        Bar("two", {"up": 1.5, "more": 0.0, "down": 0.0}),
+    ]
+    text = stacked_bars(bars, title="t", x="logits")
+    assert "<b>" not in text
+    drawn = {
+        title: (float(x), float(width))
+        for x, width, title in re.findall(
+            r'<rect x="([\d.]+)" y="\d+" width="([\d.]+)"[^>]*><title>(.*?)</title>', text
+        )
+    }
+    up, more, down = (drawn[f"one &lt;b&gt;: {part}"] for part in ("up +3.00", "more +1.00", "down -0.50"))
+    assert up[1] == pytest.approx(3 * more[1], abs=0.2)
+    assert up[1] == pytest.approx(2 * drawn["two: up +1.50"][1], abs=0.2)
+    assert more[0] == pytest.approx(up[0] + up[1], abs=0.2)
+    assert down[0] + down[1] == pytest.approx(up[0], abs=0.2)
+    assert text == stacked_bars(bars, title="t", x="logits")
 
 
 # ---- the page --------------------------------------------------------------------------------------------------------

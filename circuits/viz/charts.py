@@ -1,11 +1,13 @@
-"""Line charts as SVG text, for pages and READMEs that run no script: panels side by side under one legend."""
+"""Charts as SVG text, for pages and READMEs that run no script: line panels, stacked bars, and heads by role."""
 
 import html
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from circuits.viz.style import FONT, GRID, NEUTRAL, PALETTE
+from circuits.analysis.roles import Role, Roles, strength
+from circuits.circuit import Circuit
+from circuits.viz.style import FONT, GRID, NEUTRAL, PALETTE, ROLE_COLOURS, ROLE_HINTS
 
 PANEL_WIDTH, PANEL_HEIGHT = 330, 210
 LEFT, RIGHT, TOP, BOTTOM = 58, 16, 62, 62
@@ -40,11 +42,8 @@ def line_panels(panels: Sequence[Panel]) -> str:
     names = list(dict.fromkeys(name for panel in panels for name in panel.series))
     colours = {name: PALETTE[i % len(PALETTE)] for i, name in enumerate(names)}
     width, height = LEFT + len(panels) * (PANEL_WIDTH + LEFT) - LEFT + RIGHT, TOP + PANEL_HEIGHT + BOTTOM
-    title = _escape("; ".join(panel.title for panel in panels))
-    parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" role="img" '
-        f'aria-label="{title}" font-family="{_escape(FONT)}" font-size="12" fill="{NEUTRAL}">'
-    ]
+    title = "; ".join(panel.title for panel in panels)
+    parts = [_opening(width, height, title)]
     x = float(LEFT)
     for name in names:
         parts.append(
@@ -55,6 +54,135 @@ def line_panels(panels: Sequence[Panel]) -> str:
     for i, panel in enumerate(panels):
         parts += _panel(panel, LEFT + i * (PANEL_WIDTH + LEFT), colours)
     return "\n".join([*parts, "</svg>"]) + "\n"
+
+
+@dataclass(frozen=True, slots=True)
+class Bar:
+    """One bar: its label, what stands to its right, and its parts by name; negative parts go left from zero."""
+
+    label: str
+    parts: Mapping[str, float]
+    note: str = ""
+
+
+BAR, BAR_GAP, BAR_WIDTH, NOTE_WIDTH = 26, 14, 470, 300
+"""Pixels: a bar's height, the space below it, the width of the whole axis, the width kept for notes."""
+
+
+def stacked_bars(bars: Sequence[Bar], *, title: str, x: str, colours: Mapping[str, str] | None = None) -> str:
+    """An SVG picture of stacked bars on one axis; a part has one colour in all of them. The same bars give the same text.
+
+    Args:
+        colours: by the part's name; `PALETTE` in order by default.
+    """
+    names = list(dict.fromkeys(name for bar in bars for name in bar.parts))
+    paint = colours or {name: PALETTE[i % len(PALETTE)] for i, name in enumerate(names)}
+    low = min([0.0, *(sum(v for v in bar.parts.values() if v < 0) for bar in bars)])
+    longest = max(sum(v for v in bar.parts.values() if v > 0) for bar in bars)
+    step = _round_up(longest / 8, (1, 2, 5, 10))
+    high = step * math.ceil(longest / step)
+    left = 20 + int(7.0 * max(len(bar.label) for bar in bars))
+    width, height = left + BAR_WIDTH + NOTE_WIDTH, 84 + len(bars) * (BAR + BAR_GAP) + 40
+
+    def across(value: float) -> float:
+        return left + BAR_WIDTH * (value - low) / (high - low)
+
+    parts = [_opening(width, height, title), f'<text x="12" y="22" font-size="14">{_escape(title)}</text>']
+    at = 12.0
+    for name in names:
+        parts.append(f'<rect x="{at:.0f}" y="38" width="14" height="14" rx="3" fill="{paint[name]}"/>')
+        parts.append(f'<text x="{at + 20:.0f}" y="50">{_escape(name)}</text>')
+        at += 42 + 6.6 * len(name)
+    base = 72 + len(bars) * (BAR + BAR_GAP)
+    for k in range(round(high / step) + 1):
+        value = k * step
+        parts.append(
+            f'<line x1="{across(value):.1f}" x2="{across(value):.1f}" y1="66" y2="{base}" stroke="{GRID}"/>'
+            f'<text x="{across(value):.1f}" y="{base + 18}" text-anchor="middle">{value:g}</text>'
+        )
+    parts.append(f'<text x="{across((low + high) / 2):.0f}" y="{base + 40}" text-anchor="middle">{_escape(x)}</text>')
+    for i, bar in enumerate(bars):
+        y = 72 + i * (BAR + BAR_GAP)
+        parts.append(f'<text x="{left - 10}" y="{y + BAR / 2 + 4:.0f}" text-anchor="end">{_escape(bar.label)}</text>')
+        ends = {True: 0.0, False: 0.0}
+        for name, value in bar.parts.items():
+            start = ends[value >= 0]
+            ends[value >= 0] = start + value
+            edge, wide = across(min(start, start + value)), abs(across(value) - across(0.0))
+            parts.append(
+                f'<rect x="{edge:.1f}" y="{y}" width="{wide:.1f}" height="{BAR}" fill="{paint[name]}">'
+                f"<title>{_escape(f'{bar.label}: {name} {value:+.2f}')}</title></rect>"
+            )
+        parts.append(f'<text x="{left + BAR_WIDTH + 14}" y="{y + BAR / 2 + 4:.0f}">{_escape(bar.note)}</text>')
+    return "\n".join([*parts, "</svg>"]) + "\n"
+
+
+CELL = 56
+"""Pixels of one head in the grid of roles, at least."""
+
+
+def role_grid(roles: Roles, *, title: str, circuit: Circuit | None = None) -> str:
+    """An SVG picture of every head at its index and layer: colour and shape tell its role, size the effect behind it.
+
+    Heads of ``circuit`` are ringed.
+    """
+    inside = set(circuit.nodes) if circuit is not None else set()
+    layers = max(verdict.head.layer for verdict in roles.heads) + 1
+    heads = max(verdict.head.head for verdict in roles.heads) + 1
+    present: list[Role] = [role for role in ROLE_COLOURS if any(verdict.role == role for verdict in roles.heads)]
+    names = [ROLE_HINTS[role] if role == "other" else f"{role} ({ROLE_HINTS[role]})" for role in present]
+    names += ["in the circuit"] if inside else []
+    width = max(LEFT + heads * CELL + RIGHT, 24 + sum(int(46 + 6.6 * len(name)) for name in names))
+    width, top = max(width, 24 + int(7.4 * len(title))), 70
+    column = (width - LEFT - RIGHT) / heads
+    height = top + layers * CELL + 44
+    parts = [_opening(width, height, title), f'<text x="12" y="22" font-size="14">{_escape(title)}</text>']
+    at = 22.0
+    for i, name in enumerate(names):
+        parts.append(_shape(present[i], at, 46.0, 7.0) if i < len(present) else _ring(at, 46.0, 8.0))
+        parts.append(f'<text x="{at + 14:.0f}" y="50">{_escape(name)}</text>')
+        at += 46 + 6.6 * len(name)
+    for layer in range(layers):
+        y = top + (layers - layer - 0.5) * CELL
+        parts.append(f'<line x1="{LEFT}" x2="{width - RIGHT}" y1="{y:.0f}" y2="{y:.0f}" stroke="{GRID}"/>')
+        parts.append(f'<text x="{LEFT - 8}" y="{y + 4:.0f}" text-anchor="end">layer {layer}</text>')
+    for head in range(heads):
+        x = LEFT + (head + 0.5) * column
+        parts.append(f'<text x="{x:.0f}" y="{top + layers * CELL + 18}" text-anchor="middle">head {head}</text>')
+    for verdict in roles.heads:
+        x, y = LEFT + (verdict.head.head + 0.5) * column, top + (layers - verdict.head.layer - 0.5) * CELL
+        size = 4.0 if verdict.role == "other" else 8 + 9 * math.sqrt(min(strength(verdict), 4) / 4)
+        ring = _ring(x, y, size + 4) if verdict.head in inside else ""
+        parts.append(f"<g><title>{_escape(str(verdict))}</title>{_shape(verdict.role, x, y, size)}{ring}</g>")
+    return "\n".join([*parts, "</svg>"]) + "\n"
+
+
+def _shape(role: Role, x: float, y: float, size: float) -> str:
+    """A mark of the role: circle, diamond, square or cross."""
+    colour = ROLE_COLOURS[role]
+    if role in ("mover", "other"):
+        faint = ' fill-opacity="0.5"' if role == "other" else ""
+        return f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{size:.1f}" fill="{colour}"{faint}/>'
+    if role == "suppressor":
+        arm = 0.8 * size
+        return (
+            f'<path d="M{x - arm:.1f} {y - arm:.1f}L{x + arm:.1f} {y + arm:.1f}M{x - arm:.1f} {y + arm:.1f}L{x + arm:.1f} '
+            f'{y - arm:.1f}" stroke="{colour}" stroke-width="{size / 2:.1f}"/>'
+        )
+    turn = f' transform="rotate(45 {x:.1f} {y:.1f})"' if role == "relation" else ""
+    half = 0.85 * size
+    return f'<rect x="{x - half:.1f}" y="{y - half:.1f}" width="{2 * half:.1f}" height="{2 * half:.1f}" fill="{colour}"{turn}/>'
+
+
+def _ring(x: float, y: float, size: float) -> str:
+    return f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{size:.1f}" fill="none" stroke="{NEUTRAL}" stroke-width="1.5"/>'
+
+
+def _opening(width: int, height: int, label: str) -> str:
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" role="img" '
+        f'aria-label="{_escape(label)}" font-family="{_escape(FONT)}" font-size="12" fill="{NEUTRAL}">'
+    )
 
 
 def _escape(text: str) -> str:
@@ -96,11 +224,13 @@ def _panel(panel: Panel, left: int, colours: Mapping[str, str]) -> list[str]:
         f'<text x="{left - 44}" y="{TOP + PANEL_HEIGHT / 2:.0f}" text-anchor="middle" '
         f'transform="rotate(-90 {left - 44} {TOP + PANEL_HEIGHT / 2:.0f})">{_escape(panel.y)}</text>'
     )
-    for name, values in panel.series.items():
+    for i, (name, values) in enumerate(panel.series.items()):
+        # Ranks of different series often coincide: the earlier ones are drawn wider, and show beside what lies on them.
+        pen = 2 + 1.8 * (len(panel.series) - 1 - i) if panel.log else 2
         for run in _runs(values):
             points = " ".join(f"{across(i):.1f},{down(values[i]):.1f}" for i in run)
             parts.append(
-                f'<polyline points="{points}" fill="none" stroke="{colours[name]}" stroke-width="2" '
+                f'<polyline points="{points}" fill="none" stroke="{colours[name]}" stroke-width="{pen:g}" '
                 'stroke-linejoin="round"/>'
             )
         for i, value in enumerate(values):
@@ -134,9 +264,9 @@ def _ticks(panel: Panel) -> list[tuple[float, str]]:
     return [(low + (high - low) * k / 4, f"{low + (high - low) * k / 4:g}") for k in range(5)]
 
 
-def _round_up(value: float) -> float:
-    """The next of 1, 2, 4, 8 times a power of ten."""
+def _round_up(value: float, steps: Sequence[int] = (1, 2, 4, 8, 10)) -> float:
+    """The next of ``steps`` (up to 10) times a power of ten."""
     if value <= 0:
         return 1.0
     power = 10.0 ** math.floor(math.log10(value))
-    return next(step * power for step in (1, 2, 4, 8, 10) if step * power >= value * (1 - 1e-9))
+    return next(step * power for step in steps if step * power >= value * (1 - 1e-9))

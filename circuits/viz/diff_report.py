@@ -27,6 +27,14 @@ from circuits.viz.plots import KIND_NAMES, MAX_DRAWN
 from circuits.viz.style import ROLE_COLOURS, SCORE_UNIT, TEMPLATE, plotly_text, printable, strongest
 
 LINES = (("before", "dot"), ("after", "solid"))
+WRITERS = (
+    ("edited", "edited node", "#CC79A7"),
+    ("movers", "mover heads", "#0072B2"),
+    ("heads", "other heads", "#56B4E9"),
+    ("mlps", "other MLPs", "#E69F00"),
+    ("input", "input", "#999999"),
+)
+"""Who may write an answer: the field of `WriteShares`, its name in a legend, its colour."""
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7")
 
 
@@ -89,14 +97,7 @@ def who_writes(diff: CircuitDiff) -> go.Figure:
         for (name, _), side in zip(LINES, (diff.before, diff.after), strict=True)
     ]
     labels = [f"{plotly_text(answer)}, {name}" for answer, _, name in bars]
-    parts = [
-        ("edited", "edited node"),
-        ("movers", "mover heads"),
-        ("heads", "other heads"),
-        ("mlps", "other MLPs"),
-        ("input", "input"),
-    ]
-    for i, (field, name) in enumerate(parts):
+    for field, name, colour in WRITERS:
         values = [getattr(side.shares(answer), field) for answer, side, _ in bars]
         if any(values):
             figure.add_trace(
@@ -105,7 +106,7 @@ def who_writes(diff: CircuitDiff) -> go.Figure:
                     x=values,
                     name=name,
                     orientation="h",
-                    marker_color=("#CC79A7", "#0072B2", "#56B4E9", "#E69F00", "#999999")[i],
+                    marker_color=colour,
                     hovertemplate="%{y}: %{x:.2f} logits<extra>%{fullData.name}</extra>",
                 )
             )
@@ -192,7 +193,7 @@ def _signed(value: float) -> str:
 
 def _legend(diff: CircuitDiff, nodes: Sequence[Node]) -> str:
     roles = _roles(diff)
-    keys = [("head", "attention head without an established role" if roles else "attention head"), ("mlp", "MLP")]
+    keys = [("head", "other attention head" if roles else "attention head"), ("mlp", "MLP")]
     if any(node.kind == "bypass" for node in nodes):
         keys.append(("bypass", KIND_NAMES["bypass"]))
     keys.append(("ends", "input and logits"))

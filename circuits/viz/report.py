@@ -159,7 +159,7 @@ def _legend(page: Page) -> str:
     roles: set[Role] = {role for node, role in _roles(page).items() if node in page.circuit.nodes}
     told = page.reading is not None and page.reading.roles is not None
     keys = [
-        ("head", "attention head without an established role" if told else "attention head"),
+        ("head", "other attention head" if told else "attention head"),
         ("mlp", "MLP"),
         *([("bypass", KIND_NAMES["bypass"])] if page.circuit.graph.shape.bypasses else []),
         ("ends", "input and logits"),
