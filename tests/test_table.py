@@ -506,6 +506,8 @@ def test_the_command_writes_the_table(
     monkeypatch.setattr(datasets, "load_relations", lambda: {relation.name: relation})
     out = tmp_path / "table"
     options = ["--n-val", "3", "--n-test", "4", "--tau", "0.5,1", "--draws", "2", "--jobs", "1", "--out", str(out)]
+    options += ["--page", str(out / "again.md")]
+    out.mkdir()
     command = ["table", "--model", str(model_folder("gpt2")), "--relations", "country_language", *options]
     code, printed, _ = ends([*command, "--json"], capsys)
     assert code == 0
@@ -518,8 +520,24 @@ def test_the_command_writes_the_table(
     assert [one["tau"] for one in row["taus"]] == [0.5, 1]
     assert content["average"]["edges"] == row["edges"]
     assert content == json.loads((out / "table.json").read_text(encoding="utf-8"))
-    names = {"rows", "table.json", "table.md", "table.html", "figure2.svg", "figure6.svg", "tau.svg"}
+    names = {
+        "rows",
+        "again.md",
+        "again-figure2.svg",
+        "again-figure6.svg",
+        "again-tau.svg",
+        "table.json",
+        "table.md",
+        "table.html",
+        "figure2.svg",
+        "figure6.svg",
+        "tau.svg",
+    }
     assert {path.name for path in out.iterdir()} == names
+    text = (out / "again.md").read_text(encoding="utf-8")
+    assert "--page" in text
+    for name in re.findall(r"\]\((\S+\.svg)\)", text):
+        assert (out / name).exists()
 
 
 def test_the_terminal_shows_rows_averages_and_thresholds(capsys: pytest.CaptureFixture[str]):
@@ -539,6 +557,7 @@ def test_the_terminal_shows_rows_averages_and_thresholds(capsys: pytest.CaptureF
     [
         (["--relations", "country_langage"], "did you mean country_language"),
         (["--tau", "x"], "number of nats"),
+        (["--page", "nowhere/table.md"], "folder that exists"),
         (["--tau", "0"], "above 0"),
         (["--ablation", "noise"], "ablation"),
         (["--device", "cuda:99"], "CUDA"),

@@ -60,11 +60,16 @@ def table(
         Path | None,
         typer.Option(help="Folder for table.json, table.md, table.html and figures; a stopped run continues."),
     ] = None,
+    page: Annotated[
+        Path | None, typer.Option(help="Write the Markdown page to this file too, its figures beside it.")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """One circuit a relation: its size, and its Hit@10 alone beside the model's and random circuits', on D_val and D_test."""
     if out is not None:
         require_writable_folder(out)
+    if page is not None and (page.is_dir() or not page.absolute().parent.is_dir()):
+        raise CommandError(f"expected --page as a file in a folder that exists, got {page}")
     from circuits.datasets import load_relations
 
     known = load_relations()
@@ -72,7 +77,7 @@ def table(
     chosen = [find_relation(known, name) for name in names]
     from circuits.runs import load_model
     from circuits.tables import TableSpec, load_published, make_table
-    from circuits.tables.page import files
+    from circuits.tables.page import files, page_files
     from circuits.tables.row import DEFAULT_TAUS
     from circuits.tables.table import write_whole
     from circuits.tables.workers import fitting
@@ -120,6 +125,9 @@ def table(
     if out is not None:
         for name, text in files(made, published, relations=relations).items():
             write_whole(out / name, text)
+    if page is not None:
+        for file, text in page_files(made, published, page, relations=relations).items():
+            write_whole(file, text)
     if as_json:
         typer.echo(json.dumps(made.to_json(published), ensure_ascii=False))
         return

@@ -4,6 +4,7 @@ import html
 import re
 import shlex
 from collections.abc import Sequence
+from pathlib import Path
 
 from circuits.runs import DEFAULT_EDGES
 from circuits.tables.figures import figure_2, figure_6, tau_figure
@@ -220,8 +221,13 @@ def beaten_lines(table: Table) -> list[str]:
     return lines or ["No circuit's Hit@10 is above the model's."]
 
 
-def to_markdown(table: Table, published: PublishedTable | None, *, relations: str = "all") -> str:
-    """The table as a Markdown page; its figures are files beside it."""
+def to_markdown(
+    table: Table, published: PublishedTable | None, *, relations: str = "all", page: Path | None = None
+) -> str:
+    """The table as a Markdown page; its figures are files beside it, by the names that `page_files` gives them for ``page``."""
+    prefix, made_by = "", command(table, relations)
+    if page is not None:
+        prefix, made_by = f"{page.stem}-", f"{made_by} --page {shlex.quote(str(page))}"
 
     def lines(header: Sequence[str], body: Sequence[Sequence[str]]) -> list[str]:
         left = sum(1 for name in header if name in ("kind", "relation"))
@@ -231,23 +237,23 @@ def to_markdown(table: Table, published: PublishedTable | None, *, relations: st
     tau_parts = [
         "## How the result moves with tau",
         "\n".join(lines(TAU_HEADER, tau_cells(table))),
-        "![Hit@10 and size against tau](tau.svg)",
+        f"![Hit@10 and size against tau]({prefix}tau.svg)",
     ]
     if len(table.spec.taus) == 1:
         tau_parts = []
     parts = [
         f"# Knowledge circuits of {table.spec.model}, relation by relation",
         summary(table),
-        f"Made by `{command(table, relations)}`.",
+        f"Made by `{made_by}`.",
         "\n".join(lines(HEADER, main_cells(table, published))),
         "\n".join(f"* {note}" for note in notes(table, published)),
         *tau_parts,
         "## Where a circuit beats the model",
         "\n".join(f"* {line}" for line in beaten_lines(table)),
         "## Where in the model the circuits lie",
-        "![Share of nodes active per layer by kind of knowledge](figure2.svg)",
+        f"![Share of nodes active per layer by kind of knowledge]({prefix}figure2.svg)",
         "## Where in the model the answer appears",
-        "![Mean rank of the answer after every sub-layer](figure6.svg)",
+        f"![Mean rank of the answer after every sub-layer]({prefix}figure6.svg)",
     ]
     return "\n\n".join(parts) + "\n"
 
@@ -327,9 +333,19 @@ def files(table: Table, published: PublishedTable | None, *, relations: str = "a
         made |= {
             "table.md": to_markdown(table, published, relations=relations),
             "table.html": to_html(table, published, relations=relations),
-            "figure2.svg": figure_2(table),
-            "figure6.svg": figure_6(table),
+            **_figures(table),
         }
-        if len(table.spec.taus) > 1:
-            made["tau.svg"] = tau_figure(table)
     return made
+
+
+def page_files(
+    table: Table, published: PublishedTable | None, page: Path, *, relations: str = "all"
+) -> dict[Path, str]:
+    """The Markdown page for this file, and its figures beside it under the page's name."""
+    figures = {page.with_name(f"{page.stem}-{name}"): text for name, text in _figures(table).items()}
+    return {page: to_markdown(table, published, relations=relations, page=page), **figures}
+
+
+def _figures(table: Table) -> dict[str, str]:
+    sweep = {"tau.svg": tau_figure(table)} if len(table.spec.taus) > 1 else {}
+    return {"figure2.svg": figure_2(table), "figure6.svg": figure_6(table), **sweep}
