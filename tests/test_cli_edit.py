@@ -167,6 +167,8 @@ def test_a_fact_that_the_model_does_not_know_is_refused_with_its_rank(edit, smal
         (["edit", "compare", "--methods", "rome,rum"], "no editing method 'rum'"),
         (["edit", "compare", "--out", "no/such/folder/page.md"], "in a folder that exists"),
         (["edit", "sweep-layers", "--layers", "a"], "expected layers as numbers"),
+        (["edit", "sweep-layers", "--sites", "middle"], "expected --sites subject, end or both"),
+        (["edit", "sweep-layers", "--method", "rome@sequential:5"], "single edits or batches"),
     ],
 )
 def test_what_cannot_be_measured_is_refused_before_a_model_is_loaded(arguments, reason, capsys, monkeypatch):
@@ -259,12 +261,26 @@ def test_layers_are_swept_one_after_another(tiny, capsys, tmp_path):
     page = tmp_path / "layers.md"
     command = ["edit", "sweep-layers", "--method", "ft-m", "--n", "3", *STRONG, *CASES, *tiny]
     swept = json.loads(succeeds([*command, "--json", "--out", str(page)], capsys))
-    assert [row["layers"] for row in swept["rows"]] == [[0], [1]]
+    assert [(row["layers"], row["site"]) for row in swept["rows"]] == [([0], None), ([1], None)]
     assert all(0 <= row["success"] <= 100 for row in swept["rows"])
-    assert "| layers | success |" in page.read_text(encoding="utf-8")
+    text = page.read_text(encoding="utf-8")
+    assert f"kcircuit edit sweep-layers --method ft-m --n 3 --model {tiny[1]}" in text
+    assert "## ft-m, single" in text
     chosen = json.loads(succeeds([*command, "--layers", "1,0+1", "--json"], capsys))
     assert [row["layers"] for row in chosen["rows"]] == [[1], [0, 1]]
     assert "layer" in fails([*command, "--layers", "9"], capsys)
+
+
+def test_methods_that_store_values_are_swept_at_both_sites(tiny, capsys):
+    command = ["edit", "sweep-layers", "--method", "rome,memit@batch:3", "--n", "3", "--layers", "1", *CASES, *tiny]
+    quick = ["--set", "steps=1", "--set", "contexts=()", "--set", "covariance=identity"]
+    swept = json.loads(succeeds([*command, *quick, "--json"], capsys))
+    assert [(row["method"], row["site"]) for row in swept["rows"]] == [
+        ("rome", "subject"), ("rome", "end"), ("memit", "subject"), ("memit", "end"),
+    ]  # fmt: skip
+    assert [line.split()[0] for line in succeeds([*command, *quick, "--sites", "end"], capsys).splitlines()] == [
+        "rome", "memit",
+    ]  # fmt: skip
 
 
 def test_a_contestant_is_a_method_with_its_regime_and_restraint():

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from circuits.editing import EditError, RomeHyper, Statistics, default_hyper, rome
 from circuits.editing.contexts import sample_contexts
 from circuits.editing.forward import at_rows, hidden_units, open_network
-from circuits.editing.prompts import forced
+from circuits.editing.prompts import Site, each_token, forced
 from circuits.editing.rome import essence_of, insert
 from circuits.editing.statistics import SecondMoment
 from circuits.editing.targets import TargetHyper, optimise
@@ -70,18 +70,26 @@ def test_a_key_of_zero_is_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    ("layout", "key"), [*((layout, "mean") for layout in LAYOUTS), ("gpt2", "prompt"), ("gpt2", "published")]
+    ("layout", "key", "site"),
+    [
+        *((layout, "mean", "subject") for layout in LAYOUTS),
+        ("gpt2", "prompt", "subject"),
+        ("gpt2", "published", "subject"),
+        ("gpt2", "mean", "end"),
+    ],
 )
 def test_on_a_model_the_divisors_key_is_mapped_to_the_optimised_value(
-    layout: str, key: str, small_model: Callable[..., Model], tmp_path: Path
+    layout: str, key: str, site: Site, small_model: Callable[..., Model], tmp_path: Path
 ) -> None:
     """By the edited model's own weights: its MLP writes delta more for that key than the unedited one's."""
-    model, hyper = small_model(layout), replace(HYPER, key=key)
-    edit = rome(model, [TWO_TOKENS], hyper=hyper, statistics=statistics(model, tmp_path), seed=3)
-    said = forced(model, [TWO_TOKENS], ("", *sample_contexts(model, hyper.contexts, 3)))
-    essence = essence_of(model, [TWO_TOKENS])
+    model, hyper = small_model(layout), replace(HYPER, key=key, site=site)
+    # At the end a value is a token's, so that two tokens would have two.
+    request = TWO_TOKENS if site == "subject" else REQUEST
+    edit = rome(model, [request], hyper=hyper, statistics=statistics(model, tmp_path), seed=3)
+    said = forced(model, [request], ("", *sample_contexts(model, hyper.contexts, 3)))
+    essence = essence_of(model, [request])
     network = open_network(model, said.ids, essence.ids)
-    keys = at_rows(hidden_units(network, said.ids, (0,))[0], said.subject).double()
+    keys = at_rows(hidden_units(network, said.ids, (0,))[0], said.stored_at(site)).double()
     mlp = network.parts.blocks[0].mlp
     norms = (keys[:1].float() @ mlp.W_out + mlp.b_out).norm(dim=-1)
     delta = optimise(network, 0, said, essence, norms, hyper).deltas[0].double()
@@ -103,6 +111,39 @@ def test_with_the_corpus_statistics_other_keys_move_less_than_with_the_identity(
         bare = rome(model, [REQUEST], hyper=replace(HYPER, covariance="identity"))
     costs = [cost(edit.deltas[value_matrix(0)].dense(), moment) for edit in (guarded, bare)]
     assert costs[0] < 0.9 * costs[1]
+
+
+def test_the_two_sites_are_the_subjects_last_token_and_the_one_that_predicts_the_answer(
+    small_model: Callable[..., Model],
+) -> None:
+    model = small_model("gpt2")
+    said, essence = forced(model, [TWO_TOKENS], ("", "w9 ")), essence_of(model, [TWO_TOKENS])
+    prompt = model.tokens(TWO_TOKENS.fact).prompt
+    assert said.stored_at("end").tolist() == [len(prompt) - 1, len(prompt)]
+    assert int(said.ids[0, said.stored_at("subject")[0]]) == prompt[-3]
+    assert essence.stored_at("end").tolist() == [essence.ids.shape[1] - 1]
+    assert essence.stored_at("subject") < essence.stored_at("end")
+
+
+def test_at_the_end_each_token_of_an_answer_is_predicted_and_stored_on_its_own(
+    small_model: Callable[..., Model], tmp_path: Path
+) -> None:
+    model = small_model("gpt2")
+    requests = (REQUEST, TWO_TOKENS)
+    said = forced(model, requests, ("", "w9 "))
+    tokens = each_token(said)
+    assert tokens.request.tolist() == [0, 0, 1, 1, 2, 2]
+    answers = [token for request in requests for token in model.tokens(request.fact).answer]
+    assert tokens.answer[::2, 0].tolist() == answers
+    # Each row's loss is the mean of its tokens'.
+    whole = said.nll(model.logits(said.ids)[torch.arange(4)[:, None], said.at])
+    apart = tokens.nll(model.logits(tokens.ids)[torch.arange(6)[:, None], tokens.at])
+    assert torch.allclose(whole, torch.cat((apart[:2], (apart[2:4] + apart[4:]) / 2)), atol=1e-5)
+    edit = rome(model, [TWO_TOKENS], hyper=replace(HYPER, site="end", steps=25), statistics=statistics(model, tmp_path))
+    delta = edit.deltas[value_matrix(0)]
+    assert (delta.rank, len(edit.provenance.losses)) == (2, 2)
+    with edit.on(model) as edited:
+        assert wins(edited, TWO_TOKENS)
 
 
 # ---- the value -------------------------------------------------------------------------------------------------------

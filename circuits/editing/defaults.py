@@ -16,11 +16,11 @@ from circuits.paths import FACTLM
 Settings = Mapping[str, Any]
 
 FACTLM_DEFAULTS: Mapping[str, Settings] = {
-    "rome": {"layer": 1},
-    "memit": {"layers": (1, 2)},
+    "rome": {"layer": 4, "site": "end", "lr": 0.1, "steps": 40, "clamp": 6.0, "damping": 1e-2, "contexts": (5, 5)},
+    "memit": {"layers": (3, 4), "site": "end", "lr": 0.1, "steps": 40, "clamp": 4.0, "weight": 10.0},
     "ft-l": {"layers": (0,)},
     "ft-m": {"layers": (0,)},
-    "memoe": {"layer": 2},
+    "memoe": {"layer": 5, "keep": 3.0, "texts": 16, "text_tokens": 12},
 }
 
 BY_SHAPE: Mapping[Shape, Mapping[str, Settings]] = {

@@ -35,7 +35,7 @@ class EditProvenance:
     """Where an edit comes from. ``weights`` is the hash of the model that it was made for and can be put on.
 
     ``losses`` is what the method minimised, step by step, one curve for each optimisation that it ran (ROME and MEMIT:
-    one a request; FT: one in all). ``notes`` are the warnings that go with the result. Of a sum of edits, ``parts`` says
+    one a value that they store; FT: one in all). ``notes`` are the warnings that go with the result. Of a sum of edits, ``parts`` says
     what was added, in order. The requests carry no probes: those are questions, not part of what was done.
     """
 

@@ -22,7 +22,7 @@ from circuits.editing.defaults import tuned
 from circuits.editing.edit import EditError
 from circuits.editing.forward import at_rows, before_layer, hidden_units, open_network, require_layers
 from circuits.editing.method import Covariance, ProgressLine, covariances, provenance, require_hyper, require_requests
-from circuits.editing.prompts import Forced, forced
+from circuits.editing.prompts import Forced, Site, answer_ids, each_token, forced
 from circuits.editing.rome import essence_of
 from circuits.editing.statistics import SecondMoment, Statistics
 from circuits.editing.targets import TargetHyper, optimise
@@ -58,7 +58,7 @@ def memit(
     seed: int = 0,
     progress: ProgressLine = lambda _: None,
 ) -> WeightEdit:
-    """MEMIT's edit of all requests at once.
+    """MEMIT's edit of all requests at once: one key a request or, at the prompt's end, one a token of its answer.
 
     Raises:
         EditError: no such layers, no statistics, contradicting requests, a subject that is not found.
@@ -69,18 +69,21 @@ def memit(
     layers = require_layers(model, hyper.layers)
     moments, notes = covariances(model, layers, hyper.covariance, statistics, progress)
     contexts = ("", *sample_contexts(model, hyper.contexts, seed))
-    said = forced(model, requests, contexts)
-    essence = essence_of(model, requests)
+    said, stored = forced(model, requests, contexts), list(requests)
+    if hyper.site == "end":
+        stored = [request for request in requests for _ in answer_ids(model, request.target)]
+        said = each_token(said)
+    essence = essence_of(model, stored)
     network = open_network(model, said.ids, essence.ids)
     first = torch.arange(0, len(said.ids), len(contexts))
-    states = at_rows(before_layer(network, said.ids, layers[-1] + 1), said.subject)
+    states = at_rows(before_layer(network, said.ids, layers[-1] + 1), said.stored_at(hyper.site))
     found = optimise(network, layers[-1], said, essence, states[first].norm(dim=-1), hyper, progress)
     targets = states[first] + found.deltas
     deltas: dict[str, Delta] = {}
     for done, layer in enumerate(layers):
-        keys = _mean_keys(network, said, layer, len(contexts))
-        bare = _rows(said, first)
-        states = at_rows(before_layer(network, bare.ids, layers[-1] + 1), bare.subject)
+        keys = _mean_keys(network, said, layer, hyper.site, len(contexts))
+        bare = said.rows(first)
+        states = at_rows(before_layer(network, bare.ids, layers[-1] + 1), bare.stored_at(hyper.site))
         missing = (targets - states).double() / (len(layers) - done)
         delta = spread(keys, missing, moments[layer].to(keys.device), hyper.weight, hyper.damping)
         name = value_matrix(layer)
@@ -88,7 +91,7 @@ def memit(
         network = network.with_weights({name: (weight.double() + delta.dense()).to(weight.dtype)})
         deltas[name] = delta
         progress(
-            f"layer {layer}: {len(requests)} keys, {float(missing.norm(dim=-1).mean()):.3f} still to write on average"
+            f"layer {layer}: {len(stored)} keys, {float(missing.norm(dim=-1).mean()):.3f} still to write on average"
         )
     return WeightEdit(deltas, provenance("memit", model, requests, hyper, seed, found.losses, notes))
 
@@ -107,12 +110,8 @@ def spread(
     return LowRank(left.float(), missing.float())
 
 
-def _mean_keys(network: ComponentNetwork, said: Forced, layer: int, n_contexts: int) -> Float[Tensor, "request d_mlp"]:
-    keys = at_rows(hidden_units(network, said.ids, (layer,))[layer], said.subject)
+def _mean_keys(
+    network: ComponentNetwork, said: Forced, layer: int, site: Site, n_contexts: int
+) -> Float[Tensor, "request d_mlp"]:
+    keys = at_rows(hidden_units(network, said.ids, (layer,))[layer], said.stored_at(site))
     return keys.unflatten(0, (-1, n_contexts)).mean(1)
-
-
-def _rows(said: Forced, rows: Tensor) -> Forced:
-    return Forced(
-        said.ids[rows], said.subject[rows], said.at[rows], said.answer[rows], said.share[rows], said.request[rows]
-    )

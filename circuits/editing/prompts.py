@@ -6,6 +6,7 @@ end: under a causal mask no token sees what comes after it, so padding changes n
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from jaxtyping import Float, Int
@@ -17,6 +18,11 @@ from circuits.model import ContextError, Model
 
 PAD = 0
 """Any id would do: it is never read."""
+
+Site = Literal["subject", "end"]
+"""The token at which an edit stores its value: the subject's last (ROME's and MEMIT's), or the prompt's last, where the
+answer is predicted (``fact_token: last`` of the published code). Which of the two suits a model depends on where it decides
+its facts: at the subject, whatever is asked about it, or at the end, once it knows what is asked."""
 
 
 class SubjectNotFound(EditError):
@@ -98,6 +104,10 @@ class Forced:
     def n_pos(self) -> int:
         return self.ids.shape[1]
 
+    def stored_at(self, site: Site) -> Int[Tensor, "row"]:
+        """The position in each row at which its value is stored."""
+        return self.subject if site == "subject" else self.at[:, 0]
+
     def nll(self, logits: Float[Tensor, "row answer d_vocab"]) -> Float[Tensor, "row"]:
         """Each row's mean over its answer tokens of -log p, in nats, from the logits at ``at``."""
         taken = logits.log_softmax(-1).gather(-1, self.answer.to(logits.device)[..., None])[..., 0]
@@ -148,6 +158,28 @@ def forced(
         share=torch.tensor([[1 / len(a)] * len(a) + [0.0] * (n_answer - len(a)) for a in answers]),
         request=torch.arange(len(requests)).repeat_interleave(len(contexts)),
     )
+
+
+def each_token(said: Forced) -> Forced:
+    """The same prompts, each answer token asked for on its own, the right ones before it fed: ``request`` counts tokens.
+
+    What is stored at a prompt's end is read by the first token of the answer; each later one is predicted at a position
+    of its own and needs a value of its own. Rows stay together by request, then token, then context.
+    """
+    n_contexts = int((said.request == 0).sum())
+    pairs = [
+        (row, token)
+        for start in range(0, len(said.ids), n_contexts)
+        for token in range(int((said.share[start] > 0).sum()))
+        for row in range(start, start + n_contexts)
+    ]
+    row, token = torch.tensor(pairs).T
+    count = torch.arange(len(pairs) // n_contexts).repeat_interleave(n_contexts)
+    one = (row, token)
+    return Forced(
+        said.ids[row], said.subject[row], said.at[one][:, None], said.answer[one][:, None],
+        torch.ones(len(pairs), 1), count,
+    )  # fmt: skip
 
 
 def padded(rows: Sequence[Sequence[int]]) -> Int[Tensor, "row pos"]:

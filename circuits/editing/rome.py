@@ -1,6 +1,7 @@
 """ROME: rank-one model editing (Meng et al. 2022; paper 0, section 3.3.2), one value matrix, one fact at a time.
 
-A value matrix W maps keys (hidden units at the subject's last token) to values (what the MLP writes there). ROME wants
+A value matrix W maps keys (hidden units at the subject's last token) to values (what the MLP writes there; by `Site` also
+those of the prompt's last token). ROME wants
 W' k* = v* while W' differs least from W on the keys of a corpus, which has the closed form (Meng et al. 2022, Eq. 2)
 
     W' = W + u (v* - v0)^T / (k*^T u),   u = C^-1 k*     (here with W of shape [d_mlp, d_model])
@@ -9,7 +10,7 @@ for k* the subject's mean key over contexts, v0 what W gives to it, C = E[k k^T]
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -21,7 +22,7 @@ from circuits.editing.defaults import tuned
 from circuits.editing.edit import EditError
 from circuits.editing.forward import at_rows, hidden_units, open_network, require_layers
 from circuits.editing.method import Covariance, ProgressLine, covariances, provenance, require_hyper, require_requests
-from circuits.editing.prompts import Forced, forced, padded, read_prompt
+from circuits.editing.prompts import Forced, Site, each_token, forced, padded, read_prompt
 from circuits.editing.statistics import SecondMoment, Statistics
 from circuits.editing.targets import ESSENCE, Essence, TargetHyper, optimise
 from circuits.editing.weight_edit import Delta, LowRank, WeightEdit, add
@@ -56,7 +57,8 @@ def rome(
     seed: int = 0,
     progress: ProgressLine = lambda _: None,
 ) -> WeightEdit:
-    """ROME's edit of one layer. Several requests are edited one after another, each on the result of those before.
+    """ROME's edit of one layer. Several requests are edited one after another, each on the result of those before; so are,
+    at the prompt's end, the tokens of one answer.
 
     Raises:
         EditError: no layer of that number, no statistics, contradicting requests, a subject that is not found.
@@ -70,19 +72,31 @@ def rome(
     said = [forced(model, [request], contexts) for request in requests]
     essences = [essence_of(model, [request]) for request in requests]
     network = open_network(model, *(one.ids for one in said), *(one.ids for one in essences))
+    steps = [(part, essence) for one, essence in zip(said, essences, strict=True) for part in _parts(one, hyper.site)]
     moment = moments[layer].to(network.parts.W_U.device)
     delta: Delta | None = None
     losses = []
-    for one, essence in zip(said, essences, strict=True):
+    for one, essence in steps:
         update, curve = _edit_one(network, layer, one, essence, moment, hyper, progress)
         losses.append(curve)
+        if delta is not None and not update.right.any():
+            continue  # an answer's later token that follows by itself
         delta = update if delta is None else add(delta, update)
-        if len(requests) > 1:
+        if len(steps) > 1:
             name = value_matrix(layer)
             weight = network.weight(name)
             network = network.with_weights({name: (weight.double() + update.dense()).to(weight.dtype)})
     assert delta is not None
     return WeightEdit({value_matrix(layer): delta}, provenance("rome", model, requests, hyper, seed, losses, notes))
+
+
+def _parts(said: Forced, site: Site) -> list[Forced]:
+    """What gets a value: one request as a whole; or, at the prompt's end, each token of its answer."""
+    if site == "subject":
+        return [said]
+    tokens = each_token(said)
+    parts = [tokens.rows((tokens.request == i).nonzero()[:, 0]) for i in range(int(tokens.request[-1]) + 1)]
+    return [replace(part, request=torch.zeros_like(part.request)) for part in parts]
 
 
 def _edit_one(
@@ -94,7 +108,7 @@ def _edit_one(
     hyper: RomeHyper,
     progress: ProgressLine,
 ) -> tuple[LowRank, tuple[float, ...]]:
-    keys = at_rows(hidden_units(network, said.ids, (layer,))[layer], said.subject).double()
+    keys = at_rows(hidden_units(network, said.ids, (layer,))[layer], said.stored_at(hyper.site)).double()
     mlp = network.parts.blocks[layer].mlp
     norms = (keys[:1].to(mlp.W_out) @ mlp.W_out + mlp.b_out).norm(dim=-1)
     found = optimise(network, layer, said, essence, norms, hyper, progress)

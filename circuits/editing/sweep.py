@@ -8,13 +8,13 @@ likeliest, each with the right ones before it; a question that shall stay counts
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import torch
 
 from circuits.editing.edit import EditError
-from circuits.editing.methods import METHODS, default_hyper
+from circuits.editing.methods import HYPERS, METHODS, default_hyper
 from circuits.editing.prompts import padded
 from circuits.editing.statistics import Statistics
 from circuits.facts import EditRequest, Probe, ProbeKind
@@ -29,6 +29,8 @@ class SweepRow:
     """One layer (or set of layers). Shares have one number a request, its probes' mean; NaN where it has no such probe."""
 
     layers: tuple[int, ...]
+    site: str | None
+    """Where values are stored, for a method that has the choice (`circuits.editing.prompts.Site`)."""
     success: Measurement
     generality: Measurement
     locality: Measurement
@@ -40,7 +42,13 @@ class SweepRow:
     def __str__(self) -> str:
         shares = (self.success, self.generality, self.locality, self.same_subject)
         numbers = "  ".join(f"{share.name} {100 * share_of(share):5.1f} %" for share in shares)
-        return f"layers {','.join(map(str, self.layers)):>8}  {numbers}  {self.seconds:.2f} s an edit"
+        site = "" if self.site is None else f"  at {self.site:<7}"
+        return f"layers {','.join(map(str, self.layers)):>8}{site}  {numbers}  {self.seconds:.2f} s an edit"
+
+
+def has_site(method: str) -> bool:
+    """Whether the method chooses at which token a value is stored."""
+    return method in HYPERS and any(field.name == "site" for field in fields(HYPERS[method]))
 
 
 def share_of(measurement: Measurement) -> float:
@@ -61,7 +69,7 @@ def sweep_layers(
     progress: Callable[[str], None] = lambda _: None,
     **settings: Any,
 ) -> tuple[SweepRow, ...]:
-    """The method at each of ``layers`` (by default every layer alone; MEMIT: every layer with the one before it).
+    """The method at each of ``layers`` (by default every layer alone; MEMIT: also every layer with the one before it).
 
     Args:
         batch: requests edited together, each batch on the unedited model.
@@ -76,7 +84,8 @@ def sweep_layers(
         raise EditError(f"expected at least 1 request in a batch, got {batch}")
     n_layers = model.shape.n_layers
     if layers is None:
-        layers = [(last - 1, last) if method == "memit" and last else (last,) for last in range(n_layers)]
+        layers = [(layer,) for layer in range(n_layers)]
+        layers += [(last - 1, last) for last in range(1, n_layers)] if method == "memit" else []
     chosen = [(entry,) if isinstance(entry, int) else tuple(entry) for entry in layers]
     before = baseline(model, requests)
     return tuple(
@@ -111,6 +120,7 @@ def _sweep_one(
     success, generality, locality, same_subject = zip(*rows, strict=True)
     return SweepRow(
         layers,
+        getattr(hyper, "site", None),
         Measurement("success", "", success),
         Measurement("generality", "", generality),
         Measurement("locality", "", locality),

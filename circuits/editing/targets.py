@@ -1,13 +1,14 @@
 """The values that edits store: what an MLP should write at the subject's last token for the new object to be said.
 
-A vector delta is added to the residual stream behind one layer at the subject's last token, and optimised so that the
-target follows the prompt in every context, while what the model says of "{subject} is a" stays (Meng et al. 2022, Eq. 4;
-Meng et al. 2023, Eq. 16). ROME reads it as a change of the MLP's output, MEMIT of the hidden state: the same vector.
+A vector delta is added to the residual stream behind one layer at the subject's last token (or at the prompt's: see
+`circuits.editing.prompts.Site`), and optimised so that the target follows the prompt in every context, while what the model
+says of "{subject} is a" stays (Meng et al. 2022, Eq. 4; Meng et al. 2023, Eq. 16). ROME reads it as a change of the MLP's
+output, MEMIT of the hidden state: the same vector.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from jaxtyping import Float, Int
@@ -15,7 +16,7 @@ from torch import Tensor
 
 from circuits.editing.edit import EditError
 from circuits.editing.forward import answer_logits, at_rows, before_layer
-from circuits.editing.prompts import Forced
+from circuits.editing.prompts import Forced, Site
 from circuits.network import ComponentNetwork
 
 ESSENCE = "{} is a"
@@ -28,7 +29,8 @@ class TargetHyper:
     ``clamp`` bounds the norm of delta, in norms of the vector that it is added to. ``kl`` weighs KL(edited || unedited)
     of the essence prompt, whose logits are read at its last token ("a"); the published code reads them at the subject's
     last token instead, which is ``essence_at="subject"``. ``decay`` weighs ||delta|| / ||v0||^2 (that norm is not
-    squared, as in the published code). Optimisation ends early when the loss falls below ``enough``.
+    squared, as in the published code). Optimisation ends early when the loss falls below ``enough``. ``site`` is the token
+    at which the value is stored.
     """
 
     steps: int = 20
@@ -38,10 +40,13 @@ class TargetHyper:
     decay: float = 0.5
     enough: float = 0.05
     essence_at: Literal["end", "subject"] = "end"
+    site: Site = "subject"
 
     def __post_init__(self) -> None:
         if self.steps < 1 or self.lr <= 0 or self.clamp <= 0 or self.kl < 0 or self.decay < 0:
             raise EditError(f"expected steps, lr and clamp above 0, and kl and decay of at least 0, got {self}")
+        if self.site not in get_args(Site):
+            raise EditError(f"expected site to be one of {', '.join(get_args(Site))}, got {self.site!r}")
 
 
 @dataclass(frozen=True)
@@ -51,6 +56,10 @@ class Essence:
     ids: Int[Tensor, "request pos"]
     subject: Int[Tensor, "request"]
     end: Int[Tensor, "request"]
+
+    def stored_at(self, site: Site) -> Int[Tensor, "request"]:
+        """The position in each row at which its request's value is added."""
+        return self.subject if site == "subject" else self.end
 
 
 @dataclass(frozen=True)
@@ -79,6 +88,7 @@ def optimise(
     n_requests = len(norms)
     device = network.parts.W_U.device
     request, norms = said.request.to(device), norms.to(device)
+    said_at, essence_at = said.stored_at(hyper.site), essence.stored_at(hyper.site)
     said_before = before_layer(network, said.ids, layer + 1)
     essence_before = before_layer(network, essence.ids, layer + 1)
 
@@ -96,10 +106,10 @@ def optimise(
     active = torch.ones(n_requests, dtype=torch.bool, device=device)
     curves: list[list[float]] = [[] for _ in range(n_requests)]
     for step in range(hyper.steps):
-        final = network.resume(_with_deltas(said_before, said.subject, deltas[request]), layer + 1)
+        final = network.resume(_with_deltas(said_before, said_at, deltas[request]), layer + 1)
         nll = said.nll(answer_logits(network, final, said.at))
         nll = torch.zeros_like(norms).index_add(0, request, nll) / per_request
-        edited = essence_logits(_with_deltas(essence_before, essence.subject, deltas))
+        edited = essence_logits(_with_deltas(essence_before, essence_at, deltas))
         kl = (edited.exp() * (edited - unedited)).sum(-1)
         # The norm has no gradient at 0, where every delta starts.
         decay = (deltas.square().sum(-1) + 1e-12).sqrt() / norms.square()

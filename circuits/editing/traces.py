@@ -15,7 +15,7 @@ from torch import Tensor
 from circuits.editing.edit import EditError
 from circuits.editing.forward import at_rows, hidden_units, open_network
 from circuits.editing.method import Method
-from circuits.editing.prompts import padded, read_prompt
+from circuits.editing.prompts import Site, padded, read_prompt
 from circuits.editing.restrain import Restraint, factored_svd
 from circuits.editing.statistics import Statistics
 from circuits.editing.sweep import baseline, measure
@@ -118,11 +118,13 @@ def principal_plane(
 
 
 @torch.no_grad()
-def keys(model: Model, requests: Sequence[EditRequest], layer: int) -> Float[Tensor, "request d_mlp"]:
-    """k_j: the hidden units of the layer's MLP at the last token of each subject, in the bare prompt."""
+def keys(
+    model: Model, requests: Sequence[EditRequest], layer: int, site: Site = "subject"
+) -> Float[Tensor, "request d_mlp"]:
+    """k_j: the hidden units of the layer's MLP at the token where the value is stored, in the bare prompt."""
     prompts = [read_prompt(model, request.template, request.subject) for request in requests]
     ids = padded([prompt.ids for prompt in prompts])
-    at = torch.tensor([prompt.subject for prompt in prompts])
+    at = torch.tensor([prompt.subject if site == "subject" else len(prompt.ids) - 1 for prompt in prompts])
     return at_rows(hidden_units(open_network(model, ids), ids, (layer,))[layer], at)
 
 
@@ -234,9 +236,11 @@ def _one_more(
         with total.on(model) as edited:
             step = _weights(method(edited, [request], statistics=statistics, seed=seed))
         sum_so_far = _weights(total + step)
+    # A method that stores no values (fine-tuning) is asked about those at the subject, where stored facts are looked for.
+    site = step.provenance.hyper.get("site", "subject")
     with sum_so_far.on(model) as edited:
         for name in step.deltas:
-            key = keys(edited, [request], layer_of(name, model.shape.n_layers))[0]
+            key = keys(edited, [request], layer_of(name, model.shape.n_layers), site)[0]
             stored.setdefault(name, []).append((key, key @ edited.weight(name).to(key)))
     return sum_so_far
 
