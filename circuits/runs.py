@@ -21,6 +21,7 @@ import circuits
 from circuits.analysis.attention import PromptAttention, read_attention
 from circuits.analysis.lens import NodeReadout, Trajectory, read_circuit, trajectory
 from circuits.analysis.reading import Reading
+from circuits.analysis.roles import Role
 from circuits.analysis.story import Sentence, tell
 from circuits.circuit import Circuit, Provenance, Scores, Setting
 from circuits.components import UnsupportedArchitecture
@@ -35,7 +36,7 @@ from circuits.engines.sparse import SparseEngine
 from circuits.evaluation import KNOWN_RANK, Answers, standalone, whole_model
 from circuits.evaluation.roles import read_known_fact
 from circuits.facts import Fact, Relations
-from circuits.graph import Granularity
+from circuits.graph import Granularity, Node
 from circuits.metrics import Measurement
 from circuits.model import Model, Processing
 from circuits.paths import FACTLM
@@ -194,6 +195,12 @@ class Run(BaseModel):
         return tell(self.reading, self.circuit) if self.reading else ()
 
     @property
+    def roles(self) -> dict[Node, Role]:
+        """The heads with an established role for the first fact's relation; empty without a reading."""
+        told = self.reading.roles if self.reading else None
+        return {verdict.head: verdict.role for verdict in told.labelled} if told else {}
+
+    @property
     def circuit(self) -> Circuit:
         return Circuit.from_json(self.circuit_json)
 
@@ -294,8 +301,12 @@ class Run(BaseModel):
         return f"<Run: {self}>"
 
     def _repr_html_(self) -> str:
-        """How a notebook shows it: the sentence, and the circuit."""
-        return f"<p>{html.escape(str(self))}</p>{self.circuit._repr_html_()}"
+        """How a notebook shows it: the sentence, the circuit as a picture, and its strongest edges."""
+        # Drawing needs plotly's colours and templates, which a run itself does without.
+        from circuits.viz.picture import circuit_picture
+
+        picture = circuit_picture(self.circuit, self.readouts, self.roles)
+        return f"<p>{html.escape(str(self))}</p>{picture}{self.circuit._repr_html_()}"
 
     def __str__(self) -> str:
         answers = "ranks the answer" if len(self.spec.facts) == 1 else "ranks the answers on average"

@@ -4,10 +4,12 @@ import json
 import re
 import shutil
 import subprocess
+from collections.abc import Callable
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import numpy as np
 import plotly.graph_objects as go
@@ -17,13 +19,17 @@ from circuits.analysis.attention import HeadPattern, PromptAttention
 from circuits.analysis.lens import NodeReadout, TokenScore, Trajectory
 from circuits.circuit import Circuit, Provenance, Scores
 from circuits.graph import Graph, Node, Shape
+from circuits.model import Model
+from circuits.runs import RunSpec, run
 from circuits.viz import plots, report
 from circuits.viz.charts import Bar, stacked_bars
 from circuits.viz.dot import circuit_to_dot, render_png, render_svg
 from circuits.viz.layout import HALF_HEIGHT, crossings, index_order, place
+from circuits.viz.picture import MOST, circuit_picture
 from circuits.viz.plots import circuit_graph, layer_activity, trajectory_plot
 from circuits.viz.report import Page, render
 from circuits.viz.style import MAX_PEN, MIN_PEN, pen_widths, plotly_text, short_token, strongest, token_text
+from tests.models import word_fact
 
 CHROMIUM = "/usr/bin/chromium"
 PROVENANCE = Provenance("tiny <model>", "abc", method="by hand")
@@ -306,6 +312,33 @@ def test_a_bars_parts_are_as_wide_as_their_values_and_negative_ones_lie_left_of_
     assert more[0] == pytest.approx(up[0] + up[1], abs=0.2)
     assert down[0] + down[1] == pytest.approx(up[0], abs=0.2)
     assert text == stacked_bars(bars, title="t", x="logits")
+
+
+# ---- what a notebook shows -------------------------------------------------------------------------------------------
+
+
+def test_the_picture_of_a_circuit_draws_every_edge_and_node_and_styles_nothing_outside_itself() -> None:
+    head = Node(1, "head", 2)
+    text = circuit_picture(SMALL, [readout(node, " <b>") for node in SMALL.nodes], {head: "mover"})
+    assert text.count("<path ") == SMALL.n_edges
+    assert text.count('<g class="node ') == len(SMALL.nodes)
+    assert text.count(">mover</text>") == 1
+    assert "<b>" not in text
+    style = re.findall(r"<style>(.*?)</style>", text)[0]
+    assert all(rule.startswith(".kcircuit ") for rule in re.findall(r"[^{}]+(?={)", style))
+    ElementTree.fromstring(text)
+    assert circuit_picture(dense(150), ()).count("<path ") == 150
+    assert circuit_picture(dense(2000, shape=Shape(6, 8))).count("<path ") == MOST
+
+
+def test_a_run_shows_itself_in_a_notebook_as_sentence_picture_and_edges(small_model: Callable[..., Model]) -> None:
+    result = run(
+        RunSpec(facts=(word_fact("5 6 7", "8"),), model="small", tau=0.02, force=True), {}, model=small_model("gpt2")
+    )
+    shown = result._repr_html_()
+    assert html.escape(str(result)) in shown
+    assert shown.count("<path ") == result.circuit.n_edges > 0
+    assert "<th>edge</th>" in shown
 
 
 # ---- the page --------------------------------------------------------------------------------------------------------

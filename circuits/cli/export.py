@@ -4,8 +4,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from circuits.analysis.roles import Role
-    from circuits.graph import Node
     from circuits.runs import Run
     from circuits.viz.report import Page
 
@@ -32,9 +30,7 @@ def graph_text(result: "Run") -> str:
     """The run's circuit as graphviz text: heads by role, each node with the token it promotes."""
     from circuits.viz.dot import circuit_to_dot
 
-    roles = result.reading.roles if result.reading else None
-    named: dict[Node, Role] = {verdict.head: verdict.role for verdict in roles.labelled} if roles else {}
-    return circuit_to_dot(result.circuit, result.readouts, title=result.summary()["fact"], roles=named)
+    return circuit_to_dot(result.circuit, result.readouts, title=result.summary()["fact"], roles=result.roles)
 
 
 def _choice(result: "Run") -> list[tuple[str, str]]:

@@ -8,6 +8,7 @@ from plotly.subplots import make_subplots
 
 from circuits.editing.diagnostics import Heatmap, UnembeddedChange
 from circuits.editing.traces import Drift, Trace, principal_plane
+from circuits.viz.charts import Panel, line_panels
 from circuits.viz.style import NEUTRAL, SLOT_COLOURS, TEMPLATE, plotly_text, token_text
 
 SCALE = "Cividis"
@@ -109,6 +110,33 @@ def spectrum_traces(traces: Sequence[Trace], matrix: str | None = None) -> go.Fi
     figure.update_layout(template=TEMPLATE, title=plotly_text(matrix), height=560, margin={"t": 100})
     figure.update_xaxes(title="edits", rangemode="tozero")
     return figure
+
+
+def trace_panels(traces: Sequence[Trace]) -> str:
+    """The same as SVG text, for pages that run no script: of the matrix whose condition number is the largest.
+
+    Raises:
+        ValueError: none, or traces that were not measured after the same numbers of edits.
+    """
+    labels = tuple(str(point.n_edits) for point in traces[0].points) if traces else ()
+    if not traces or any(tuple(str(p.n_edits) for p in trace.points) != labels for trace in traces):
+        raise ValueError("expected at least one trace, all measured after the same numbers of edits")
+    worst = [[max(p.spectra, key=lambda s: s.condition) for p in trace.points] for trace in traces]
+
+    def panel(
+        title: str, y: str, values: Sequence[Sequence[float]], limits: tuple[float, float] | None = None
+    ) -> Panel:
+        named = {trace.name: tuple(row) for trace, row in zip(traces, values, strict=True)}
+        return Panel(title, "edits", y, labels, named, limits=limits)
+
+    return line_panels(
+        [
+            panel("Condition number", "κ", [[s.condition for s in row] for row in worst]),
+            panel("Largest singular value of ΔW", "σ", [[s.delta_largest for s in row] for row in worst]),
+            panel("Locality", "%", [[100 * p.locality for p in trace.points] for trace in traces], (0.0, 100.0)),
+            panel("Success", "%", [[100 * p.success for p in trace.points] for trace in traces], (0.0, 100.0)),
+        ]
+    )
 
 
 def drift_plot(drifts: Sequence[tuple[str, Drift]]) -> go.Figure:

@@ -27,8 +27,12 @@ def pairs(pairs: Iterable[tuple[str, str]]) -> str:
 
 
 def figure_values(figure: go.Figure, *, height: int) -> dict[str, Any]:
-    """The figure as plain values, without the title and with the margins that the page's own heading makes possible."""
-    figure = figure.update_layout(title=None, height=height, margin={"t": 36, "r": 8})
+    """The figure as plain values, without the title and with the margins that the page's own heading makes possible.
+
+    The legend stands right above the plot, below plotly's buttons.
+    """
+    legend = {"y": 1.02, "yanchor": "bottom"}
+    figure = figure.update_layout(title=None, height=height, margin={"t": 64, "r": 8}, legend=legend)
     content = json.loads(str(figure.to_json(engine="json")))
     return {"data": content["data"], "layout": content["layout"]}
 
