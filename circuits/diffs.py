@@ -366,6 +366,12 @@ class CircuitDiff(BaseModel):
         return f"<p>{text}</p>{column('lost', self.lost, before)}{column('gained', self.gained, after)}"
 
 
+def label_of(name: str) -> str:
+    """The paper's name of a head: ``a3.h5`` is L3H5."""
+    layer, _, head = name.removeprefix("a").partition(".h")
+    return f"L{layer}H{head}"
+
+
 def jaccard(left: set[str], right: set[str]) -> float:
     """Shared over all; 1 for two empty sets."""
     return len(left & right) / len(left | right) if left | right else 1.0

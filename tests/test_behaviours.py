@@ -4,17 +4,11 @@ import pytest
 import torch
 
 from circuits.analysis.trace import open_parts, replay_by_running, traces
-from circuits.behaviours.edits import (
-    EditDidNotTake,
-    MethodRow,
-    choose_prompts,
-    claims,
-    diff_edit,
-    edited_nodes,
-    make_edit,
-)
+from circuits.behaviours.compare import diff_runs
+from circuits.behaviours.edit_table import NEIGHBOURS, EditNumbers, MethodRow, claims, edit_table, method_row
+from circuits.behaviours.edits import EditDidNotTake, choose_prompts, diff_edit, edited_nodes, make_edit
 from circuits.behaviours.hallucination import MoverPull, _verdict, explain_hallucination, wrong_object
-from circuits.behaviours.icl import _Silence, demonstrated, explain_icl
+from circuits.behaviours.icl import DRAWS, _Cuts, _Without, demonstrated, explain_icl
 from circuits.behaviours.multihop import find_case, multi_hop
 from circuits.behaviours.reverse import explain_reverse, reversed_fact
 from circuits.behaviours.sides import BehaviourError, Bench, known, make_bench, relation_of
@@ -26,7 +20,7 @@ from circuits.facts import EditRequest, Fact
 from circuits.graph import Node
 from circuits.model import ContextError, Model
 from circuits.network import value_matrix
-from circuits.runs import RunSpec
+from circuits.runs import RunSpec, run
 
 FRANCE = Fact("The official language of France is", "France", "French", "country_language")
 SPEC = RunSpec(facts=(FRANCE,), tau=0.1)
@@ -110,15 +104,86 @@ def row(method: str, **values) -> MethodRow:
         ("edge_jaccard", "paraphrase_jaccard", "random_jaccard", "share_edited", "share_movers", "share_others"), 0.2
     )
     fixed = {"layers": (1,), "n": 3, "took": 3, "first_at_edited_layer": 0.0, "leaked": 0.0, "neighbours": 3}
-    return MethodRow(method=method, **{**numbers, **fixed, **values})
+    return MethodRow(method=method, **{**numbers, **fixed, "movers_turned": 0.4, "delay": 2.0, **values})
 
 
 def test_a_claim_holds_or_not_as_the_tables_numbers_say():
-    said = claims((row("rome", leaked=0.1), row("ft-m", leaked=0.9, share_edited=0.8, first_at_edited_layer=1.0)))
-    assert [claim.holds for claim in said] == [True, True, True, True]
-    said = claims((row("rome", leaked=0.9, share_edited=0.7), row("ft-m")))
-    assert [claim.holds for claim in said] == [False, False, False, False]
-    assert claims(()) == ()
+    rome, ft_m = (
+        row("rome", leaked=0.1, movers_turned=0.9),
+        row("ft-m", leaked=0.9, share_edited=0.8, first_at_edited_layer=1),
+    )
+    assert [claim.holds for claim in claims((rome, ft_m))] == [True] * 6
+    rome, ft_m = row("rome", leaked=0.9, share_edited=0.7, movers_turned=0.3), row("ft-m")
+    assert [claim.holds for claim in claims((rome, ft_m))] == [False] * 6
+    assert claims(()) == claims((row("ft-m", took=0),)) == ()
+    assert str(claims((row("ft-m"),))[0]).startswith("Does not hold: FT-M writes the new object directly")
+
+
+def edited(**values) -> EditNumbers:
+    numbers = {
+        "edge_jaccard": 0.5,
+        "paraphrase_jaccard": None,
+        "random_jaccard": 0.1,
+        "share_edited": 0.2,
+        "share_movers": 0.3,
+    }
+    others = {"share_others": 0.5, "movers_before": -1.0, "movers_after": 1.0, "delay": 0, "leaked": 1, "neighbours": 4}
+    fixed = {"method": "rome", "statement": "a is b", "layers": (1,), "took": True}
+    return EditNumbers(**{**fixed, **numbers, **others, **values})
+
+
+def test_a_methods_row_is_the_mean_over_the_edits_that_took():
+    found = (
+        edited(),
+        edited(movers_after=-0.5, delay=3, leaked=0, paraphrase_jaccard=0.4),
+        edited(movers_before=2.0, share_edited=float("nan"), delay=-1),
+        edited(took=False, edge_jaccard=1.0, leaked=4, delay=None),
+    )
+    made = method_row("rome", found)
+    assert (made.n, made.took, made.edge_jaccard, made.paraphrase_jaccard, made.share_edited) == (4, 3, 0.5, 0.4, 0.2)
+    # Movers that favoured the new object already cannot turn to it: one of two turns.
+    assert made.movers_turned == 0.5
+    assert made.first_at_edited_layer == pytest.approx(2 / 3)
+    assert made.leaked == pytest.approx(2 / 12)
+    nothing = method_row("rome", (edited(took=False),))
+    assert nothing.took == 0
+    assert nothing.edge_jaccard != nothing.edge_jaccard
+
+
+def test_the_table_edits_each_fact_with_each_method(model, relations):
+    (row,), (each,) = edit_table(model, [(FRANCE, "Spanish")], ("ft-m",), relations, SPEC)
+    assert (each.method, each.statement) == ("ft-m", "The official language of France is Spanish")
+    assert (row.method, row.n, row.took) == ("ft-m", 1, 1)
+    assert each.share_edited + each.share_movers + each.share_others == pytest.approx(1)
+    assert 0 <= each.leaked <= each.neighbours == NEIGHBOURS
+
+
+# ---- two runs --------------------------------------------------------------------------------------------------------
+
+
+def test_two_runs_that_differ_in_one_field_are_compared_without_a_search_of_their_circuits(model, relations):
+    before, after = (
+        run(RunSpec(facts=(FRANCE,), method="ifr", edges=edges), relations, model=model) for edges in ("40", "80")
+    )
+    found = diff_runs(before, after, relations, load=lambda _: model)
+    assert found.differs == "edges"
+    assert (found.before.circuit, found.after.circuit) == (before.circuit, after.circuit)
+    assert (found.before.label, found.after.label) == ("edges 40", "edges 80")
+    assert found.before.paths == found.after.paths
+    assert [floor.name for floor in found.floors] == [
+        "the first run's circuit of a paraphrase",
+        "random circuits of these sizes",
+    ]
+    with pytest.raises(BehaviourError, match="differ in nothing"):
+        diff_runs(before, before, relations)
+    other = after.model_copy(update={"spec": after.spec.model_copy(update={"seed": 7})})
+    with pytest.raises(BehaviourError, match="these differ in edges, seed"):
+        diff_runs(before, other, relations)
+    elsewhere = after.model_copy(update={"spec": before.spec.model_copy(update={"model": "gpt2"})})
+    with pytest.raises(BehaviourError, match="runs on one model, got factlm and gpt2"):
+        diff_runs(before, elsewhere, relations)
+    with nothing(model).on(model) as edited, pytest.raises(BehaviourError, match="do the run again"):
+        diff_runs(before, after, relations, load=lambda _: edited)
 
 
 # ---- hallucination ---------------------------------------------------------------------------------------------------
@@ -189,17 +254,32 @@ def test_what_is_answered_without_demonstrations_gains_nothing_from_them(model, 
         explain_icl(model, relation, answered, relations, SPEC)
 
 
-def test_silencing_a_head_at_the_last_position_is_cutting_its_whole_write_there(model):
+def test_a_cut_of_what_heads_carry_is_followed_as_the_reference_follows_it(model):
     parts = open_parts(model, (FRANCE,))
     (trace,) = traces(model, (FRANCE,), parts)
-    head = Node(2, "head", 3)
-    write = trace.writes[model.graph().writer_index(head)]
+    write = trace.writes[model.graph().writer_index(Node(2, "head", 3))]
     cuts = [write[None] if layer == 2 else write[None][:0] for layer in range(model.shape.n_layers)]
     expected = model.readout(replay_by_running(model, trace, cuts)[0])
-    silenced = model.run(trace.ids, _Silence((head,), trace.n_pos - 1, parallel=False), n_prompt=trace.n_pos)
-    torch.testing.assert_close(silenced[:, -1], expected, atol=1e-4, rtol=1e-4)
-    untouched = model.run(trace.ids, _Silence((), trace.n_pos - 1, parallel=False), n_prompt=trace.n_pos)
-    assert not torch.allclose(untouched[:, -1], expected, atol=1e-3)
+    lacking = torch.zeros(2, model.shape.n_layers, write.shape[-1])
+    lacking[0, 2] = write[0]
+    without = _Without(lacking, trace.n_pos - 1, parallel=False)
+    found = model.run(trace.ids.expand(2, -1), without, n_prompt=trace.n_pos)[:, -1]
+    torch.testing.assert_close(found[:1], expected, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(found[1:], model.logits(trace.ids)[:, -1], atol=1e-4, rtol=1e-4)
+
+
+def test_what_heads_carry_from_the_demonstrations_and_from_elsewhere_is_all_that_they_carry(model, relations):
+    _, full = demonstrated(relations["country_capital_city"], "Italy", ("France", "Japan"))
+    cuts = _Cuts(model, full, model.graph())
+    parts = open_parts(model, (full,))
+    (trace,) = traces(model, (full,), parts)
+    first = model.graph().writer_index(Node(3, "head", 0))
+    whole = trace.writes[first : first + model.shape.n_heads, 0]
+    torch.testing.assert_close((cuts._demonstrations + cuts._elsewhere)[3], whole, atol=1e-4, rtol=1e-4)
+    few, all_ = cuts.losses(["a3.h0"], seed=0), cuts.losses([f"a3.h{head}" for head in range(8)], seed=0)
+    assert len(few) == 2 + DRAWS
+    assert few == cuts.losses(["a3.h0"], seed=0)
+    assert len(all_) == 2, "there are no other heads of the layer to draw"
 
 
 # ---- the reverse, and two hops ---------------------------------------------------------------------------------------
@@ -227,6 +307,8 @@ def test_the_verdict_on_two_hops_names_the_answer_that_wins(model, relations):
     found = multi_hop(model, edit, first, second, subject, target, relations, SPEC)
     two = found.asked["two hops"]
     assert found.asked["one hop"].winner == "edited object"
+    assert two.winner_before == "old answer"
+    assert found.saturated == (found.verdict.conclusion == "edited object")
     if two.winner != "another token":
         answers = {
             "second-hop answer": found.second_hop_answer,

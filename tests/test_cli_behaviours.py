@@ -18,7 +18,11 @@ FRANCE = "The official language of France is French"
     [
         (["diff", "--edit", "magic", "--fact", FRANCE, "--to", "Spanish"], "no editing method 'magic'; known: rome"),
         (["diff", "--edit", "rome", "--fact", FRANCE], "expected --fact and --to together"),
-        (["diff", "--edit", "rome,ft-m", "--fact", FRANCE, "--to", "Spanish"], "expected one method with --fact"),
+        (["diff"], "expected --edit with a method, or the folders of two runs"),
+        (["diff", "one", "two", "--edit", "rome"], "two runs are compared as they are"),
+        (["diff", "one"], "expected the folders of two runs, got 1"),
+        (["diff", "one", "two"], "no saved run in one"),
+        (["diff", "--fact", "The sky is blue", "--to", "red"], "expected a fact of a relation in the dataset"),
         (["diff", "--fact", FRANCE, "--to", "Spanish", "--layers", "one"], "expected --layers as numbers"),
         (["diff", "--fact", FRANCE, "--to", "Spanish", "--layers", "1,1"], "expected layers that differ"),
         (["diff", "--fact", FRANCE, "--to", "Spanish", "--tau", "0"], "tau must be a finite number"),

@@ -4,29 +4,32 @@ The same edited model is asked four prompts: the edited one, the same in other w
 relation, with the same object where there is one: the paper's "Windows Server"), and a fact of another relation.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from circuits.behaviours.sides import BehaviourError, Bench, known, make_bench, relation_of, template_of
+from circuits.analysis.lens import Trajectory
+from circuits.behaviours.sides import BehaviourError, Bench, known, relation_of, template_of
 from circuits.diffs import CircuitDiff, Floor, Side, floor_of, random_floor
 from circuits.editing import Edit, WeightEdit
 from circuits.editing.adapter import AdapterEdit
 from circuits.editing.chain import EditChain
 from circuits.editing.methods import METHODS, default_hyper
 from circuits.evaluation import whole_model
-from circuits.facts import EditRequest, Fact, Relation, Relations
+from circuits.facts import EditRequest, Fact, Relations
 from circuits.graph import Node
-from circuits.metrics import Measurement
 from circuits.model import Model
 from circuits.network import layer_of
-from circuits.runs import RunSpec
 
 PromptKind = Literal["edited", "paraphrase", "neighbour", "unrelated"]
 PROMPT_KINDS: tuple[PromptKind, ...] = ("edited", "paraphrase", "neighbour", "unrelated")
 WRITTEN_DIRECTLY = 0.5
 """An answer of whose logit the edited nodes write this share is said to be written by them."""
+TOLD = 5
+"""Heads that a story names."""
+ASKED_AT_ONCE = 8
+"""Facts that are asked together where the first known one is wanted."""
 
 
 class EditDidNotTake(BehaviourError):
@@ -84,8 +87,12 @@ class EditDiff(BaseModel):
                     else "it is carried to the last token or built there by later nodes."
                 )
             )
-        for change in self.edited.head_changes[:4]:
-            lines.append(f"{change}.")
+        changes = self.edited.head_changes
+        lines += [f"{change}." for change in changes[:TOLD]]
+        if len(changes) > TOLD:
+            lines.append(
+                f"{len(changes) - TOLD} more heads do something else than before, or write the answers otherwise."
+            )
         neighbour = self.diffs.get("neighbour")
         if neighbour is not None:
             after = neighbour.after.path(self.target).probabilities[-1]
@@ -140,10 +147,18 @@ def _unrelated(model: Model, fact: Fact, relations: Relations) -> Fact | None:
     own = relation_of(fact, relations)
     for relation in relations.values():
         if relation.kind == own.kind and relation.domain != own.domain and relation.range != own.range:
-            found = known(model, relation, rank=1)
-            if found:
-                return found[0]
+            facts = relation.facts()
+            for start in range(0, len(facts), ASKED_AT_ONCE):
+                some = facts[start : start + ASKED_AT_ONCE]
+                ranks = whole_model(model, some).rank.per_example
+                if 1 in ranks:
+                    return some[ranks.index(1)]
     return None
+
+
+def mlp_state(path: Trajectory, layer: int) -> str:
+    """The state of the trajectory that holds the layer's MLP; in a model with parallel blocks, the layer's only one."""
+    return f"L{layer} MLP" if f"L{layer} MLP" in path.labels else f"L{layer}"
 
 
 def edited_nodes(edit: Edit, model: Model) -> tuple[str, ...]:
@@ -211,7 +226,7 @@ def diff_edit(
             diffs[kind] = CircuitDiff(
                 differs="edit", before=before[kind].model_copy(update={"edited": nodes}), after=after
             )
-    floors = _floors(diffs, prompts, bench, model)
+    floors = _floors(diffs, prompts, bench, model, before)
     diffs = {kind: diff.model_copy(update={"floors": (*floors, _random(diff))}) for kind, diff in diffs.items()}
     layers = tuple(sorted({int(node[1:]) for node in nodes}))
     return EditDiff(
@@ -233,149 +248,15 @@ def _random(diff: CircuitDiff) -> Floor:
     return random_floor(diff.before.circuit, diff.after.circuit)
 
 
-def _floors(diffs: dict[PromptKind, CircuitDiff], prompts: Prompts, bench: Bench, model: Model) -> tuple[Floor, ...]:
+def _floors(
+    diffs: dict[PromptKind, CircuitDiff],
+    prompts: Prompts,
+    bench: Bench,
+    model: Model,
+    before: dict[PromptKind, Side],
+) -> tuple[Floor, ...]:
     """The unedited model's circuits of the same fact in two wordings: what a change of words alone does."""
     if "edited" not in diffs or prompts.paraphrase is None:
         return ()
-    other = diffs["paraphrase"].before.circuit if "paraphrase" in diffs else bench.circuit(model, prompts.paraphrase)
+    other = before["paraphrase"].circuit if "paraphrase" in before else bench.circuit(model, prompts.paraphrase)
     return (floor_of("the unedited model's circuit of the paraphrase", diffs["edited"].before.circuit, other),)
-
-
-# ---- many facts ------------------------------------------------------------------------------------------------------
-
-
-class MethodRow(BaseModel):
-    """One method's edits of several facts. Shares are of the target's logit at the last token, means over the edits that took."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    method: str
-    layers: tuple[int, ...]
-    n: int
-    took: int
-    edge_jaccard: float
-    """Circuits before and after, at the edited prompt."""
-    paraphrase_jaccard: float
-    """The floor: circuits of the unedited model at the edited prompt and its paraphrase."""
-    random_jaccard: float
-    share_edited: float
-    share_movers: float
-    share_others: float
-    first_at_edited_layer: float
-    """Share of the edits whose target stays first from the edited layer's MLP on."""
-    leaked: float
-    """Share of the neighbours that are now given the target."""
-    neighbours: int
-
-
-def method_row(
-    model: Model,
-    facts: Sequence[tuple[Fact, str]],
-    method: str,
-    relations: Relations,
-    spec: RunSpec,
-    *,
-    layers: Sequence[int] | None = None,
-    seed: int = 0,
-    progress: Callable[[str], None] = lambda _: None,
-) -> tuple[MethodRow, tuple[EditDiff, ...]]:
-    """Edit each (fact, new object) by itself and compare the circuits, at the edited prompt and a neighbour."""
-    benches: dict[str, Bench] = {}
-    found: list[EditDiff] = []
-    for i, (fact, target) in enumerate(facts):
-        relation: Relation = relation_of(fact, relations)
-        if relation.name not in benches:
-            benches[relation.name] = make_bench(model, relation, relations, spec)
-        prompts = choose_prompts(model, fact, target, relations)
-        edit = make_edit(model, fact, target, method, layers=layers, seed=seed)
-        found.append(
-            diff_edit(
-                model, edit, fact, target, prompts, benches[relation.name], kinds=("edited", "neighbour"), force=True
-            )
-        )
-        progress(f"{method}: {i + 1} of {len(facts)}")
-    return _row(method, found), tuple(found)
-
-
-def _row(method: str, found: Sequence[EditDiff]) -> MethodRow:
-    took = [each for each in found if each.took]
-
-    def mean(name: str, values: Sequence[float]) -> float:
-        return Measurement(name, "", tuple(values)).value if values else float("nan")
-
-    shares = [each.edited.after.shares(each.target) for each in took]
-    shares = [each for each in shares if each.total > 0]
-    leaks = [each.leaked for each in took if each.leaked is not None]
-    floors = [{floor.name: floor.edge_jaccard for floor in each.edited.floors} for each in took]
-    paraphrases = [v for each in floors for name, v in each.items() if "paraphrase" in name]
-    return MethodRow(
-        method=method,
-        layers=found[0].layers if found else (),
-        n=len(found),
-        took=len(took),
-        edge_jaccard=mean("edge Jaccard", [each.edited.edge_jaccard for each in took]),
-        paraphrase_jaccard=mean("paraphrase", paraphrases),
-        random_jaccard=mean("random", [v for each in floors for name, v in each.items() if "random" in name]),
-        share_edited=mean("edited", [each.share("edited") for each in shares]),
-        share_movers=mean("movers", [each.share("movers") for each in shares]),
-        share_others=mean("others", [1 - each.share("edited") - each.share("movers") for each in shares]),
-        first_at_edited_layer=mean("first there", [_first_there(each) for each in took]),
-        leaked=mean("leaked", [float(leak) for leak in leaks]),
-        neighbours=len(leaks),
-    )
-
-
-def _first_there(diff: EditDiff) -> float:
-    return float(diff.edited.after.path(diff.target).decided in {f"L{layer} MLP" for layer in diff.layers})
-
-
-class Claim(BaseModel):
-    """One of paper 2's claims about edits, and whether it holds here."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    claim: str
-    holds: bool
-    numbers: str
-
-
-def claims(rows: Sequence[MethodRow]) -> tuple[Claim, ...]:
-    """Paper 2, section 5, put as comparisons of the table's numbers; those whose methods are in the table."""
-    by_name = {row.method: row for row in rows}
-    found = []
-    for method in ("ft-m", "ft-l"):
-        if method in by_name:
-            row = by_name[method]
-            found.append(
-                Claim(
-                    claim=f"{method.upper()} writes the new object directly: the edited MLP writes most of its logit",
-                    holds=row.share_edited > 0.5,
-                    numbers=f"edited MLP {row.share_edited:.0%}, mover heads {row.share_movers:.0%}",
-                )
-            )
-    if "rome" in by_name:
-        row = by_name["rome"]
-        found.append(
-            Claim(
-                claim="ROME adds information at the subject, which heads and later MLPs carry to the last token",
-                holds=row.share_edited < 0.5,
-                numbers=f"edited MLP {row.share_edited:.0%}, mover heads {row.share_movers:.0%}",
-            )
-        )
-    if "rome" in by_name and "ft-m" in by_name:
-        rome, ft_m = by_name["rome"], by_name["ft-m"]
-        found.append(
-            Claim(
-                claim="FT-M leaks into neighbours more than ROME does",
-                holds=ft_m.leaked > rome.leaked,
-                numbers=f"FT-M {ft_m.leaked:.0%}, ROME {rome.leaked:.0%} of neighbours given the new object",
-            )
-        )
-        found.append(
-            Claim(
-                claim="after FT-M the new object is first from the edited layer on; after ROME it appears later",
-                holds=ft_m.first_at_edited_layer > rome.first_at_edited_layer,
-                numbers=f"from the edited layer's MLP on: FT-M {ft_m.first_at_edited_layer:.0%}, ROME {rome.first_at_edited_layer:.0%}",
-            )
-        )
-    return tuple(found)

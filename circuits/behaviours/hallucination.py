@@ -7,7 +7,7 @@ right object nor towards the one that the model gives as they do for recalled fa
 towards the wrong one more than towards the right one.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
@@ -18,9 +18,9 @@ from circuits.analysis.roles import MIN_EFFECT, Roles
 from circuits.analysis.sources import readout, targets
 from circuits.analysis.trace import head_nodes, open_parts, traces
 from circuits.behaviours.sides import BehaviourError, Bench, known, make_bench, relation_of, template_of
-from circuits.behaviours.verdict import INCONCLUSIVE, Evidence, Verdict
+from circuits.behaviours.verdict import INCONCLUSIVE, Evidence, Verdict, first_conclusive
 from circuits.datasets.manifest import Manifest
-from circuits.diffs import CircuitDiff, random_floor
+from circuits.diffs import CircuitDiff, label_of, random_floor
 from circuits.evaluation import whole_model
 from circuits.facts import Fact, Relation, Relations
 from circuits.model import Model
@@ -186,11 +186,11 @@ def _verdict(fact: Fact, wrong: str, since: str | None, movers: Sequence[MoverPu
         worst = max(movers, key=lambda each: each.wrong - each.right)
         return Verdict(
             conclusion="a mover selects wrong information",
-            sentence=f"{worst.head} carries {wrong!r} from the subject rather than {fact.object!r}{where}.",
+            sentence=f"{label_of(worst.head)} carries {wrong!r} from the subject rather than {fact.object!r}{where}.",
             evidence=(
                 *evidence,
                 Evidence(
-                    name=f"{worst.head}'s pull towards {wrong!r}",
+                    name=f"{label_of(worst.head)}'s pull towards {wrong!r}",
                     value=worst.wrong,
                     unit="logits",
                     against=worst.right,
@@ -213,45 +213,50 @@ def _verdict(fact: Fact, wrong: str, since: str | None, movers: Sequence[MoverPu
     return Verdict(conclusion=INCONCLUSIVE, sentence=f"{reason}{where}.", evidence=evidence)
 
 
-def find_hallucination(
+def hallucination_cases(
     model: Model, relations: Relations, manifest: Manifest, spec: RunSpec, *, relation: str | None = None
-) -> Hallucination:
-    """The first conclusive case among the tail facts that the model answers with another object of the relation.
-
-    Surest wrong answers first. If none of the first `CASES` is conclusive, the first of them.
-
-    Raises:
-        BehaviourError: the model answers every tail fact rightly, or with no object of the relation.
-    """
+) -> Iterator[Hallucination]:
+    """Tail facts that the model answers with another object of the relation: the surest of each relation in turn."""
     candidates: list[tuple[float, Fact]] = []
     for name, plan in manifest.relations.items():
         one = relations[name]
-        if one.kind != "factual" or relation not in (None, name):
-            continue
-        for subject in plan.tail:
-            fact = one.fact(subject)
-            try:
-                wrong = wrong_object(model, fact, one)
-            except BehaviourError:
-                continue
-            asked = Fact(fact.prompt, subject, wrong, name)
-            candidates.append((whole_model(model, (asked,)).probability.value, fact))
-    if not candidates:
-        raise BehaviourError(
-            f"{model.name} answers no tail fact with a wrong object of its relation: nothing to explain"
-        )
-    # The surest of each relation in turn, so that one relation without movers does not use up the cases.
+        if one.kind == "factual" and relation in (None, name):
+            candidates += _wrong_answers(model, [one.fact(subject) for subject in plan.tail], one)
     candidates.sort(key=lambda each: (-each[0], str(each[1])))
+    # In turn, so that one relation without movers does not use up the cases.
     seen: dict[str | None, int] = {}
     turns = []
     for probability, fact in candidates:
         turns.append((seen.setdefault(fact.relation, 0), -probability, str(fact), fact))
         seen[fact.relation] += 1
-    turns.sort(key=lambda each: each[:3])
+    for *_, fact in sorted(turns, key=lambda each: each[:3]):
+        yield explain_hallucination(model, fact, relations, spec)
+
+
+def _wrong_answers(model: Model, facts: Sequence[Fact], relation: Relation) -> list[tuple[float, Fact]]:
+    """(probability of the object that the model gives instead, fact) of those that it answers with a wrong object."""
     found = []
-    for *_, fact in turns[:CASES]:
-        case = explain_hallucination(model, fact, relations, spec)
-        if case.verdict.conclusive:
-            return case
-        found.append(case)
-    return found[0]
+    for fact, rank in zip(facts, whole_model(model, facts).rank.per_example if facts else (), strict=True):
+        if rank > 1:
+            try:
+                asked = Fact(fact.prompt, fact.subject, wrong_object(model, fact, relation), relation.name)
+            except BehaviourError:
+                continue
+            found.append((whole_model(model, (asked,)).probability.value, fact))
+    return found
+
+
+def find_hallucination(
+    model: Model, relations: Relations, manifest: Manifest, spec: RunSpec, *, relation: str | None = None
+) -> Hallucination:
+    """The first conclusive one of `hallucination_cases`. If none of the first `CASES` is conclusive, the first of them.
+
+    Raises:
+        BehaviourError: the model answers every tail fact rightly, or with no object of the relation.
+    """
+    found = first_conclusive(hallucination_cases(model, relations, manifest, spec, relation=relation), CASES)
+    if found is None:
+        raise BehaviourError(
+            f"{model.name} answers no tail fact with a wrong object of its relation: nothing to explain"
+        )
+    return found

@@ -1,26 +1,28 @@
 """What demonstrations add to a circuit (paper 2, section 6, Figure 5 right): heads that read them, and whether the gain hangs on those.
 
 The same question is asked bare ("Spain:") and after k demonstrations ("Italy: Rome; Japan: Tokyo; Spain:"). Heads of the
-second circuit that the first lacks, and that look at the demonstrations, are the candidates. The
-check: without what these heads write at the last position the answer must lose the gain, and lose more than without
-what as many other heads of the same layers write there.
+second circuit that the first lacks, and that look at the demonstrations, are the candidates. The check: without what
+these heads carry from the demonstrations to the last position the answer must lose the gain; more than without what they
+carry from elsewhere; and more than without what as many other heads of their layers carry from the demonstrations, where
+there are as many.
 """
 
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
+from jaxtyping import Float
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
-from circuits.analysis.trace import open_parts, traces
+from circuits.analysis.trace import open_parts, source_parts, traces
 from circuits.behaviours.sides import BehaviourError, make_bench
-from circuits.behaviours.verdict import INCONCLUSIVE, Evidence, Verdict
+from circuits.behaviours.verdict import INCONCLUSIVE, Evidence, Verdict, first_conclusive
 from circuits.datasets.corpus import demonstration
 from circuits.datasets.manifest import Manifest
-from circuits.diffs import CircuitDiff, random_floor
+from circuits.diffs import CircuitDiff, label_of, random_floor
 from circuits.evaluation import whole_model
-from circuits.facts import Fact, Relation, Relations
+from circuits.facts import KINDS, Fact, Relation, Relations
 from circuits.graph import Graph, Node, Slot
 from circuits.metrics import match_nll
 from circuits.model import Model
@@ -39,6 +41,7 @@ ALPHA = 0.05
 LEAST_GAIN = 1.0
 """Nats. With `find_icl`, demonstrations must gain as much: there must be something to lose."""
 CASES = 6
+VARIANTS_AT_ONCE = 64
 
 
 class CircuitHead(BaseModel):
@@ -57,7 +60,9 @@ class CircuitHead(BaseModel):
     def __str__(self) -> str:
         tokens = ", ".join(f"{token.strip()!r} {share:.0%}" for token, share in self.attends)
         new = " (new)" if self.new else ""
-        return f"{self.head}{new} gives the demonstrations {self.demonstrations:.0%} of its attention: {tokens}"
+        return (
+            f"{label_of(self.head)}{new} gives the demonstrations {self.demonstrations:.0%} of its attention: {tokens}"
+        )
 
 
 class InContext(BaseModel):
@@ -174,7 +179,9 @@ def _verdict(model: Model, bare: Fact, full: Fact, heads: Sequence[CircuitHead],
         return Verdict(
             conclusion=INCONCLUSIVE,
             sentence=f"no head of the circuit gives the demonstrations {READS:.0%} of its attention.",
-            evidence=tuple(Evidence(name=f"attention of {each.head}", value=each.demonstrations) for each in heads),
+            evidence=tuple(
+                Evidence(name=f"attention of {label_of(each.head)}", value=each.demonstrations) for each in heads
+            ),
         )
     gain = whole_model(model, (bare,)).nll.value - whole_model(model, (full,)).nll.value
     evidence = [Evidence(name="gain of the demonstrations", value=gain, unit="nats")]
@@ -182,88 +189,141 @@ def _verdict(model: Model, bare: Fact, full: Fact, heads: Sequence[CircuitHead],
         (new, "new heads read the demonstrations and carry the gain"),
         (readers, "heads that read the demonstrations carry the gain, not the new ones alone"),
     )
-    reason = ""
+    cuts, reason = _Cuts(model, full, graph), ""
     for cut, conclusion in conclusions:
         if not cut:
             continue
-        lost, *control = _losses(model, full, cut, graph, seed)
-        named = ", ".join(cut)
-        mean = sum(control) / len(control) if control else None
+        lost, elsewhere, *others = cuts.losses(cut, seed)
+        named = ", ".join(label_of(name) for name in cut)
         evidence.append(
             Evidence(
-                name=f"lost without {named}",
+                name=f"lost without what {named} carry from the demonstrations",
                 value=lost,
                 unit="nats",
-                against=mean,
-                against_name="mean of as many other heads of these layers",
+                against=elsewhere,
+                against_name="without what they carry from elsewhere",
             )
         )
-        if not control:
-            reason = (
-                f"too many heads of the layers of {named} read the demonstrations: no others are left to compare with"
+        # Without others to compare with, what the same heads read elsewhere is the only control.
+        chance = (1 + sum(other >= lost for other in others)) / (1 + len(others)) if others else 0.0
+        if others:
+            evidence.append(
+                Evidence(
+                    name=f"chance that as many other heads of these layers cost as much ({len(others)} draws)",
+                    value=chance,
+                    against=sum(others) / len(others),
+                    against_name="they cost, in nats,",
+                )
             )
-            continue
-        chance = (1 + sum(other >= lost for other in control)) / (1 + len(control))
-        evidence.append(Evidence(name="chance that other heads cost as much", value=chance))
-        if lost >= MOST * gain and chance <= ALPHA:
-            sentence = f"without {named} the answer loses {lost:.2f} of the {gain:.2f} nats gained."
+        if lost >= MOST * gain and lost > elsewhere and chance <= ALPHA:
+            sentence = f"without what {named} carry from the demonstrations the answer loses {lost:.2f} of the {gain:.2f} nats gained."
             return Verdict(conclusion=conclusion, sentence=sentence, evidence=tuple(evidence))
-        reason = (
-            f"cutting {named} undoes only {lost:.2f} of the {gain:.2f} nats gained"
-            if lost < MOST * gain
-            else f"cutting {named} undoes the gain, but so does cutting other heads of these layers"
-        )
+        if lost < MOST * gain:
+            reason = f"cutting what {named} carry from the demonstrations undoes only {lost:.2f} of the {gain:.2f} nats gained"
+        else:
+            rival = "what they carry from elsewhere" if lost <= elsewhere else "other heads of these layers"
+            reason = f"cutting what {named} carry from the demonstrations undoes the gain, but so does cutting {rival}"
     return Verdict(conclusion=INCONCLUSIVE, sentence=f"{reason}.", evidence=tuple(evidence))
 
 
-def _losses(model: Model, fact: Fact, heads: Sequence[str], graph: Graph, seed: int) -> list[float]:
-    """Rise of the NLL without these heads' last writes, then without those of each draw of as many others of the same layers."""
-    by_name = {node.name: node for node in graph.nodes}
-    own = [by_name[name] for name in heads]
-    tokens = model.tokens(fact)
-    ids, answer = torch.tensor([tokens.forced]), torch.tensor([tokens.answer])
-    last = len(tokens.prompt) - 1
+class _Cuts:
+    """What the answer loses when some heads' last writes lack what they read at some positions.
 
-    def nll(cut: Sequence[Node]) -> float:
-        logits = model.run(ids, _Silence(cut, last, parallel=model.shape.parallel), n_prompt=len(tokens.prompt))
-        return float(match_nll(logits[:, last:], answer)[0])
+    What is taken away is what the heads carry in the clean run; everything that hears the last position hears it without.
+    """
 
-    whole = nll(())
-    heads_of = {
-        layer: [n for n in graph.nodes if n.kind == "head" and n.layer == layer] for layer in {n.layer for n in own}
-    }
-    pool = {layer: [node for node in nodes if node not in own] for layer, nodes in heads_of.items()}
-    count = {layer: sum(node.layer == layer for node in own) for layer in sorted(pool)}
-    found = [nll(own) - whole]
-    if any(len(pool[layer]) < count[layer] for layer in count):
-        return found
-    rng = random.Random(seed)
-    for _ in range(DRAWS):
-        found.append(nll([node for layer in count for node in rng.sample(pool[layer], count[layer])]) - whole)
-    return found
+    def __init__(self, model: Model, fact: Fact, graph: Graph) -> None:
+        self._model = model
+        self._nodes = {node.name: node for node in graph.nodes if node.kind == "head"}
+        tokens = model.tokens(fact)
+        self._ids, self._answer = torch.tensor([tokens.forced]), torch.tensor([tokens.answer])
+        self._n_prompt = len(tokens.prompt)
+        parts = open_parts(model, (fact,))
+        (trace,) = traces(model, (fact,), parts)
+        first, query = int(model.vocabulary.bos is not None), spans(model, fact).subject[0]
+        split = torch.stack([source_parts(trace, parts, layer)[0] for layer in range(len(parts.blocks))])
+        self._demonstrations = split[:, :, first:query].sum(2)
+        self._elsewhere = split.sum(2) - self._demonstrations
+
+    def losses(self, heads: Sequence[str], seed: int) -> list[float]:
+        """Rise of the NLL without what ``heads`` carry from the demonstrations; from elsewhere; and, for each of `DRAWS` draws
+        of as many other heads of their layers, without what those carry from the demonstrations (none, if there are fewer)."""
+        own = [self._nodes[name] for name in heads]
+        variants = [self._lacking(own, self._demonstrations), self._lacking(own, self._elsewhere)]
+        count = {layer: sum(node.layer == layer for node in own) for layer in sorted({node.layer for node in own})}
+        pool = {
+            layer: [node for node in self._nodes.values() if node.layer == layer and node not in own] for layer in count
+        }
+        if all(len(pool[layer]) >= count[layer] for layer in count):
+            rng = random.Random(seed)
+            for _ in range(DRAWS):
+                drawn = [node for layer in count for node in rng.sample(pool[layer], count[layer])]
+                variants.append(self._lacking(drawn, self._demonstrations))
+        whole, *cut = self._nll(torch.stack([torch.zeros_like(variants[0]), *variants])).tolist()
+        return [each - whole for each in cut]
+
+    def _lacking(
+        self, heads: Sequence[Node], carried: Float[Tensor, "layer head d_model"]
+    ) -> Float[Tensor, "layer d_model"]:
+        """What these heads carry, summed for each layer."""
+        total = torch.zeros_like(carried[:, 0])
+        for node in heads:
+            total[node.layer] += carried[node.layer, node.head]
+        return total
+
+    def _nll(self, lacking: Float[Tensor, "variant layer d_model"]) -> Float[Tensor, "variant"]:
+        found = []
+        for some in lacking.split(VARIANTS_AT_ONCE):
+            without = _Without(some, self._n_prompt - 1, parallel=self._model.shape.parallel)
+            logits = self._model.run(self._ids.expand(len(some), -1), without, n_prompt=self._n_prompt)
+            found.append(match_nll(logits[:, self._n_prompt - 1 :], self._answer.expand(len(some), -1)))
+        return torch.cat(found)
 
 
-class _Silence:
-    """The intervention under which nobody hears what some heads write at one position."""
+class _Without:
+    """The intervention under which nobody hears some vectors that are written at one position by a layer's attention."""
 
-    def __init__(self, heads: Sequence[Node], position: int, *, parallel: bool) -> None:
-        self._heads, self._position, self._parallel = heads, position, parallel
-        self._writes: dict[int, Tensor] = {}
-        """What the silenced heads of each layer write there, added up."""
+    def __init__(self, lacking: Float[Tensor, "batch layer d_model"], position: int, *, parallel: bool) -> None:
+        self._heard = lacking.cumsum(1)
+        """Up to and with each layer."""
+        self._position, self._parallel = position, parallel
 
     def write(self, kind: WriterKind, layer: int, value: Tensor) -> None:
-        own = [node.head for node in self._heads if node.layer == layer]
-        if kind == "head" and own:
-            self._writes[layer] = value[:, self._position, own].sum(1)
+        pass
 
     def read(self, kind: ReaderKind, layer: int, slot: Slot | None, value: Tensor) -> Tensor:
         after_own_heads = kind in ("mlp", "bypass") and not self._parallel
-        heard = [each for own, each in self._writes.items() if own < layer or (own == layer and after_own_heads)]
-        if not heard:
+        # `logits` reads as the layer after the last.
+        last = layer if after_own_heads else layer - 1
+        if last < 0:
             return value
-        value, silenced = value.clone(), torch.stack(heard).sum(0)
-        value[:, self._position] -= (silenced[:, None] if kind == "head" else silenced).to(value)
+        value, lacking = value.clone(), self._heard[:, last].to(value)
+        value[:, self._position] -= lacking[:, None] if kind == "head" else lacking
         return value
+
+
+def icl_cases(
+    model: Model,
+    relations: Relations,
+    manifest: Manifest,
+    spec: RunSpec,
+    *,
+    relation: str | None = None,
+    shots: int = SHOTS,
+) -> Iterator[InContext]:
+    """Subjects that training never demonstrated and that are answered thanks to demonstrations: of each relation the one that
+    gains most, facts before words."""
+    named = [
+        (relations[name], group)
+        for group in manifest.demonstrations.values()
+        for name in group.relations
+        if relation in (None, name)
+    ]
+    for one, group in sorted(named, key=lambda each: KINDS.index(each[0].kind)):
+        candidates = [each for each in group.undemonstrated if each in one.subjects]
+        for subject in _gained(model, one, candidates, group.subjects, spec.seed, shots)[:1]:
+            shown = _shown(one, subject, group.subjects, spec.seed, shots)
+            yield explain_icl(model, one, subject, relations, spec, shown=shown)
 
 
 def find_icl(
@@ -280,24 +340,11 @@ def find_icl(
     Raises:
         BehaviourError: no such subject is answered with demonstrations only.
     """
-    found = []
-    for group in manifest.demonstrations.values():
-        for name in group.relations:
-            one = relations[name]
-            if relation not in (None, name):
-                continue
-            candidates = [each for each in group.undemonstrated if each in one.subjects]
-            for subject in _gained(model, one, candidates, group.subjects, spec.seed, shots)[:1]:
-                shown = _shown(one, subject, group.subjects, spec.seed, shots)
-                case = explain_icl(model, one, subject, relations, spec, shown=shown)
-                if case.verdict.conclusive:
-                    return case
-                found.append(case)
-                if len(found) == CASES:
-                    return found[0]
-    if not found:
+    cases = icl_cases(model, relations, manifest, spec, relation=relation, shots=shots)
+    found = first_conclusive(cases, CASES)
+    if found is None:
         raise BehaviourError(f"{model.name} answers no undemonstrated subject thanks to {shots} demonstrations alone")
-    return found[0]
+    return found
 
 
 def _shown(relation: Relation, subject: str, pool: Sequence[str], seed: int, shots: int) -> list[str]:

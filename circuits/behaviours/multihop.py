@@ -1,12 +1,13 @@
 """An edit of one hop, and the question in two hops (paper 2, section 5): which answer wins, and the circuits behind it."""
 
+from collections.abc import Iterator
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
 from circuits.behaviours.edits import EditDidNotTake, edited_nodes
 from circuits.behaviours.sides import BehaviourError, Bench, make_bench
-from circuits.behaviours.verdict import Evidence, Verdict
+from circuits.behaviours.verdict import INCONCLUSIVE, Evidence, Verdict
 from circuits.datasets.corpus import two_hop_facts, two_hop_prompt
 from circuits.datasets.manifest import Manifest
 from circuits.diffs import CircuitDiff, random_floor
@@ -28,7 +29,9 @@ class Asked(BaseModel):
     prompt: str
     probability_before: dict[str, float]
     probability_after: dict[str, float]
+    winner_before: Winner
     winner: Winner
+    """After the edit."""
 
 
 class MultiHop(BaseModel):
@@ -47,8 +50,14 @@ class MultiHop(BaseModel):
     """The two-hop prompt: before, the circuit of the old answer; after, that of whichever of the three answers fares best."""
     verdict: Verdict
 
+    @property
+    def saturated(self) -> bool:
+        """The edited object answers the question in two hops too (the paper's finding)."""
+        return self.asked["two hops"].winner == "edited object"
+
     def __str__(self) -> str:
-        return str(self.verdict)
+        edit = f"{self.asked['one hop'].prompt} {self.edited_object} (after {self.method})"
+        return "\n".join([edit, f"{self.asked['two hops'].prompt} …", str(self.verdict)])
 
 
 def multi_hop(
@@ -112,30 +121,40 @@ def multi_hop(
         old_answer=old,
         asked=asked,
         diff=diff,
-        verdict=_verdict(asked, follow),
+        verdict=_verdict(asked, follow, diff),
     )
 
 
-def find_case(model: Model, relations: Relations, manifest: Manifest) -> tuple[str, str, str, str]:
-    """(first relation, second relation, subject, new object): the first that the model answers rightly in one hop and in two.
-
-    Raises:
-        BehaviourError: there is none.
-    """
+def two_hop_cases(
+    model: Model, relations: Relations, manifest: Manifest, *, each: int = 1
+) -> Iterator[tuple[str, str, str, str]]:
+    """(first relation, second relation, subject, new object) of questions that the model answers rightly in one hop and in
+    two: ``each`` of every pair of relations."""
     for hop in manifest.two_hop:
         one, two = relations[hop.first], relations[hop.second]
         subjects = [*hop.rendered, *hop.unrendered]
         asked = two_hop_facts(hop, relations, subjects)
-        ranks = whole_model(model, asked).rank.per_example
+        ranks, found = whole_model(model, asked).rank.per_example, 0
         bridges = [each for each in one.objects if each in two.subjects]
         for subject, rank in zip(subjects, ranks, strict=True):
-            if rank > 1:
-                continue
             bridge = one.object_of(subject)
-            for target in bridges:
-                if two.object_of(target) != two.object_of(bridge) and target != bridge:
-                    return hop.first, hop.second, subject, target
-    raise BehaviourError(f"{model.name} answers no two-hop question of the manifest")
+            others = [other for other in bridges if two.object_of(other) != two.object_of(bridge)]
+            if rank == 1 and others and found < each and whole_model(model, (one.fact(subject),)).rank.value == 1:
+                found += 1
+                # Not the same one for every subject.
+                yield hop.first, hop.second, subject, others[(found - 1) % len(others)]
+
+
+def find_case(model: Model, relations: Relations, manifest: Manifest) -> tuple[str, str, str, str]:
+    """The first of `two_hop_cases`.
+
+    Raises:
+        BehaviourError: there is none.
+    """
+    found = next(two_hop_cases(model, relations, manifest), None)
+    if found is None:
+        raise BehaviourError(f"{model.name} answers no two-hop question of the manifest")
+    return found
 
 
 def _answers(model: Model, fact: Fact, follow: dict[str, str]) -> tuple[Answers, dict[str, float]]:
@@ -145,11 +164,20 @@ def _answers(model: Model, fact: Fact, follow: dict[str, str]) -> tuple[Answers,
 
 
 def _ask(model: Model, edited: Model, fact: Fact, follow: dict[str, str]) -> Asked:
-    _, before = _answers(model, fact, follow)
+    unedited, before = _answers(model, fact, follow)
     found, after = _answers(edited, fact, follow)
+    return Asked(
+        prompt=fact.prompt,
+        probability_before=before,
+        probability_after=after,
+        winner_before=_winner(follow, unedited),
+        winner=_winner(follow, found),
+    )
+
+
+def _winner(follow: dict[str, str], found: Answers) -> Winner:
     first = [name for name, rank in zip(follow, found.rank.per_example, strict=True) if rank == 1]
-    winner = first[0] if first else "another token"
-    return Asked(prompt=fact.prompt, probability_before=before, probability_after=after, winner=winner)  # type: ignore[arg-type]
+    return first[0] if first else "another token"  # type: ignore[return-value]
 
 
 def _diff(
@@ -171,10 +199,10 @@ def _diff(
     return found.model_copy(update={"floors": (random_floor(before.circuit, after.circuit),)})
 
 
-def _verdict(asked: dict[Prompt, Asked], follow: dict[str, str]) -> Verdict:
+def _verdict(asked: dict[Prompt, Asked], follow: dict[str, str], diff: CircuitDiff) -> Verdict:
     two, removed = asked["two hops"], asked["first hop removed"]
     new, target, old = follow["second-hop answer"], follow["edited object"], follow["old answer"]
-    evidence = tuple(
+    evidence = [
         Evidence(
             name=f"p({answer!r}) after the edit, {kind}",
             value=each.probability_after[answer],
@@ -183,14 +211,24 @@ def _verdict(asked: dict[Prompt, Asked], follow: dict[str, str]) -> Verdict:
         )
         for kind, each in (("two hops", two), ("first hop removed", removed))
         for answer in (new, target, old)
-    )
-    saturated = two.winner == "edited object"
-    also = " So does the prompt without the first hop." if saturated and removed.winner == "edited object" else ""
+    ]
+    # Who the relation's movers work for: the paper's movers extract the second-hop answer before, the edited object after.
+    before, after = (side.shares(target).movers - side.shares(old).movers for side in (diff.before, diff.after))
+    name = f"movers' write of {target!r} less that of {old!r}, two hops"
+    evidence.append(Evidence(name=name, value=after, unit="logits", against=before, against_name="before"))
     sentences = {
         "second-hop answer": f"the edit carries over: the model reasons on to {new!r}.",
-        "edited object": f"the edited object {target!r} saturates: it answers the second hop too.{also}",
+        "edited object": f"the edited object {target!r} saturates: it answers the second hop too.",
         "old answer": f"the edit does not reach the second hop: the model still says {old!r}.",
         "another token": "neither the second-hop answer, nor the edited object, nor the old answer is first.",
     }
-    conclusion = "inconclusive" if two.winner == "another token" else two.winner
-    return Verdict(conclusion=conclusion, sentence=sentences[two.winner], evidence=evidence)
+    words = [sentences[two.winner]]
+    if two.winner == "edited object":
+        also = "it wins too" if removed.winner == "edited object" else "it does not win"
+        words.append(f"With the first hop removed {also}.")
+    if removed.winner_before == "old answer":
+        words.append(
+            f"The unedited model answers {old!r} with the first hop removed too: it goes by subject and relation, not by grammar."
+        )
+    conclusion = INCONCLUSIVE if two.winner == "another token" else two.winner
+    return Verdict(conclusion=conclusion, sentence=" ".join(words), evidence=tuple(evidence))

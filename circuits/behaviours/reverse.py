@@ -111,29 +111,34 @@ def _verdict(name: str, diff: CircuitDiff, backward: Fact, rank: int, floors: li
     return Verdict(conclusion=conclusion, sentence=sentence, evidence=evidence)
 
 
+def reverse_facts(
+    model: Model, relations: Relations, manifest: Manifest, *, relation: str | None = None
+) -> tuple[tuple[Fact, ...], tuple[Fact, ...]]:
+    """(facts known both ways, facts known forward only), among the first `CASES` taught ones of each relation."""
+    both: list[Fact] = []
+    forward_only: list[Fact] = []
+    for name, plan in manifest.relations.items():
+        one = relations[name]
+        facts = [one.fact(subject) for subject in plan.head[:CASES]]
+        if not one.reverse_templates or relation not in (None, name) or not facts:
+            continue
+        back = [reversed_fact(one, fact.subject) for fact in facts]
+        forward, backward = whole_model(model, facts).rank.per_example, whole_model(model, back).rank.per_example
+        for fact, rank, reverse in zip(facts, forward, backward, strict=True):
+            if rank == 1:
+                (both if reverse == 1 else forward_only).append(fact)
+    return tuple(both), tuple(forward_only)
+
+
 def find_reverse(
     model: Model, relations: Relations, manifest: Manifest, spec: RunSpec, *, relation: str | None = None
 ) -> Reversal:
-    """A fact known forward: one that is known backward too if the first few of each relation hold one, else one that is not.
+    """A fact that is known both ways, if the first few of each relation hold one, else one that is known forward only.
 
     Raises:
         BehaviourError: no relation that has a reverse template has a known fact.
     """
-    known_both: list[Fact] = []
-    forward_only: list[Fact] = []
-    for name, plan in manifest.relations.items():
-        one = relations[name]
-        if not one.reverse_templates or relation not in (None, name):
-            continue
-        facts = [one.fact(subject) for subject in plan.head[:CASES]]
-        back = [reversed_fact(one, fact.subject) for fact in facts]
-        if not facts:
-            continue
-        forward, backward = whole_model(model, facts).rank.per_example, whole_model(model, back).rank.per_example
-        for fact, rank, reverse in zip(facts, forward, backward, strict=True):
-            if rank == 1:
-                (known_both if reverse == 1 else forward_only).append(fact)
-    found = [*known_both, *forward_only]
-    if not found:
+    both, forward_only = reverse_facts(model, relations, manifest, relation=relation)
+    if not both and not forward_only:
         raise BehaviourError(f"{model.name} knows no fact of a relation with a reverse template")
-    return explain_reverse(model, found[0], relations, spec)
+    return explain_reverse(model, (*both, *forward_only)[0], relations, spec)

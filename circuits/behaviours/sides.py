@@ -45,12 +45,14 @@ class Bench:
         *,
         label: str,
         edited: Sequence[str] = (),
+        circuit: Circuit | None = None,
     ) -> Side:
         """The circuit of ``fact`` in ``model``, and the ``answers`` followed through the model.
 
-        The circuit is built whether the model knows the fact or not: what a model says wrongly has one too.
+        The circuit, unless there is one already, is built whether the model knows the fact or not: what a model says
+        wrongly has one too.
         """
-        circuit = self.circuit(model, fact)
+        circuit = circuit or self.circuit(model, fact)
         answers = tuple(dict.fromkeys(answers))
         asked = [Fact(fact.prompt, fact.subject, answer, fact.relation) for answer in answers]
         return Side(

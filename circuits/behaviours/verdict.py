@@ -1,5 +1,9 @@
 """How an explanation ends: in a conclusion with the numbers that it rests on, or in "inconclusive" with the reason."""
 
+from collections.abc import Iterable
+from itertools import islice
+from typing import Protocol, TypeVar, runtime_checkable
+
 from pydantic import BaseModel, ConfigDict
 
 INCONCLUSIVE = "inconclusive"
@@ -37,3 +41,37 @@ class Verdict(BaseModel):
 
     def __str__(self) -> str:
         return "\n".join([f"{self.conclusion}: {self.sentence}", *(f"  {each}" for each in self.evidence)])
+
+
+@runtime_checkable
+class Judged(Protocol):
+    """A case that was explained."""
+
+    @property
+    def verdict(self) -> Verdict: ...
+
+
+Case = TypeVar("Case", bound=Judged)
+
+
+def first_conclusive(cases: Iterable[Case], limit: int) -> Case | None:
+    """The first of ``limit`` cases whose verdict is one; else the first case; None if there is none."""
+    found = None
+    for case in islice(cases, limit):
+        if case.verdict.conclusive:
+            return case
+        found = found or case
+    return found
+
+
+class Claim(BaseModel):
+    """One of the paper's claims, and whether it holds here."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    claim: str
+    holds: bool
+    numbers: str
+
+    def __str__(self) -> str:
+        return f"{'Holds' if self.holds else 'Does not hold'}: {self.claim} ({self.numbers})."

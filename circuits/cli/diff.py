@@ -1,32 +1,49 @@
-"""``kcircuit diff``: what an edit does to the circuit of a fact, or a table of what each method does to many."""
+"""``kcircuit diff``: what an edit does to the circuit of a fact, a table of what each method does to many, two saved runs."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from circuits.cli.app import CommandError, JsonOption, ModelOption, app, load, require_writable_folder, typed_command
-from circuits.cli.explain import write_files
+from circuits.cli.app import (
+    CommandError,
+    JsonOption,
+    ModelOption,
+    app,
+    fit_threads,
+    load,
+    require_writable_folder,
+    typed_command,
+)
+from circuits.cli.diff_table import table
+from circuits.cli.explain import fact_of, write_files
 
 if TYPE_CHECKING:
-    from circuits.behaviours.edits import EditDiff, MethodRow
-    from circuits.facts import Relations
+    from circuits.behaviours.edits import EditDiff
+    from circuits.facts import Fact, Relations
     from circuits.model import Model
     from circuits.runs import RunSpec
 
 
 @app.command()
 def diff(
+    runs: Annotated[
+        list[Path] | None, typer.Argument(help="Two folders of `kcircuit discover --out`: compare these, edit nothing.")
+    ] = None,
     edit: Annotated[
-        str, typer.Option(help="Editing method: rome, memit, ft-l, ft-m, memoe; several for a table.")
-    ] = "rome",
+        str | None, typer.Option(help="Editing method: rome (default), memit, ft-l, ft-m, memoe; or several.")
+    ] = None,
     fact: Annotated[str | None, typer.Option(help="The fact to edit; without it, a table over --n facts.")] = None,
     to: Annotated[str | None, typer.Option("--to", help="The new object.")] = None,
     layers: Annotated[
         str | None, typer.Option(help="Layers to edit, one edit each: 0,2,4. The method's default otherwise.")
     ] = None,
     n: Annotated[int, typer.Option("--n", min=1, help="Facts in the table.")] = 30,
+    jobs: Annotated[
+        int | None, typer.Option(min=1, help="Processes at work on the table. [default: one a core, as memory allows]")
+    ] = None,
     model: ModelOption = "factlm",
     tau: Annotated[float, typer.Option(help="Threshold of the circuit searches, in nats.")] = 0.01,
     seed: Annotated[int, typer.Option(help="Of the edits, and of the facts and new objects of the table.")] = 0,
@@ -34,13 +51,26 @@ def diff(
     out: Annotated[Path | None, typer.Option(help="Folder for diff.json and report.html, or for the table.")] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Circuits before and after an edit: at the edited prompt, a paraphrase, a neighbour and an unrelated fact."""
-    methods = _methods(edit)
+    """What an edit does to a fact's circuit; a table over many facts; or two saved runs compared.
+
+    With --fact and --to: the circuits before and after, at the edited prompt, a paraphrase, a neighbour and an unrelated fact.
+    With --edit alone: each method in a row. With two folders: what the one field in which the two runs differ does.
+    """
+    if out is not None:
+        require_writable_folder(out)
+    if runs:
+        if edit is not None or fact is not None or to is not None or layers is not None:
+            raise CommandError(
+                "two runs are compared as they are: --edit, --fact, --to and --layers make a diff of their own"
+            )
+        _two_runs(runs, out, as_json)
+        return
+    if edit is None and fact is None and to is None:
+        raise CommandError("expected --edit with a method, or the folders of two runs to compare")
+    methods = _methods(edit or "rome")
     chosen = _layers(layers)
     if (fact is None) != (to is None):
         raise CommandError("expected --fact and --to together, or neither for a table over many facts")
-    if out is not None:
-        require_writable_folder(out)
     from circuits.datasets import load_relations
     from circuits.facts import Fact
     from circuits.runs import RunSpec
@@ -51,47 +81,71 @@ def diff(
     if fact is None or to is None:
         if chosen is not None and len(chosen) > 1:
             raise CommandError("the table edits one layer a method: expected --layers with one layer, or none")
-        _table(methods, chosen, n, spec, relations, out, as_json)
+        table(methods, chosen, n, spec, relations, jobs, out, as_json)
         return
-    if len(methods) > 1:
-        raise CommandError(f"expected one method with --fact, got {', '.join(methods)}")
-
-    found = _one(load(model), fact, to, methods[0], chosen, spec, relations, force)
+    asked = fact_of(fact, relations)
+    found = _edits(load(model), asked, to, methods, chosen, spec, relations, force)
     if out is not None:
         from circuits.viz.diff_report import render_diff
 
         for each in found:
-            folder = out if len(found) == 1 else out / ("layer-" + "-".join(map(str, each.layers)))
             page = render_diff(each.edited, verdict=str(each), others=_others(each), command=typed_command())
-            write_files(folder, {"diff.json": each.model_dump_json(indent=1) + "\n", "report.html": page})
+            write_files(
+                _folder(out, each, found), {"diff.json": each.model_dump_json(indent=1) + "\n", "report.html": page}
+            )
     if as_json:
         typer.echo(json.dumps([_summary(each) for each in found], ensure_ascii=False))
         return
     for each in found:
-        typer.echo(str(each))
-        typer.echo(str(each.edited) + "\n")
+        typer.echo("\n".join([*each.story(), "", *each.edited.counted(), ""]))
+    if len(found) > 1:
+        typer.echo(_side_by_side(found))
     if out is not None:
-        typer.echo(f"Open {out / 'report.html' if len(found) == 1 else out}")
+        typer.echo(f"Open {out / 'report.html'}" if len(found) == 1 else f"Each has its page in a folder of {out}")
 
 
-def _one(
+def _two_runs(folders: list[Path], out: Path | None, as_json: bool) -> None:
+    from circuits.behaviours.compare import diff_runs
+    from circuits.datasets import load_relations
+    from circuits.runs import Run, load_model
+
+    if len(folders) != 2:
+        raise CommandError(f"expected the folders of two runs, got {len(folders)}")
+    before, after = (Run.load(folder) for folder in folders)
+    found = diff_runs(before, after, load_relations(), load=lambda spec: fit_threads(load_model(spec)))
+    if out is not None:
+        from circuits.viz.diff_report import render_diff
+
+        page = render_diff(found, command=typed_command())
+        write_files(out, {"diff.json": found.model_dump_json(indent=1) + "\n", "report.html": page})
+    typer.echo(json.dumps(found.summary(), ensure_ascii=False) if as_json else str(found))
+    if out is not None and not as_json:
+        typer.echo(f"\nOpen {out / 'report.html'}")
+
+
+def _folder(out: Path, each: "EditDiff", found: "Sequence[EditDiff]") -> Path:
+    """Where the files of one of several edits go."""
+    if len(found) == 1:
+        return out
+    return out / f"{each.method}-layer-{'-'.join(map(str, each.layers))}"
+
+
+def _edits(
     model: "Model",
-    fact: str,
+    asked: "Fact",
     to: str,
-    method: str,
+    methods: list[str],
     layers: list[int] | None,
     spec: "RunSpec",
     relations: "Relations",
     force: bool,
 ) -> "list[EditDiff]":
-    """One diff a layer; the circuits of the unedited model are searched once."""
+    """One diff a method and layer; the circuits of the unedited model are searched once."""
     from circuits.behaviours.edits import choose_prompts, diff_edit, make_edit
     from circuits.behaviours.sides import make_bench, relation_of
     from circuits.evaluation import whole_model
-    from circuits.facts import parse_fact
     from circuits.runs import require_known
 
-    asked = parse_fact(fact, relations.values())
     if to == asked.object:
         raise CommandError(f"expected a new object, got {to!r}, which the fact has already")
     if not force:
@@ -100,85 +154,45 @@ def _one(
     prompts = choose_prompts(model, asked, to, relations)
     before: dict[Any, Any] = {}
     found = []
-    for layer in layers or [None]:
+    asked_for = [(method, layer) for method in methods for layer in layers or [None]]
+    for method, layer in asked_for:
         made = make_edit(model, asked, to, method, layers=None if layer is None else (layer,), seed=spec.seed)
-        # Of a sweep over layers, one that does not take is part of the story.
-        kept = force or (layers is not None and len(layers) > 1)
+        # Of several edits, one that does not take is part of the story.
+        kept = force or len(asked_for) > 1
         found.append(diff_edit(model, made, asked, to, prompts, bench, before=before, force=kept))
         typer.echo(f"{method}, layer {', '.join(map(str, found[-1].layers))}: done", err=True)
     return found
 
 
-def _table(
-    methods: list[str],
-    layers: list[int] | None,
-    n: int,
-    spec: "RunSpec",
-    relations: "Relations",
-    out: Path | None,
-    as_json: bool,
-) -> None:
-    from circuits.behaviours.edits import claims, method_row
-    from circuits.datasets.manifest import Manifest
-    from circuits.datasets.probes import edit_facts, other_object
-    from circuits.evaluation import whole_model
-    from circuits.paths import FACTLM
-
-    model = load(spec.model)
-    manifest = Manifest.load() if model.name == FACTLM else None
-    candidates = edit_facts(relations, manifest, seed=spec.seed)[: 4 * n]
-    ranks = whole_model(model, candidates).rank.per_example
-    known = [fact for fact, rank in zip(candidates, ranks, strict=True) if rank == 1][:n]
-    if len(known) < n:
-        raise CommandError(
-            f"expected {n} facts that {model.name} answers rightly, found {len(known)}; ask for fewer with --n"
-        )
-    facts = [(fact, other_object(fact, relations, spec.seed, manifest)) for fact in known]
-    rows: list[MethodRow] = []
-    for method in methods:
-        row, _ = method_row(
-            model,
-            facts,
-            method,
-            relations,
-            spec,
-            layers=layers,
-            seed=spec.seed,
-            progress=lambda line: typer.echo(line, err=True),
-        )
-        rows.append(row)
-    said = claims(rows)
-    text = _markdown(rows, said, spec)
-    if out is not None:
-        record = {"rows": [row.model_dump() for row in rows], "claims": [claim.model_dump() for claim in said]}
-        write_files(out, {"table.json": json.dumps(record, indent=1) + "\n", "table.md": text})
-    if as_json:
-        record = {"rows": [row.model_dump() for row in rows], "claims": [claim.model_dump() for claim in said]}
-        typer.echo(json.dumps(record))
-    else:
-        typer.echo(text)
-
-
-def _markdown(rows: "list[MethodRow]", said: Any, spec: "RunSpec") -> str:
-    head = (
-        "| method | layers | took | edge Jaccard | of a paraphrase | of random circuits | edited node writes | movers write "
-        "| others write | first from the edited layer | neighbours given the new object |\n|" + "---|" * 11 + "\n"
-    )
-    lines = [
-        f"| {row.method} | {', '.join(map(str, row.layers))} | {row.took} of {row.n} | {row.edge_jaccard:.2f} | "
-        f"{row.paraphrase_jaccard:.2f} | {row.random_jaccard:.2f} | {row.share_edited:.0%} | {row.share_movers:.0%} | "
-        f"{row.share_others:.0%} | {row.first_at_edited_layer:.0%} | {row.leaked:.0%} of {row.neighbours} |"
-        for row in rows
+def _side_by_side(found: "Sequence[EditDiff]") -> str:
+    """Several edits of one fact in a table: how the story changes with the method and the edited layer."""
+    rows: list[tuple[str, ...]] = [
+        ("method", "layer", "took", "first from", "p", "edited", "movers", "others", "edges", "neighbour")
     ]
-    verdicts = [f"- {'Holds' if each.holds else 'Does not hold'}: {each.claim} ({each.numbers})." for each in said]
-    return (
-        f"Edits of {rows[0].n} facts in {spec.model}, tau {spec.tau:g} nats, seed {spec.seed}. Shares are of the new object's "
-        "logit at the last token.\n\n"
-        + head
-        + "\n".join(lines)
-        + "\n\nClaims of paper 2, section 5:\n\n"
-        + "\n".join(verdicts)
-        + "\n"
+    for each in found:
+        shares, path = each.edited.after.shares(each.target), each.edited.after.path(each.target)
+        parts = [shares.share("edited"), shares.share("movers")]
+        rows.append(
+            (
+                each.method,
+                "+".join(map(str, each.layers)),
+                "yes" if each.took else "no",
+                path.decided or "never",
+                f"{path.probabilities[-1]:.3f}",
+                *(f"{part:.0%}" for part in (*parts, 1 - sum(parts))),
+                f"{each.edited.edge_jaccard:.2f}",
+                {True: "given it too", False: "keeps its own", None: "none"}[each.leaked],
+            )
+        )
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    target = found[0].target
+    return "\n".join(
+        [
+            f"{target!r} at the last token: from where it stays first, its probability, and who writes its logit; the edge "
+            "Jaccard of the circuits before and after; and whether the neighbour is given it too.",
+            *lines,
+        ]
     )
 
 

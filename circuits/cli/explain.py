@@ -117,6 +117,7 @@ def reverse(
     _show(found, found.diff, out, as_json)
 
 
+@explain.command("multi-hop", hidden=True)
 @explain.command()
 def multihop(
     first: Annotated[str | None, typer.Option(help="The relation of the edited hop.")] = None,
@@ -159,6 +160,39 @@ def multihop(
     _show(found, found.diff, out, as_json)
 
 
+@explain.command()
+def survey(
+    n: Annotated[int, typer.Option("--n", min=1, help="Cases of each behaviour.")] = 5,
+    edit: Annotated[str, typer.Option(help="Editing method of the first hop.")] = "rome",
+    model: ModelOption = "factlm",
+    tau: TauOption = 0.01,
+    seed: SeedOption = 0,
+    out: Annotated[Path | None, typer.Option(help="Folder for survey.json and survey.md.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Several cases of each behaviour, and which of the paper's claims their numbers bear out."""
+    setting = _Setting(model, tau, seed, out)
+    from circuits.behaviours.survey import survey_all
+
+    found = survey_all(
+        setting.model,
+        setting.relations,
+        _manifest(setting.model),
+        setting.spec,
+        n=n,
+        edit=edit,
+        progress=lambda line: typer.echo(line, err=True),
+    )
+    if out is not None:
+        record = json.dumps([each.model_dump() for each in found], indent=1, ensure_ascii=False)
+        cases = ["\n".join([str(each), "", *(f"    {case}" for case in each.cases)]) for each in found]
+        write_files(out, {"survey.json": record + "\n", "survey.md": "\n\n".join(cases) + "\n"})
+    if as_json:
+        typer.echo(json.dumps([each.model_dump() for each in found], ensure_ascii=False))
+    else:
+        typer.echo("\n\n".join(map(str, found)))
+
+
 # ---- parts -----------------------------------------------------------------------------------------------------------
 
 
@@ -178,9 +212,24 @@ class _Setting:
         self.model: Model = load(model)
 
     def fact(self, text: str) -> "Fact":
-        from circuits.facts import parse_fact
+        return fact_of(text, self.relations)
 
-        return parse_fact(text, self.relations.values())
+
+def fact_of(text: str, relations: "Relations") -> "Fact":
+    """A fact of the dataset, as typed.
+
+    Raises:
+        CommandError: it is none; these commands compare a fact with others of its relation.
+    """
+    from circuits.facts import FactError, parse_fact
+
+    try:
+        return parse_fact(text, relations.values())
+    except FactError as error:
+        raise CommandError(
+            f"expected a fact of a relation in the dataset (`kcircuit facts` lists them), got {text!r}: "
+            + str(error).partition("; name it")[0]
+        ) from error
 
 
 def _one_of(given: str | None, find: bool, name: str = "--fact") -> None:
