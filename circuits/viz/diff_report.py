@@ -22,6 +22,7 @@ from circuits.viz.page import (
     pairs,
     plain,
     plotly_version,
+    signed,
 )
 from circuits.viz.plots import KIND_NAMES, MAX_DRAWN
 from circuits.viz.style import ROLE_COLOURS, SCORE_UNIT, TEMPLATE, plotly_text, printable, strongest
@@ -187,10 +188,6 @@ def _probability(value: float) -> str:
     return "< 0.001" if 0 < value < 0.001 else f"{value:.3f}"
 
 
-def _signed(value: float) -> str:
-    return f"{value:+.2f}".replace("-", "−")
-
-
 def _legend(diff: CircuitDiff, nodes: Sequence[Node]) -> str:
     roles = _roles(diff)
     keys = [("head", "other attention head" if roles else "attention head"), ("mlp", "MLP")]
@@ -235,7 +232,7 @@ def _heads(diff: CircuitDiff) -> str:
     rows = "".join(
         f'<tr><th scope="row">{plain(change.label)}</th><td>{_role(change.after.role)}</td>'
         f"<td>{plain(str(change.before))}</td><td>{plain(str(change.after))}</td>"
-        + "".join(f"<td class='num'>{_signed(before)} → {_signed(after)}</td>" for _, before, after in change.written)
+        + "".join(f"<td class='num'>{signed(before)} → {signed(after)}</td>" for _, before, after in change.written)
         + "</tr>"
         for change in diff.head_changes
     )

@@ -41,6 +41,12 @@ def number(value: float) -> float | None:
     return float(f"{value:.6g}") if math.isfinite(value) else None
 
 
+def signed(value: float) -> str:
+    """Two decimals, a plus or a true minus before them; what rounds to zero has neither."""
+    text = f"{value:+.2f}"
+    return "0.00" if float(text) == 0 else text.replace("-", "−")
+
+
 def json_text(value: object) -> str:
     """JSON that may stand inside a script element: no character of it can end the element or open a comment."""
     text = json.dumps(value, ensure_ascii=True, separators=(",", ":"), allow_nan=False)

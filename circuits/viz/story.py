@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from circuits.analysis.reading import Reading
 from circuits.analysis.story import Sentence
 from circuits.graph import Node
-from circuits.viz.page import plain
+from circuits.viz.page import plain, signed
 from circuits.viz.style import token_text
 
 TOP = 6
@@ -50,7 +50,7 @@ def heads_section(reading: Reading | None, inside: Sequence[Node]) -> str:
         outside = "" if each.head in inside else '<br><span class="soft">not in the circuit</span>'
         rows.append(
             f'<tr><th scope="row">{each.head.label}{outside}</th><td><span class="role {each.role}">{each.role}</span></td>{cells}'
-            f'<td class="num">{_signed(each.subject_cut)}</td><td class="num">{_signed(each.relation_cut)}</td>'
+            f'<td class="num">{signed(each.subject_cut)}</td><td class="num">{signed(each.relation_cut)}</td>'
             f'<td class="promoted">{tokens}</td></tr>\n'
             f'<tr class="why"><td colspan="{n_tokens + 5}">{plain(str(verdict))}</td></tr>'
         )
@@ -70,7 +70,3 @@ def heads_section(reading: Reading | None, inside: Sequence[Node]) -> str:
 
 def _share(weight: float) -> str:
     return f"{100 * weight:.0f}" if weight >= 0.005 else ""
-
-
-def _signed(value: float) -> str:
-    return f"{value:+.2f}".replace("-", "−")
