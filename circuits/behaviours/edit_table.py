@@ -7,7 +7,7 @@ from multiprocessing import get_context
 import torch
 from pydantic import BaseModel, ConfigDict
 
-from circuits.behaviours.edits import EditDiff, Prompts, diff_edit, make_edit, mlp_state
+from circuits.behaviours.edits import EditDiff, PromptKind, Prompts, diff_edit, make_edit, mlp_state
 from circuits.behaviours.sides import Bench, known, make_bench, relation_of, template_of
 from circuits.behaviours.verdict import Claim
 from circuits.diffs import Side
@@ -173,12 +173,14 @@ class _Worker:
         ranks = whole_model(model, wordings).rank.per_example if wordings else ()
         paraphrase = next((each for each, rank in zip(wordings, ranks, strict=True) if rank == 1), None)
         prompts = Prompts(edited=fact, paraphrase=paraphrase, neighbour=None, unrelated=None)
-        before: dict[str, Side] = {}
+        before: dict[PromptKind, Side] = {}
         if paraphrase is not None:
             before["paraphrase"] = bench.side(model, paraphrase, (target, fact.object), label="before")
         for method in self._methods:
             edit = make_edit(model, fact, target, method, layers=self._layers, seed=self._spec.seed)
-            found = diff_edit(model, edit, fact, target, prompts, bench, before=before, kinds=("edited",), force=True)  # type: ignore[arg-type]
+            found = diff_edit(
+                model, edit, fact, target, prompts, bench, before=before, kinds=("edited",), force=True, method=method
+            )
             asked = [Fact(each.prompt, each.subject, target, each.relation) for each in near]
             with edit.on(model) as edited:
                 leaks = whole_model(edited, asked).rank.per_example if asked else ()
@@ -263,7 +265,9 @@ def claims(rows: Sequence[MethodRow]) -> tuple[Claim, ...]:
                     numbers=f"{row.first_at_edited_layer:.0%} of the edits; {row.delay:.1f} sub-layers later on average",
                 ),
             ]
-    if row := by_name.get("rome"):
+    # The paper's ROME stores its values at the subject.
+    if rome := by_name.get("rome@subject") or by_name.get("rome"):
+        row = rome
         found += [
             Claim(
                 claim="ROME adds information at the subject, and later nodes bring it to the last token",
@@ -276,7 +280,7 @@ def claims(rows: Sequence[MethodRow]) -> tuple[Claim, ...]:
                 numbers=f"movers that favoured the old object favour the new one after {row.movers_turned:.0%} of the edits",
             ),
         ]
-    if (rome := by_name.get("rome")) and (ft_m := by_name.get("ft-m")):
+    if rome and (ft_m := by_name.get("ft-m")):
         found += [
             Claim(
                 claim="movers turn after ROME more than after FT-M",

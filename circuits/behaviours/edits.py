@@ -5,17 +5,19 @@ relation, with the same object where there is one: the paper's "Windows Server")
 """
 
 from collections.abc import Sequence
+from dataclasses import fields
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
 from circuits.analysis.lens import Trajectory
 from circuits.behaviours.sides import BehaviourError, Bench, known, relation_of, template_of
-from circuits.diffs import CircuitDiff, Floor, Side, floor_of, random_floor
+from circuits.diffs import CircuitDiff, Floor, Side, WriteShares, floor_of, random_floor
 from circuits.editing import Edit, WeightEdit
 from circuits.editing.adapter import AdapterEdit
 from circuits.editing.chain import EditChain
-from circuits.editing.methods import METHODS, default_hyper
+from circuits.editing.defaults import FACTLM_AT_SUBJECT, tuned_at_subject
+from circuits.editing.methods import HYPERS, METHODS, default_hyper
 from circuits.evaluation import whole_model
 from circuits.facts import EditRequest, Fact, Relations
 from circuits.graph import Node
@@ -80,12 +82,7 @@ class EditDiff(BaseModel):
             lines.append(
                 f"Of the {shares.total:.1f} logits of {self.target!r} at the last token, the edited nodes write "
                 f"{shares.share('edited'):.0%}, mover heads {shares.share('movers'):.0%}, other heads "
-                f"{shares.share('heads'):.0%}, other MLPs {shares.share('mlps'):.0%}: "
-                + (
-                    "the edited MLP writes it directly."
-                    if shares.share("edited") >= WRITTEN_DIRECTLY
-                    else "it is carried to the last token or built there by later nodes."
-                )
+                f"{shares.share('heads'):.0%}, other MLPs {shares.share('mlps'):.0%}: " + _how_written(shares)
             )
         changes = self.edited.head_changes
         lines += [f"{change}." for change in changes[:TOLD]]
@@ -106,6 +103,14 @@ class EditDiff(BaseModel):
 
     def __str__(self) -> str:
         return "\n".join(self.story())
+
+
+def _how_written(shares: WriteShares) -> str:
+    if shares.share("edited") >= WRITTEN_DIRECTLY:
+        return "the edited nodes write it directly."
+    if shares.edited >= max(shares.movers, shares.heads, shares.mlps):
+        return "the edited nodes write the largest part of it."
+    return "it is carried to the last token or built there by later nodes."
 
 
 class Prompts(BaseModel):
@@ -173,13 +178,35 @@ def edited_nodes(edit: Edit, model: Model) -> tuple[str, ...]:
     raise TypeError(f"no way to tell which nodes a {type(edit).__name__} changes")
 
 
+AT_SUBJECT = "@subject"
+"""Behind a method's name: with its values stored at the subject, where the model's own default is the prompt's end."""
+
+
+def require_method(name: str) -> None:
+    """A method that `make_edit` knows.
+
+    Raises:
+        BehaviourError: it is none.
+    """
+    at_subject = [f"{method}{AT_SUBJECT}" for method in FACTLM_AT_SUBJECT]
+    if name not in METHODS and name not in at_subject:
+        raise BehaviourError(f"no editing method {name!r}; known: {', '.join([*METHODS, *at_subject])}")
+
+
 def make_edit(
     model: Model, fact: Fact, target: str, method: str, *, layers: Sequence[int] | None = None, seed: int = 0
 ) -> Edit:
-    """The method's edit of one fact, at its default layers or these."""
-    settings = {} if layers is None else {"layers": tuple(layers)}
-    request = EditRequest.of(fact, target)
-    return METHODS[method](model, (request,), hyper=default_hyper(method, model, **settings), seed=seed)
+    """The method's edit of one fact, at its default layers or these. ``rome@subject`` is the paper's ROME on any model."""
+    name, settings = method.removesuffix(AT_SUBJECT), {}
+    if name != method:
+        # What was found good for values at the prompt's end is not for these: the class's own, then.
+        own = {field.name: field.default for field in fields(HYPERS[name]) if field.name not in ("layer", "layers")}
+        settings = {**own, **tuned_at_subject(name, model)}
+    if layers is not None:
+        settings.pop("layer", None)
+        settings["layers"] = tuple(layers)
+    hyper = default_hyper(name, model, **settings)
+    return METHODS[name](model, (EditRequest.of(fact, target),), hyper=hyper, seed=seed)
 
 
 def diff_edit(
@@ -190,6 +217,7 @@ def diff_edit(
     prompts: Prompts,
     bench: Bench,
     *,
+    method: str | None = None,
     before: dict[PromptKind, Side] | None = None,
     kinds: Sequence[PromptKind] = PROMPT_KINDS,
     force: bool = False,
@@ -197,6 +225,7 @@ def diff_edit(
     """The circuits of the prompts before and after the edit.
 
     Args:
+        method: what `make_edit` was asked for; the edit's own name of its method, by default.
         before: the sides of the unedited model, where another edit of the same fact needed them already.
         force: also for an edit that did not take.
 
@@ -204,7 +233,7 @@ def diff_edit(
         EditDidNotTake: the target is not first after the edit, and ``force`` is off.
     """
     asked = Fact(fact.prompt, fact.subject, target, fact.relation)
-    before = {} if before is None else before
+    before, method = {} if before is None else before, method or edit.provenance.method
     nodes = edited_nodes(edit, model)
     diffs: dict[PromptKind, CircuitDiff] = {}
     with edit.on(model) as edited:
@@ -212,7 +241,7 @@ def diff_edit(
         rank = int(answers.rank.value)
         if rank != 1 and not force:
             raise EditDidNotTake(
-                f"the edit did not take: after {edit.provenance.method}, {target!r} ranks {rank} at {fact.prompt!r} (probability "
+                f"the edit did not take: after {method}, {target!r} ranks {rank} at {fact.prompt!r} (probability "
                 f"{answers.probability.value:.3f}); try another layer or method, or --force to see its circuits all the same"
             )
         for kind, original in prompts.items():
@@ -222,7 +251,7 @@ def diff_edit(
             follow = (target, original.object)
             if kind not in before:
                 before[kind] = bench.side(model, original, follow, label="before")
-            after = bench.side(edited, changed, follow, label=f"after {edit.provenance.method}", edited=nodes)
+            after = bench.side(edited, changed, follow, label=f"after {method}", edited=nodes)
             diffs[kind] = CircuitDiff(
                 differs="edit", before=before[kind].model_copy(update={"edited": nodes}), after=after
             )
@@ -230,7 +259,7 @@ def diff_edit(
     diffs = {kind: diff.model_copy(update={"floors": (*floors, _random(diff))}) for kind, diff in diffs.items()}
     layers = tuple(sorted({int(node[1:]) for node in nodes}))
     return EditDiff(
-        method=edit.provenance.method,
+        method=method,
         layers=layers,
         statement=asked.statement,
         target=target,

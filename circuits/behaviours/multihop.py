@@ -17,6 +17,8 @@ from circuits.facts import Fact, Relations
 from circuits.model import Model
 from circuits.runs import RunSpec
 
+MULTI_HOP_EDIT = "rome@subject"
+"""The paper's: an edit that changes what is known of the subject. One of the prompt's end changes one prompt."""
 Prompt = Literal["one hop", "two hops", "first hop removed"]
 Winner = Literal["second-hop answer", "edited object", "old answer", "another token"]
 
@@ -70,6 +72,7 @@ def multi_hop(
     relations: Relations,
     spec: RunSpec,
     *,
+    method: str | None = None,
     force: bool = False,
 ) -> MultiHop:
     """Ask the edited model in one hop, in two, and with the words of the first hop removed.
@@ -78,13 +81,14 @@ def multi_hop(
     that answers it all the same goes by subject and relation, whatever the sentence says.
 
     Args:
+        method: what `make_edit` was asked for; the edit's own name of its method, by default.
         first, second: the relations; the edit gave ``subject`` the object ``target`` in the first.
 
     Raises:
         BehaviourError: the first relation has no noun phrase, or the second says nothing of the object before or after.
         EditDidNotTake: the edit did not change the first hop, and ``force`` is off.
     """
-    one, two = relations[first], relations[second]
+    one, two, method = relations[first], relations[second], method or edit.provenance.method
     if not one.noun_phrases:
         raise BehaviourError(
             f"{first} has no noun phrase to build a two-hop prompt of; data/facts names those that have"
@@ -109,12 +113,12 @@ def multi_hop(
         asked: dict[Prompt, Asked] = {kind: _ask(model, edited, fact, follow) for kind, fact in prompts.items()}
         if asked["one hop"].winner != "edited object" and not force:
             raise EditDidNotTake(
-                f"the edit did not take: {target!r} is not first at {prompts['one hop'].prompt!r} after {edit.provenance.method}; "
+                f"the edit did not take: {target!r} is not first at {prompts['one hop'].prompt!r} after {method}; "
                 "--force asks the second hop all the same"
             )
-        diff = _diff(model, edited, edit, prompts["two hops"], follow, asked["two hops"], bench)
+        diff = _diff(model, edited, edit, prompts["two hops"], follow, asked["two hops"], bench, method)
     return MultiHop(
-        method=edit.provenance.method,
+        method=method,
         subject=subject,
         edited_object=target,
         second_hop_answer=new,
@@ -181,7 +185,7 @@ def _winner(follow: dict[str, str], found: Answers) -> Winner:
 
 
 def _diff(
-    model: Model, edited: Model, edit: Edit, fact: Fact, follow: dict[str, str], asked: Asked, bench: Bench
+    model: Model, edited: Model, edit: Edit, fact: Fact, follow: dict[str, str], asked: Asked, bench: Bench, method: str
 ) -> CircuitDiff:
     best = max(asked.probability_after, key=lambda answer: asked.probability_after[answer])
     answers = tuple(follow.values())
@@ -192,7 +196,7 @@ def _diff(
         edited,
         Fact(fact.prompt, fact.subject, best, fact.relation),
         answers,
-        label=f"after {edit.provenance.method}",
+        label=f"after {method}",
         edited=edited_nodes(edit, model),
     )
     found = CircuitDiff(differs="edit", before=before, after=after)

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict
 from circuits.behaviours.edits import EditDidNotTake, make_edit
 from circuits.behaviours.hallucination import Hallucination, hallucination_cases
 from circuits.behaviours.icl import READS, InContext, icl_cases
-from circuits.behaviours.multihop import MultiHop, multi_hop, two_hop_cases
+from circuits.behaviours.multihop import MULTI_HOP_EDIT, MultiHop, multi_hop, two_hop_cases
 from circuits.behaviours.reverse import Reversal, explain_reverse, reverse_facts
 from circuits.behaviours.verdict import Claim, Judged
 from circuits.datasets.manifest import Manifest
@@ -45,7 +45,7 @@ def survey_all(
     spec: RunSpec,
     *,
     n: int,
-    edit: str = "rome",
+    edit: str = MULTI_HOP_EDIT,
     progress: Callable[[str], None] = lambda _: None,
 ) -> tuple[Survey, ...]:
     """Up to ``n`` cases of each behaviour, in the order in which ``--find`` looks at them.
@@ -79,7 +79,7 @@ def _two_hops(
     for first, second, subject, target in two_hop_cases(model, relations, manifest, each=-(-n // pairs)):
         made = make_edit(model, relations[first].fact(subject), target, edit, seed=spec.seed)
         try:
-            found.append(multi_hop(model, made, first, second, subject, target, relations, spec))
+            found.append(multi_hop(model, made, first, second, subject, target, relations, spec, method=edit))
         except EditDidNotTake:
             continue
         if len(found) == n:

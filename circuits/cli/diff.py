@@ -33,7 +33,11 @@ def diff(
         list[Path] | None, typer.Argument(help="Two folders of `kcircuit discover --out`: compare these, edit nothing.")
     ] = None,
     edit: Annotated[
-        str | None, typer.Option(help="Editing method: rome (default), memit, ft-l, ft-m, memoe; or several.")
+        str | None,
+        typer.Option(
+            help="Editing method: rome (default), memit, ft-l, ft-m, memoe; rome@subject, memit@subject: as in the papers, with "
+            "values stored at the subject; or several."
+        ),
     ] = None,
     fact: Annotated[str | None, typer.Option(help="The fact to edit; without it, a table over --n facts.")] = None,
     to: Annotated[str | None, typer.Option("--to", help="The new object.")] = None,
@@ -159,7 +163,7 @@ def _edits(
         made = make_edit(model, asked, to, method, layers=None if layer is None else (layer,), seed=spec.seed)
         # Of several edits, one that does not take is part of the story.
         kept = force or len(asked_for) > 1
-        found.append(diff_edit(model, made, asked, to, prompts, bench, before=before, force=kept))
+        found.append(diff_edit(model, made, asked, to, prompts, bench, method=method, before=before, force=kept))
         typer.echo(f"{method}, layer {', '.join(map(str, found[-1].layers))}: done", err=True)
     return found
 
@@ -214,12 +218,11 @@ def _summary(found: "EditDiff") -> dict[str, Any]:
 
 
 def _methods(text: str) -> list[str]:
-    from circuits.editing.methods import METHODS
+    from circuits.behaviours.edits import require_method
 
     methods = [part.strip() for part in text.split(",") if part.strip()]
     for method in methods:
-        if method not in METHODS:
-            raise CommandError(f"no editing method {method!r}; known: {', '.join(METHODS)}")
+        require_method(method)
     if not methods or len(set(methods)) < len(methods):
         raise CommandError(f"expected one editing method or several different ones, got {text!r}")
     return methods

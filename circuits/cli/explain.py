@@ -125,7 +125,7 @@ def multihop(
     subject: SubjectOption = None,
     to: Annotated[str | None, typer.Option("--to", help="The subject's new object in the first relation.")] = None,
     find: FindOption = False,
-    edit: Annotated[str, typer.Option(help="Editing method of the first hop.")] = "rome",
+    edit: Annotated[str, typer.Option(help="Editing method of the first hop.")] = "rome@subject",
     layer: Annotated[int | None, typer.Option(help="Layer that is edited; the method's default otherwise.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Also after an edit that did not take.")] = False,
     model: ModelOption = "factlm",
@@ -145,10 +145,11 @@ def multihop(
             "expected either --find or all of --first, --second, --subject and --to, got "
             + (", ".join(given) or "neither")
         )
-    setting = _Setting(model, tau, seed, out)
-    from circuits.behaviours.edits import make_edit
+    from circuits.behaviours.edits import make_edit, require_method
     from circuits.behaviours.multihop import find_case, multi_hop
 
+    require_method(edit)
+    setting = _Setting(model, tau, seed, out)
     if find:
         first, second, subject, to = find_case(setting.model, setting.relations, _manifest(setting.model))
     if first is None or second is None or subject is None or to is None:
@@ -156,14 +157,16 @@ def multihop(
     hop, _ = find_relation(setting.relations, first), find_relation(setting.relations, second)
     layers = None if layer is None else (layer,)
     made = make_edit(setting.model, hop.fact(subject), to, edit, layers=layers, seed=seed)
-    found = multi_hop(setting.model, made, first, second, subject, to, setting.relations, setting.spec, force=force)
+    found = multi_hop(
+        setting.model, made, first, second, subject, to, setting.relations, setting.spec, method=edit, force=force
+    )
     _show(found, found.diff, out, as_json)
 
 
 @explain.command()
 def survey(
     n: Annotated[int, typer.Option("--n", min=1, help="Cases of each behaviour.")] = 5,
-    edit: Annotated[str, typer.Option(help="Editing method of the first hop.")] = "rome",
+    edit: Annotated[str, typer.Option(help="Editing method of the first hop.")] = "rome@subject",
     model: ModelOption = "factlm",
     tau: TauOption = 0.01,
     seed: SeedOption = 0,

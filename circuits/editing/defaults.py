@@ -23,6 +23,9 @@ FACTLM_DEFAULTS: Mapping[str, Settings] = {
     "memoe": {"layer": 5, "keep": 3.0, "texts": 16, "text_tokens": 12},
 }
 
+FACTLM_AT_SUBJECT: Mapping[str, Settings] = {"rome": {"layer": 1}, "memit": {"layers": (0, 1)}}
+"""With values stored at the subject, as the papers have it; all else is the classes' own."""
+
 BY_SHAPE: Mapping[Shape, Mapping[str, Settings]] = {
     # gpt2-medium, gpt2-large, gpt2-xl, GPT-J 6B: layers, clamps and boxes of the published configurations.
     Shape(24, 16): {
@@ -64,6 +67,18 @@ def tuned(method: str, model: Model) -> dict[str, Any]:
         return dict(FACTLM_DEFAULTS[method])
     shape = model.unedited.shape
     return _by_depth(method, shape.n_layers) | dict(BY_SHAPE.get(shape, {}).get(method, {}))
+
+
+def tuned_at_subject(method: str, model: Model) -> dict[str, Any]:
+    """`tuned` for values that are stored at the subject's last token (``site="subject"``), the papers' choice.
+
+    Raises:
+        EditError: a method that stores no values at a position.
+    """
+    if method not in FACTLM_AT_SUBJECT:
+        raise EditError(f"{method} stores no values at the subject; these do: {', '.join(FACTLM_AT_SUBJECT)}")
+    own = FACTLM_AT_SUBJECT[method] if model.unedited.name == FACTLM else tuned(method, model)
+    return {**own, "site": "subject"}
 
 
 def _by_depth(method: str, n_layers: int) -> dict[str, Any]:
