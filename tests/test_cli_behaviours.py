@@ -57,3 +57,7 @@ def test_an_explanation_prints_one_json_object_and_writes_its_page(capsys, tmp_p
     assert found["diff"]["differs"] == "direction"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["report.html", "result.json"]
     assert json.loads((tmp_path / "result.json").read_text())["verdict"] == found["verdict"]
+    # The page says how to find it again, and not where these files went.
+    page = (tmp_path / "report.html").read_text()
+    assert "kcircuit explain reverse --fact &#x27;The capital city of France is Paris&#x27; --tau 0.3<" in page
+    assert str(tmp_path) not in page
