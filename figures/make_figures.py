@@ -18,7 +18,8 @@ from circuits.viz.diff_report import WRITERS
 FIGURES = Path(__file__).resolve().parent
 FACT = "The official language of France is French"
 TARGET = "Spanish"
-METHODS = {"rome": "ROME", "ft-m": "FT-M", "memoe": "MEMoE"}
+METHODS = {"rome@subject": "ROME", "ft-m": "FT-M", "memoe": "MEMoE"}
+"""Of ROME the paper's own form: values stored at the subject's last token."""
 BROWSER = [
     "--headless",
     "--no-sandbox",
@@ -143,7 +144,7 @@ def main() -> None:
             script = ONLY_THE_CIRCUIT.replace("CHOOSE", choose)
             photograph(out / "france" / "report.html", FIGURES / "france-report.png", (1400, 1160), script)
         script = ONLY_THE_CIRCUIT.replace("CHOOSE", 'document.getElementById("components").remove();')
-        photograph(out / "rome" / "report.html", FIGURES / "rome-diff.png", (1400, 880), script)
+        photograph(out / "rome@subject" / "report.html", FIGURES / "rome-diff.png", (1400, 880), script)
 
 
 if __name__ == "__main__":
