@@ -167,6 +167,9 @@ def test_a_fact_that_the_model_does_not_know_is_refused_with_its_rank(edit, smal
         (["edit", "compare", "--methods", "rome,rum"], "no editing method 'rum'"),
         (["edit", "compare", "--out", "no/such/folder/page.md"], "in a folder that exists"),
         (["edit", "sweep-layers", "--layers", "a"], "expected layers as numbers"),
+        (["edit", "trace", "--method", "memoe"], "leaves them as they are"),
+        (["edit", "trace", "--checkpoints", "0,5"], "expected --checkpoints as numbers of edits"),
+        (["edit", "trace", "--restrain", "prune:alpha=0"], "expected alpha above 1"),
         (["edit", "sweep-layers", "--sites", "middle"], "expected --sites subject, end or both"),
         (["edit", "sweep-layers", "--method", "rome@sequential:5"], "single edits or batches"),
     ],
@@ -283,6 +286,26 @@ def test_methods_that_store_values_are_swept_at_both_sites(tiny, capsys):
     ]  # fmt: skip
 
 
+def test_a_sequence_is_traced_free_and_restrained(tiny, capsys, tmp_path):
+    page, figure = tmp_path / "pages" / "trace.md", tmp_path / "trace.svg"
+    page.parent.mkdir()
+    command = ["edit", "trace", "--method", "ft-m", "--n", "3", "--checkpoints", "1", *STRONG, *CASES, *tiny]
+    drawn = ["--out", str(page), "--figure", str(figure)]
+    found = json.loads(succeeds([*command, "--restrain", "prune:alpha=9,ceiling=0.01", "--json", *drawn], capsys))
+    free, restrained = found["traces"]
+    assert [point["n_edits"] for point in free["points"]] == [0, 1, 3]
+    assert free["points"][0]["matrices"][0]["delta_largest"] == 0
+    for a, b in zip(free["points"][1:], restrained["points"][1:], strict=True):
+        assert b["matrices"][0]["delta_largest"] < a["matrices"][0]["delta_largest"]
+    text = page.read_text(encoding="utf-8")
+    assert "![Condition number, largest singular value of the change, locality and success](../trace.svg)" in text
+    assert "kcircuit edit trace --method ft-m --n 3 --restrain prune:alpha=9,ceiling=0.01" in text
+    assert "points of success: " in text
+    assert figure.read_text(encoding="utf-8").startswith("<svg")
+    on_the_way = succeeds([*command, "--every", "1"], capsys)
+    assert "restrained every 1" in on_the_way
+
+
 def test_a_contestant_is_a_method_with_its_regime_and_restraint():
     parsed = Contestant.parse_all("rome,memit@batch:30,rome@sequential:5+prune:alpha=2,kind=linear", Regime(2))
     assert parsed == (
@@ -299,7 +322,7 @@ def test_a_contestant_is_a_method_with_its_regime_and_restraint():
 
 
 def test_help_of_the_editing_commands_imports_no_torch():
-    for words in (["edit"], ["edit", "eval"], ["edit", "compare"], ["edit", "sweep-layers"]):
+    for words in (["edit"], ["edit", "eval"], ["edit", "compare"], ["edit", "sweep-layers"], ["edit", "trace"]):
         code = f"import sys; sys.argv = ['kcircuit', *{words!r}, '--help']\nfrom circuits.cli import main\n"
         code += "try:\n    main()\nexcept SystemExit:\n    pass\nassert 'torch' not in sys.modules"
         assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=False).returncode == 0

@@ -167,11 +167,35 @@ def _edited(
         "edit": _change(result),
         "probes": [_probe(outcome) for outcome in result.outcomes[1:]],
         "metrics": [row.to_json() for row in rows],
+        "matrices": _matrices(made, model, request.target),
         "notes": list(made.provenance.notes),
     }
     if not as_json:
         print_edit(summary)
     return summary, made, result.own.after.right.exact
+
+
+def _matrices(made: Any, model: "Model", target: str) -> list[dict[str, Any]]:
+    """Of an edit of weights, matrix by matrix: how concentrated the change is, and where the target shows in it."""
+    from circuits.editing import WeightEdit
+    from circuits.editing.diagnostics import TOP_COLUMNS, heatmaps, read_change
+
+    if not isinstance(made, WeightEdit):
+        return []
+    return [
+        {
+            "matrix": where.matrix,
+            "top_units": TOP_COLUMNS,
+            "top_share": round(100 * where.top_share(TOP_COLUMNS), 3),
+            "gini": round(where.gini, 4),
+            "hits": {
+                f"{side}@{k}": round(100 * read.hits(side, k)[0], 3)
+                for side in ("before", "after", "directions")
+                for k in (10, 50)
+            },
+        }
+        for where, read in zip(heatmaps(made), read_change(made, model, [target]), strict=True)
+    ]
 
 
 def _finite(value: float) -> float | None:
@@ -265,6 +289,8 @@ def print_edit(summary: Mapping[str, Any]) -> None:
         )
     console.print(table)
     console.print()
+    for row in summary["matrices"]:
+        console.print(_matrix_line(row), markup=False)
     for row in summary["metrics"]:
         if row["way"] in ("exact", None) and row["kind"] is None:
             unit = " %" if row["unit"] == "%" else f" {row['unit']}"
@@ -272,6 +298,16 @@ def print_edit(summary: Mapping[str, Any]) -> None:
             console.print(
                 f"{row['metric']}: {_number(row['before'])}{unit} before, {_number(row['after'])}{unit} after{n}"
             )
+
+
+def _matrix_line(row: Mapping[str, Any]) -> str:
+    """Figures 6 and 7 of paper 0, in words."""
+    hits = row["hits"]
+    return (
+        f"{row['matrix']}: {row['top_share']:.1f} % of the change is in {row['top_units']} hidden units (Gini "
+        f"{row['gini']:.2f}); the new object is among the first 50 tokens of {hits['before@50']:.0f} % of their value vectors "
+        f"before, {hits['after@50']:.0f} % after, and of {hits['directions@50']:.0f} % of the change's directions"
+    )
 
 
 def _layers(where: Any) -> str:

@@ -52,7 +52,7 @@ def evaluate_method(
     """Measure one editing method: every metric beside the unedited model's, with n; classes of failure; retention."""
     from circuits.editing import default_hyper
     from circuits.evaluation.edits import SINGLE, FluencySetting, Regime, evaluate
-    from circuits.evaluation.edits.compare import Contestant, maker
+    from circuits.evaluation.edits.compare import Contestant, maker, routing
 
     contestant = Contestant.parse(f"{method}@{regime}" + (f"+{restrain}" if restrain else ""), SINGLE)
     when = parse_eval_at(eval_at)
@@ -85,6 +85,7 @@ def evaluate_method(
         "restrain_each": restrain_each,
         "seed": seed,
         **_summary(evaluation),
+        "routing": routing(evaluation, loaded),
     }
     if as_json:
         typer.echo(json.dumps(summary, ensure_ascii=False))
@@ -136,6 +137,10 @@ def _fact(result: "CaseResult") -> dict[str, Any]:
     }
 
 
+def _percent(share: float | None) -> str:
+    return "–" if share is None else f"{100 * share:.1f} %"
+
+
 def _print(summary: dict[str, Any]) -> None:
     from rich.table import Table
 
@@ -173,6 +178,13 @@ def _print(summary: dict[str, Any]) -> None:
         console.print(f"{summary['not_finite']} questions met logits that are not finite; they count as failures")
     if summary["multi_hop"] is not None:
         console.print(f"multi-hop accuracy (any question of a case answered): {summary['multi_hop']:.1f} %")
+    if summary["routing"] is not None:
+        routed = summary["routing"]
+        console.print(
+            f"routing: {_percent(routed['same'])} of paraphrases' tokens go to their fact's expert, "
+            f"{_percent(routed['similar'])} of like facts' to one; bypass / MLP where the answer is predicted: "
+            f"{number(routed['taught_volume'], 2)} on taught prompts, {number(routed['other_volume'], 2)} on others"
+        )
     for point in summary["checkpoints"]:
         shown = ", ".join(
             f"{key} {number(value)} %" for key, value in point.items() if key not in ("step", "n") and value is not None

@@ -224,3 +224,18 @@ def routing_report(
         Measurement("bypass / MLP, taught", "", tuple(one.volume_at_end for one in taught)),
         Measurement("bypass / MLP, other", "", tuple(one.volume_at_end for one in trace_routing(edit, model, others))),
     )
+
+
+def pooled(reports: Sequence[RoutingReport]) -> dict[str, float | None]:
+    """Over several edits, each measurement's mean by name; None where nothing was measured.
+
+    Raises:
+        EditError: no reports.
+    """
+    if not reports:
+        raise EditError("expected at least one routing report, got none")
+    found: dict[str, float | None] = {}
+    for field in ("same", "similar", "taught_volume", "other_volume"):
+        values = [value for report in reports for value in getattr(report, field).per_example if math.isfinite(value)]
+        found[field] = sum(values) / len(values) if values else None
+    return found

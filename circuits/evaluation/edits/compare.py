@@ -7,6 +7,7 @@ from typing import Any
 
 from circuits.editing import METHODS, EditError, Statistics, default_hyper
 from circuits.editing.restrain import parse_restraint
+from circuits.editing.routing import pooled, routing_report
 from circuits.evaluation.edits.cases import Case, FluencySetting, prepare
 from circuits.evaluation.edits.evaluate import Evaluation, Make, Restrain, evaluate
 from circuits.evaluation.edits.regimes import SINGLE, EvalAt, Regime
@@ -105,10 +106,12 @@ class Standing:
     contestant: Contestant
     evaluation: Evaluation
     rows: tuple[Row, ...]
+    routing: Mapping[str, float | None] | None = None
+    """Of a method with a bypass: see `circuits.editing.routing.RoutingReport`."""
 
     @classmethod
-    def of(cls, contestant: Contestant, evaluation: Evaluation) -> "Standing":
-        return cls(contestant, evaluation, tabulate(evaluation.results))
+    def of(cls, contestant: Contestant, evaluation: Evaluation, model: Model) -> "Standing":
+        return cls(contestant, evaluation, tabulate(evaluation.results), routing(evaluation, model))
 
     def to_json(self) -> dict[str, Any]:
         """The row: shares in percent (all tokens exact), fluency in bits, seconds an edited fact. ``before`` is the
@@ -132,11 +135,19 @@ class Standing:
             "eval_at": self.evaluation.eval_at,
             "not_finite": not_finite(self.evaluation.results),
             "failures": failure_counts(self.evaluation.results),
+            **({} if self.routing is None else {"routing": dict(self.routing)}),
         }
 
     def _value(self, metric: str, kind: Any = None, *, way: Any = "exact", before: bool = False) -> float | None:
         row = find_row(self.rows, metric, None if metric == "fluency" else way, kind)
         return None if row is None else scaled(row.before if before else row.after)
+
+
+def routing(evaluation: Evaluation, model: Model) -> Mapping[str, float | None] | None:
+    """The routing of the bypasses that were made beside ``model``, the unedited one; None where none was."""
+    if not evaluation.adapters:
+        return None
+    return pooled([routing_report(edit, model, requests) for edit, requests in evaluation.adapters])
 
 
 LOCAL_KINDS = ("neighbour", "same_subject", "unrelated")
@@ -177,7 +188,7 @@ def compare(
             cases=cases[:count],
             progress=_counted(contestant, count, progress),
         )
-        standings.append(Standing.of(contestant, evaluation))
+        standings.append(Standing.of(contestant, evaluation, model))
     return tuple(standings)
 
 

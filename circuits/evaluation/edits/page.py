@@ -37,7 +37,7 @@ def page(standings: Sequence[Standing], model: Model, command: str) -> str:
         "stays, token by token. A request's value is the mean over its kinds of question, the metric the mean over requests. "
         "Fluency is the weighted bi-gram and tri-gram entropy, in bits, of sampled text. Seconds are those of making the edit, "
         "for each fact.",
-        _table(
+        table(
             ["method", "regime", "restraint", "n", *METRICS, "fluency", "seconds"],
             [
                 [
@@ -52,7 +52,7 @@ def page(standings: Sequence[Standing], model: Model, command: str) -> str:
             left=3,
         ),
         "The unedited model's values on the same questions:",
-        _table(
+        table(
             ["method", "regime", "restraint", *METRICS, "fluency"],
             [
                 [
@@ -68,7 +68,7 @@ def page(standings: Sequence[Standing], model: Model, command: str) -> str:
         "Locality is the mean of three kinds: the same relation of other subjects (half of them with the old object, where "
         "there are so many), other relations of the edited subject, and unrelated facts. ES, GS and LS (paper 1) count where "
         "the right answer is likelier than its rival.",
-        _table(
+        table(
             ["method", "regime", "restraint", "other subjects", "same subject", "unrelated", "ES", "GS", "LS"],
             [
                 [
@@ -83,7 +83,7 @@ def page(standings: Sequence[Standing], model: Model, command: str) -> str:
         "## How answers fail",
         "Classes of the generated answers to the edited prompts (paper 0, section 4.5, by fixed rules), and how many questions "
         "met logits that are not finite.",
-        _table(
+        table(
             ["method", "regime", "restraint", *OUTCOMES, "not finite"],
             [[*_name(row), *(str(row["failures"][name]) for name in OUTCOMES), str(row["not_finite"])] for row in rows],
             left=3,
@@ -92,6 +92,9 @@ def page(standings: Sequence[Standing], model: Model, command: str) -> str:
     retained = [standing for standing in standings if standing.evaluation.retention]
     if retained:
         parts += ["## What is left of earlier edits", _retention(retained)]
+    routed = [row for row in rows if "routing" in row]
+    if routed:
+        parts += ["## Where MEMoE's tokens go", _routing(routed)]
     goals = _goals(rows)
     if goals:
         parts += ["## What was aimed at", goals]
@@ -120,9 +123,28 @@ def _retention(standings: Sequence[Standing]) -> str:
         contestant = standing.contestant
         lines.append([contestant.method, str(contestant.regime), contestant.restraint or "–", *quarters])
     text = "Success after the last edit, by when in the sequence a fact was edited."
-    return f"{text}\n\n" + _table(
+    return f"{text}\n\n" + table(
         ["method", "regime", "restraint", "first quarter", "second", "third", "last"], lines, left=3
     )
+
+
+def _routing(rows: Sequence[dict[str, Any]]) -> str:
+    text = (
+        "Consistency (paper 3, Eq. 13): the share of a paraphrase's tokens that go to the expert of the taught prompt (same "
+        "knowledge), and of the tokens of a group of like prompts that go to the group's expert (similar knowledge; k-means, "
+        "5 groups). Volume is the norm of what the bypass writes over that of the MLP beside it, where the answer is "
+        "predicted: on the taught prompts, and on prompts that must keep their answers."
+    )
+    lines = [
+        [
+            *_name(row),
+            *(number(None if row["routing"][k] is None else 100 * row["routing"][k]) for k in ("same", "similar")),
+            *(number(row["routing"][k], 2) for k in ("taught_volume", "other_volume")),
+        ]
+        for row in rows
+    ]
+    header = ["method", "regime", "restraint", "same, %", "similar, %", "volume, taught", "volume, others"]
+    return f"{text} {published_record()['routing']}\n\n{table(header, lines, left=3)}"
 
 
 def _goals(rows: Sequence[dict[str, Any]]) -> str:
@@ -135,7 +157,7 @@ def _goals(rows: Sequence[dict[str, Any]]) -> str:
         if row["regime"] == "single" and row["method"] in SECONDS_GOALS and row["restrain"] is None:
             goal = SECONDS_GOALS[row["method"]]
             lines.append(_goal_line(row, "seconds", f"under {goal:g} s", row["seconds"], goal - row["seconds"], 2))
-    return _table(["method", "regime", "metric", "aim", "measured", "reached"], lines, left=4) if lines else ""
+    return table(["method", "regime", "metric", "aim", "measured", "reached"], lines, left=4) if lines else ""
 
 
 def _goal_line(
@@ -145,17 +167,21 @@ def _goal_line(
     return [row["method"], row["regime"], metric, aim, number(measured, digits), reached]
 
 
+def published_record() -> dict[str, Any]:
+    return json.loads((data_dir() / PUBLISHED).read_text(encoding="utf-8"))
+
+
 def _published(methods: set[str]) -> str:
-    content = json.loads((data_dir() / PUBLISHED).read_text(encoding="utf-8"))
+    content = published_record()
     lines = [
         [*row[:5], *(number(value) for value in row[5:])]
         for row in content["rows"]
         if row[content["columns"].index("method")] in methods
     ]
-    table = _table(content["columns"], lines, left=5)
-    return "\n\n".join([f"{content['source']}. {' '.join(content['notes'])}", table])
+    shown = table(content["columns"], lines, left=5)
+    return "\n\n".join([f"{content['source']}. {' '.join(content['notes'])}", shown])
 
 
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -> str:
+def table(header: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -> str:
     rule = ["---"] * left + ["---:"] * (len(header) - left)
     return "\n".join("| " + " | ".join(line) + " |" for line in (header, rule, *rows))
