@@ -38,6 +38,33 @@ def factlm() -> dict[str, Any]:
     return bench.compare(Model.default(), bench.first_facts(load_relations(), 12), tau=0.01, progress=print).to_json()
 
 
+def equality() -> dict[str, Any]:
+    """Both engines on 12 facts, with each ablation and three thresholds: 108 searches, merged edges."""
+    model, relations = Model.default(), load_relations()
+    rows = list(
+        bench.agreement(
+            model,
+            bench.first_facts(relations, 12),
+            relations,
+            taus=(0.02, 0.07, 0.2),
+            granularity="node",
+            references=HERE / ".cache",
+            progress=lambda line: print(line, flush=True),
+        )
+    )
+    return {
+        "searches": len(rows),
+        "granularity": "node",
+        "taus": sorted({row.tau for row in rows}),
+        "decisions": sum(row.decisions for row in rows),
+        "tried": sum(row.tried for row in rows),
+        "differing": sum(row.differing for row in rows),
+        "near_ties": sum(row.near_ties for row in rows),
+        "largest_score_difference": max(row.largest_score_difference for row in rows),
+        "rows": [asdict(row) for row in rows],
+    }
+
+
 def small() -> dict[str, Any]:
     """One 8-token fact on a random model of GPT-2 small's shape, all 32,491 edges."""
     return _random(12, 12)
@@ -88,7 +115,7 @@ def machine() -> dict[str, Any]:
     }
 
 
-PARTS = {"factlm": factlm, "small": small, "scaling": scaling, "medium": medium}
+PARTS = {"factlm": factlm, "equality": equality, "small": small, "scaling": scaling, "medium": medium}
 
 
 def draw(results: dict[str, Any]) -> str:

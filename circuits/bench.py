@@ -4,25 +4,29 @@ Models other than the one under test are random, of GPT-2's shape: time depends 
 """
 
 import html
+import itertools
 import math
 import resource
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, get_args
 
 import numpy as np
 import torch
 
 from circuits.circuit import Provenance
 from circuits.components import Attention, Block, Components, Mlp, Norm
-from circuits.discovery.acdc import Progress, State, acdc
+from circuits.datasets import corrupted as corruption
+from circuits.discovery.acdc import Progress, State, acdc, fingerprint
+from circuits.engines.ablation import Ablation, AblationKind
 from circuits.engines.hook import HookEngine
 from circuits.engines.protocol import Engine
 from circuits.engines.sparse import SparseEngine
 from circuits.facts import Fact, Relations
-from circuits.graph import Shape
+from circuits.graph import Granularity, Shape
 from circuits.model import Model, WordVocabulary
 from circuits.network import ComponentNetwork
 
@@ -103,6 +107,88 @@ def compare(
             f"{fact.prompt}: {reference.seconds:.2f} s / {fast.seconds:.3f} s = {reference.seconds / fast.seconds:.0f}"
         )
     return Comparison(model.name, tau, torch.get_num_threads(), tuple(pairs), differing, largest, peak_bytes())
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """One search by both engines: how many of its decisions differ."""
+
+    fact: str
+    ablation: AblationKind
+    tau: float
+    decisions: int
+    """Edges of the graph; each is kept or not."""
+    tried: int
+    kept: int
+    differing: int
+    first_differing: float | None
+    """How far the first decision that differs was from tau in the reference, in nats: all that follow are of another circuit."""
+    near_ties: int
+    largest_score_difference: float
+    """In nats, over the edges tried before any decision differed."""
+
+
+def agreement(
+    model: Model,
+    facts: Sequence[Fact],
+    relations: Relations,
+    *,
+    taus: Sequence[float],
+    granularity: Granularity,
+    references: Path,
+    progress: Callable[[str], None] = lambda _: None,
+) -> Iterator[Agreement]:
+    """Both engines on each fact, with each ablation and threshold.
+
+    The reference's decisions depend on the model and the search alone, and take nearly all the time: they are kept in the folder
+    ``references``, a state file a search (`circuits.discovery.acdc.State`), where the next call finds them.
+    """
+    references.mkdir(parents=True, exist_ok=True)
+    for kind, fact in itertools.product(get_args(AblationKind), facts):
+        ablation = ablation_of(kind, fact, relations, model)
+        slow = HookEngine(model, (fact,), ablation=ablation, granularity=granularity)
+        fast = SparseEngine(model, (fact,), ablation=ablation, granularity=granularity)
+        for tau in taus:
+            settings = {"tau": tau, "ablation": kind, "granularity": granularity}
+            origin = Provenance(model.name, model.weights, model.processing, "acdc", settings, facts=(str(fact),))
+            file = references / f"{fingerprint(origin)[:16]}.json"
+            state = State.load(file, fingerprint(origin)) if file.exists() else None
+            _, expected = acdc(slow, tau=tau, provenance=origin, state=state)
+            expected.save(file)
+            _, got = acdc(fast, tau=tau, provenance=origin)
+            row = _agree(fact, kind, tau, got, expected)
+            progress(f"{kind}, tau {tau:g}, {fact.prompt}: {row.differing} of {row.decisions} differ, {row.kept} kept")
+            yield row
+
+
+def _agree(fact: Fact, kind: AblationKind, tau: float, got: State, expected: State) -> Agreement:
+    differ = [i for i, (a, b) in enumerate(zip(got.kept, expected.kept, strict=True)) if a != b]
+    end = differ[0] if differ else len(expected.kept)
+    first = expected.scores[differ[0]] if differ else None
+    pairs = zip(got.scores[:end], expected.scores[:end], strict=True)
+    return Agreement(
+        fact=str(fact),
+        ablation=kind,
+        tau=tau,
+        decisions=len(expected.kept),
+        tried=sum(score is not None for score in expected.scores),
+        kept=sum(expected.kept),
+        differing=len(differ),
+        first_differing=None if first is None else abs(first - tau),
+        near_ties=int(expected.near_ties),
+        largest_score_difference=max((abs(a - b) for a, b in pairs if a is not None and b is not None), default=0.0),
+    )
+
+
+def ablation_of(kind: AblationKind, fact: Fact, relations: Relations, model: Model) -> Ablation:
+    """That ablation of one fact, with the other prompts that it needs."""
+    match kind:
+        case "zero":
+            return Ablation()
+        case "mean":
+            return Ablation("mean", reference=corruption.reference((fact,), relations))
+        case "resample":
+            return Ablation("resample", corrupted=(corruption.corrupted(fact, relations, model),))
 
 
 def first_facts(relations: Relations, n: int) -> tuple[Fact, ...]:

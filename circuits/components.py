@@ -8,7 +8,7 @@ Everything here is tensors in and tensors out. Weights are in TransformerLens' l
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, is_dataclass, replace
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any, Literal
 
 import torch
@@ -124,10 +124,7 @@ class Attention:
 
     def visible(self, n_queries: int, n_keys: int, device: torch.device) -> Bool[Tensor, "query key"]:
         """Which keys each of the *last* ``n_queries`` positions sees."""
-        keys = torch.arange(n_keys, device=device)
-        distance = keys[n_keys - n_queries :, None] - keys[None, :]
-        seen = distance >= 0 if self.causal else torch.ones_like(distance, dtype=torch.bool)
-        return seen & (distance < self.window) if self.window is not None else seen
+        return _visible(self.causal, self.window, n_queries, n_keys, device)
 
     def query(self, projected: Float[Tensor, "*rest pos d_head"], first: int = 0) -> Tensor:
         """From x W_Q + b_Q to what is compared with keys."""
@@ -137,6 +134,15 @@ class Attention:
     def key(self, projected: Float[Tensor, "*rest pos d_head"]) -> Tensor:
         normed = self.k_norm(projected)
         return self.rotary(normed) if self.rotary else normed
+
+
+@lru_cache(maxsize=64)
+def _visible(causal: bool, window: int | None, n_queries: int, n_keys: int, device: torch.device) -> Tensor:
+    """Kept, since engines ask thousands of times for the same few; never written to."""
+    keys = torch.arange(n_keys, device=device)
+    distance = keys[n_keys - n_queries :, None] - keys[None, :]
+    seen = distance >= 0 if causal else torch.ones_like(distance, dtype=torch.bool)
+    return seen & (distance < window) if window is not None else seen
 
 
 def attend(

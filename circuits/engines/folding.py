@@ -35,7 +35,7 @@ class FoldedLayer:
     W_out: Float[Tensor, "d_mlp d_model"]
     b_out: Float[Tensor, "d_model"]
     activation: str
-    eps: tuple[float, float]
+    eps: tuple[Float[Tensor, ""], Float[Tensor, ""]]
     """Of the attention's norm and of the MLP's."""
 
     def hidden(
@@ -59,14 +59,14 @@ class Folded:
     layers: tuple[FoldedLayer, ...]
     W_U: Float[Tensor, "d_model d_vocab"]
     b_U: Float[Tensor, "d_vocab"]
-    final_eps: float
+    final_eps: Float[Tensor, ""]
     norm: NormKind
     centred: bool
 
     def centre(self, writes: Float[Tensor, "*rest d_model"]) -> Float[Tensor, "*rest d_model"]:
         return writes - writes.mean(-1, keepdim=True) if self.centred else writes
 
-    def rstd(self, x: Float[Tensor, "*rest d_model"], eps: float) -> Float[Tensor, "*rest 1"] | None:
+    def rstd(self, x: Float[Tensor, "*rest d_model"], eps: Float[Tensor, ""]) -> Float[Tensor, "*rest 1"] | None:
         """1 / sqrt(mean(x^2) + eps), in float32 whatever the type of x; of x - mean(x) in a layer norm."""
         if self.norm == "none":
             return None
@@ -75,7 +75,7 @@ class Folded:
         if self.norm == "layer" and not self.centred:
             x = x - x.mean(-1, keepdim=True)
         norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
-        return torch.addcmul(norm.new_tensor(eps), norm, norm, value=1 / x.shape[-1]).rsqrt().to(self.W_U.dtype)
+        return torch.addcmul(eps, norm, norm, value=1 / x.shape[-1]).rsqrt().to(self.W_U.dtype)
 
     def readout(self, x: Float[Tensor, "rows d_model"]) -> Float[Tensor, "rows d_vocab"]:
         rstd = self.rstd(x, self.final_eps)
@@ -121,7 +121,7 @@ def fold(parts: Components, *, centred: bool = True) -> Folded:
         layers=tuple(layers),
         W_U=W_U.contiguous(),
         b_U=b_U,
-        final_eps=parts.final.eps,
+        final_eps=_eps(parts.final, W_U),
         norm=kind,
         centred=centred,
     )
@@ -155,8 +155,13 @@ def _fold_layer(
         W_out=W_out.contiguous(),
         b_out=b_out,
         activation=mlp.activation,
-        eps=(attention.norm.eps, mlp.norm.eps),
+        eps=(_eps(attention.norm, W_in), _eps(mlp.norm, W_in)),
     )
+
+
+def _eps(norm: Norm, like: Tensor) -> Float[Tensor, ""]:
+    """As the norm adds it: in float32 at least."""
+    return torch.tensor(norm.eps, dtype=torch.promote_types(like.dtype, torch.float32), device=like.device)
 
 
 def _stacked(tensors: Sequence[Tensor]) -> Tensor:

@@ -112,11 +112,17 @@ class _Side:
         first_pos: int,
     ) -> None:
         self.n_pos = values.n_pos - first_pos
-        self.delta = values.delta[:, :, first_pos:].flatten(1)
         device = values.delta.device
+        self.n_fresh = 0
+        self.blocks: list[Tensor] = []
+        self.buffer: Tensor | None = None
+        self.shape = (len(readers), values.delta.shape[1], self.n_pos, values.delta.shape[3])
+        self.writers = torch.from_numpy(fresh).to(device)
+        if not len(readers):
+            return
+        self.delta = values.delta[:, :, first_pos:].flatten(1)
         index = torch.from_numpy(readers).to(device)
         self._weights = weights.index_select(1, index)
-        self.writers = torch.from_numpy(fresh).to(device)
         self._fresh_weights = self._weights.index_select(0, self.writers).T
         if len(every):
             self._weights.index_fill_(0, every, 0.0)
@@ -124,12 +130,7 @@ class _Side:
         if constant.shape[2] > 1:
             constant = constant[:, :, first_pos:]
         constant = constant.index_select(0, torch.from_numpy(layout.depth[readers]).to(device))
-        shape = (len(readers), values.delta.shape[1], self.n_pos, values.delta.shape[3])
-        self.static = (self._weights.T @ self.delta).view(shape) + constant
-        self.shape = shape
-        self.blocks: list[Tensor] = []
-        self.buffer: Tensor | None = None
-        self.n_fresh = 0
+        self.static = (self._weights.T @ self.delta).view(self.shape).add_(constant)
 
     def sum(
         self, reads: Reads, n_variants: int, scratch: Scratch | None
