@@ -30,6 +30,8 @@ BROWSER = [
     "--disable-component-update",
     "--disable-sync",
     "--hide-scrollbars",
+    # A picture is taken of the end of a transition, not of its middle.
+    "--force-prefers-reduced-motion",
     "--virtual-time-budget=5000",
 ]
 
