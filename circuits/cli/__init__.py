@@ -16,7 +16,9 @@ from circuits.cli import (  # noqa: F401  # isort: skip
     edit_eval,
     edit_compare,
     edit_layers,
+    edit_trace,
     report,
+    evaluate,
     exchange,
     bench,
 )

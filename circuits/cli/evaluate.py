@@ -1,0 +1,184 @@
+"""``kcircuit evaluate``: what can be shown of a circuit, whoever found it, on any facts."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from circuits.cli.app import CommandError, JsonOption, app, find_relation, fit_threads
+
+if TYPE_CHECKING:
+    from circuits.circuit import Circuit
+    from circuits.evaluation.assessment import Assessment
+    from circuits.facts import Fact, Relations
+    from circuits.model import Model
+
+
+@app.command()
+def evaluate(
+    circuit: Annotated[
+        Path,
+        typer.Argument(help="Folder of a saved run, or a circuit file: circuit.json, MIB's .json, .graphml, .gexf."),
+    ],
+    fact: Annotated[
+        str | None, typer.Option(help="A sentence that ends with its object, or 'prompt => object'.")
+    ] = None,
+    subject: Annotated[str | None, typer.Option(help="The subject, as spelled in the prompt.")] = None,
+    object: Annotated[str | None, typer.Option(help="The object, where it is more than the last word.")] = None,
+    relation: Annotated[str | None, typer.Option(help="Facts of this relation.")] = None,
+    split: Annotated[str, typer.Option(help="Half of the relation's facts: val or test.")] = "test",
+    n: Annotated[
+        int, typer.Option("--n", min=1, help="How many facts of the relation, known to the model or not.")
+    ] = 20,
+    model: Annotated[
+        str | None, typer.Option(help="The model. [default: the one that the circuit was found in]")
+    ] = None,
+    ablation: Annotated[
+        str | None, typer.Option(help="zero, mean or resample. [default: what the circuit was found under]")
+    ] = None,
+    tau: Annotated[
+        float, typer.Option(min=0, help="An edge worth fewer nats in the circuit counts as superfluous.")
+    ] = 0.01,
+    draws: Annotated[int, typer.Option(min=1, help="Random circuits of each kind, and knockouts of each size.")] = 10,
+    engine: Annotated[str, typer.Option(help="sparse: fast; hook: the reference.")] = "sparse",
+    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...")] = "cpu",
+    seed: Annotated[int, typer.Option(help="Of splits, corrupted prompts, random circuits and knockouts.")] = 0,
+    as_json: JsonOption = False,
+) -> None:
+    """Score a circuit: its answers alone, faithfulness, random circuits of its size, minimality and completeness."""
+    if fact is not None and relation is not None:
+        raise CommandError("expected at most one of --fact and --relation, got both")
+    found, own, spec_model = read_circuit_file(circuit)
+    from circuits.datasets import load_relations
+    from circuits.evaluation.assessment import assess
+    from circuits.runs import RunSpec, engine_for, load_model
+
+    relations = load_relations()
+    facts = _facts(fact, subject, object, relation, split, n, own, relations, seed)
+    spec = RunSpec.model_validate(
+        {
+            "facts": facts,
+            "relation": facts[0].relation or "these",
+            "model": model or spec_model,
+            "ablation": ablation or found.provenance.settings.get("ablation", "zero"),
+            "granularity": found.graph.granularity,
+            "processing": found.provenance.processing or "compatibility",
+            "engine": engine,
+            "device": device,
+            "seed": seed,
+        }
+    )
+    loaded = fit_threads(load_model(spec))
+    _require_same_graph(found, loaded)
+    if found.provenance.weights and found.provenance.weights != loaded.weights:
+        typer.echo(
+            f"the circuit was found in weights {found.provenance.weights[:12]}, and {loaded.name} has {loaded.weights[:12]}",
+            err=True,
+        )
+    asked = engine_for(spec, facts, relations, loaded, notice=lambda line: typer.echo(line, err=True))
+    result = assess(loaded, asked, found, facts, draws=draws, seed=seed)
+    content = {"model": spec.model, "ablation": spec.ablation, **result.to_json(tau)}
+    if as_json:
+        typer.echo(json.dumps(content, ensure_ascii=False))
+        return
+    _print(result, content)
+
+
+def read_circuit_file(path: Path) -> "tuple[Circuit, tuple[Fact, ...], str]":
+    """(the circuit, the facts it was found from where a run says them, the model's name)."""
+    from circuits.circuit import FORMAT, Circuit
+    from circuits.exchange import read_gexf, read_graphml, read_mib
+    from circuits.paths import FACTLM
+    from circuits.runs import Run
+
+    if path.is_dir():
+        saved = Run.load(path)
+        return saved.circuit, saved.spec.facts, saved.spec.model
+    if path.suffix in (".graphml", ".gexf"):
+        found = (read_graphml if path.suffix == ".graphml" else read_gexf)(path)
+    else:
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, json.JSONDecodeError, UnicodeDecodeError) as error:
+            raise CommandError(
+                f"expected a saved run or a circuit file, and {path} cannot be read as one: {error}"
+            ) from None
+        is_ours = isinstance(content, dict) and content.get("format") == FORMAT
+        found = Circuit.load(path) if is_ours else read_mib(path)
+    return found, (), found.provenance.model or FACTLM
+
+
+def _facts(
+    fact: str | None,
+    subject: str | None,
+    object: str | None,
+    relation: str | None,
+    split: str,
+    n: int,
+    own: "tuple[Fact, ...]",
+    relations: "Relations",
+    seed: int,
+) -> "tuple[Fact, ...]":
+    from circuits.datasets.split import split_facts
+    from circuits.facts import parse_fact
+
+    if fact is not None:
+        return (parse_fact(fact, relations.values(), subject=subject, object=object),)
+    if relation is not None:
+        if split not in ("val", "test"):
+            raise CommandError(f"expected --split val or test, got {split!r}")
+        return split_facts(find_relation(relations, relation), "val" if split == "val" else "test", seed=seed)[:n]
+    if not own:
+        raise CommandError("this file does not say which facts the circuit is about; give --fact or --relation")
+    return own
+
+
+def _require_same_graph(circuit: "Circuit", model: "Model") -> None:
+    graph = model.graph(circuit.graph.granularity)
+    if circuit.graph != graph:
+        raise CommandError(
+            f"the circuit is of {circuit.graph.shape}, and {model.name} has {graph.shape}; give its --model"
+        )
+
+
+def _print(result: "Assessment", content: dict[str, Any]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(highlight=False, soft_wrap=True)
+    facts = result.facts
+    console.print(
+        f"{result.circuit}; on " + (f"“{facts[0].statement}”" if len(facts) == 1 else f"{len(facts)} facts"),
+        markup=False,
+    )
+    table = Table(show_edge=False, pad_edge=False)
+    columns = ("", "model", "circuit alone", *(f"random, {level.draw}" for level in result.chance))
+    for column in columns:
+        table.add_column(column, justify="right" if column else "left")
+    table.add_row("Hit@10", *_both(content, "hit10"), *(str(level.hit10) for level in result.chance))
+    table.add_row("Hit@1", *_both(content, "hit1"))
+    table.add_row("MRR", *_both(content, "mrr"))
+    table.add_row("NLL, nats", *_both(content, "nll"))
+    table.add_row(
+        "faithfulness", "1", f"{result.faithfulness:.3f}", *(str(level.faithfulness) for level in result.chance)
+    )
+    console.print(table)
+    minimal, complete = content["minimality"], content["completeness"]
+    if minimal["share_minimal"] is not None:
+        least = minimal["edges"][-1]
+        console.print(
+            f"Minimality: {minimal['share_minimal']:.0%} of the edges are worth {minimal['tau']:g} nats or more in the circuit; the least, "
+            f"{least['edge']}, is worth {least['worth']:+.3g}.",
+            markup=False,
+        )
+        console.print(
+            f"Completeness: circuit and model are {complete['gap_intact']:.3g} nats apart, {complete['gap_random']:.3g} with random parts "
+            f"of the circuit knocked out of both (they agree on {complete['agreement_random']:.0%} of the facts), "
+            f"{complete['gap_worst']:.3g} at worst, without {', '.join(complete['edges_worst']) or 'nothing'}.",
+            markup=False,
+        )
+
+
+def _both(content: dict[str, Any], name: str) -> tuple[str, str]:
+    return f"{content[f'{name}_model']:.3g}", f"{content[f'{name}_circuit']:.3g}"
