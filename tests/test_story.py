@@ -1,13 +1,14 @@
 """The story says what was measured, and what was not found."""
 
 import dataclasses
+import json
 import re
 from typing import Any
 
 import pytest
 from pydantic import TypeAdapter
 
-from circuits.analysis.lens import Trajectory
+from circuits.analysis.lens import Trajectory, read_nodes
 from circuits.analysis.reading import Reading, read_fact
 from circuits.analysis.roles import find_roles
 from circuits.analysis.story import tell
@@ -16,6 +17,7 @@ from circuits.graph import Node
 from circuits.viz.charts import role_grid
 from circuits.viz.drawing import legend
 from circuits.viz.heads import attention_pattern, lens_table, reading_attention, role_map
+from circuits.viz.report import Page, render
 from circuits.viz.story import heads_section, story_section
 from tests.models import traces
 from tests.planted_heads import FACTS, OBJECTS, ROLES, planted
@@ -174,9 +176,26 @@ def test_the_grid_of_roles_has_every_head_once_with_its_verdict_and_a_ring_for_t
     assert plain == role_grid(reading.roles, title="<t>")
 
 
-def test_the_lens_table_sets_the_answer_in_bold(reading: Reading) -> None:
-    from circuits.analysis.lens import read_nodes
+def test_the_page_tells_each_mlps_part_in_the_answer_and_which_promoted_token_is_it(reading: Reading) -> None:
+    graph = planted().graph()
+    mask = graph.legal & False
+    mask[graph.edge("a0.h4->m0")] = mask[graph.edge("m0->logits")] = True
+    circuit = Circuit(graph, mask, Provenance("", ""))
+    readouts = read_nodes(planted(), FACTS[1], [Node(0, "mlp")])
+    page = Page("t", "s", circuit, readouts, reading.trajectory, FACTS[1].object, (), (), "c", reading=reading)
+    data = json.loads(re.findall(r'id="data">(.*?)</script>', render(page), re.S)[0])
+    (told,) = [node for node in data["nodes"] if node["name"] == "m0"]
+    (made,) = reading.mlps
+    assert told["answer"]["writes"] == round(made.contribution, 2)
+    assert (told["answer"]["without"], told["answer"]["with"]) == (made.rank_before, made.rank_after)
+    assert told["answer"]["feeders"][0] == ["L0H4", round(made.feeders[0].effect, 2)]
+    assert len(told["answer"]["neurons"]) == min(5, len(made.neurons))
+    marked = [token for token, _, is_answer in told["lens"]["promoted"] if is_answer]
+    assert marked == ([FACTS[1].object] if told["lens"]["rank"] <= len(told["lens"]["promoted"]) else [])
+    assert next(node for node in data["nodes"] if node["kind"] == "attention head")["answer"] is None
 
+
+def test_the_lens_table_sets_the_answer_in_bold(reading: Reading) -> None:
     nodes = [ROLES["mover"], Node(0, "mlp")]
     figure = lens_table(read_nodes(planted(), FACTS[1], nodes), "o1")
     cells = traces(figure)[0].cells["values"]

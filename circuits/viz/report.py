@@ -1,6 +1,6 @@
 """One run as one HTML file that opens from disk, offline: the circuit to click through, the plots, the settings."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from string import Template
 from typing import Any
@@ -36,6 +36,9 @@ from circuits.viz.style import (
     token_text,
 )
 
+TOP = 5
+"""Heads and neurons that an MLP's panel names."""
+
 
 @dataclass(frozen=True)
 class Page:
@@ -48,7 +51,7 @@ class Page:
     readouts: tuple[NodeReadout, ...]
     trajectory: Trajectory
     answer: str
-    """The answer's first token, leading space kept."""
+    """The answer, as it is shown."""
     numbers: tuple[tuple[str, str], ...]
     settings: tuple[tuple[str, str], ...]
     command: str
@@ -214,7 +217,7 @@ def _slot_boxes(edges: tuple[Edge, ...]) -> str:
 def _data(page: Page, nodes: tuple[Node, ...], edges: tuple[Edge, ...]) -> dict[str, Any]:
     lens = {readout.node: readout for readout in page.readouts}
     roles, patterns = page.reading.roles if page.reading else None, _patterns(page)
-    named = _roles(page)
+    named, mlps = _roles(page), _mlps(page)
     index = {node: i for i, node in enumerate(nodes)}
     return {
         "answer": token_text(page.answer),
@@ -229,6 +232,7 @@ def _data(page: Page, nodes: tuple[Node, ...], edges: tuple[Edge, ...]) -> dict[
                 "role": named.get(node, ""),
                 "verdict": printable(str(roles.of(node))) if roles and node in named else None,
                 "attention": patterns.get(node),
+                "answer": mlps.get(node),
             }
             for node in nodes
         ],
@@ -259,13 +263,38 @@ def _patterns(page: Page) -> dict[Node, list[list[float]]]:
     return {each.head: [[round(weight, 3) for weight in row] for row in each.rows] for each in patterns}
 
 
+def _mlps(page: Page) -> dict[Node, dict[str, Any]]:
+    """What every MLP writes of the answer, which heads feed that write, and which of its neurons make it, in logits."""
+    return {
+        each.mlp: {
+            "writes": round(each.contribution, 2),
+            "without": each.rank_before,
+            "with": each.rank_after,
+            "feeders": [[feeder.head.label, round(feeder.effect, 2)] for feeder in each.feeders[:TOP]],
+            "neurons": [
+                [
+                    neuron.index,
+                    round(neuron.contribution, 2),
+                    [token_text(score.token) for score in neuron.promoted[:3]],
+                ]
+                for neuron in each.neurons[:TOP]
+            ],
+        }
+        for each in (page.reading.mlps if page.reading else ())
+    }
+
+
 def _lens(readout: NodeReadout, answer: str) -> dict[str, Any]:
-    def rows(entries: Iterable[TokenScore]) -> list[list[object]]:
-        return [[token_text(entry.token), round(entry.logit, 3), entry.token == answer] for entry in entries]
+    """Each token with its logit, and whether it is the answer: of the promoted ones the answer's rank says which."""
+
+    def rows(entries: Iterable[TokenScore], is_answer: Callable[[int, TokenScore], bool]) -> list[list[object]]:
+        return [
+            [token_text(entry.token), round(entry.logit, 3), is_answer(i, entry)] for i, entry in enumerate(entries, 1)
+        ]
 
     return {
         "rank": readout.answer_rank,
         "probability": number(readout.answer_probability),
-        "promoted": rows(readout.promoted),
-        "suppressed": rows(readout.suppressed),
+        "promoted": rows(readout.promoted, lambda place, _: place == readout.answer_rank),
+        "suppressed": rows(readout.suppressed, lambda _, entry: entry.token.strip() == answer.strip()),
     }

@@ -149,6 +149,25 @@
     return [el("h4", {}, "Attention from ", from), list, el("p", { class: "hint" }, "Choose another token to look from there.")];
   }
 
+  /** What an MLP writes of the answer, which heads' reading that hangs on, and which of its neurons write it. */
+  function answerOf(mlp) {
+    const logits = (value) => value.toFixed(2).replace("-", "−").replace(/^(?!−)/, "+");
+    const feeders = mlp.feeders.map(([label, effect]) => {
+      const i = nodes.findIndex((node) => node.label === label);
+      const button = { type: "button", onclick: () => select(i, true), disabled: i < 0 ? "" : null };
+      return el("li", {}, el("button", button, el("span", { class: "name" }, label),
+        el("span", { class: "soft" }, i < 0 ? "not in the circuit" : promoted(nodes[i])), el("span", { class: "soft num" }, logits(effect))));
+    });
+    return [
+      el("h4", {}, "Its part in the answer"),
+      el("p", { class: "meta" }, `It writes ${logits(mlp.writes)} logits of `, el("code", {}, answer),
+        `: rank ${mlp.without.toLocaleString("en")} without its write, ${mlp.with.toLocaleString("en")} with it.`),
+      ...(feeders.length ? [el("h4", {}, "Heads that feed it (logits it falls without them)"), roving(el("ul", { class: "list" }, ...feeders))] : []),
+      ...(mlp.neurons.length ? [el("h4", {}, "Neurons that write it most (logits)"), el("table", { class: "neurons" }, el("tbody", {}, ...mlp.neurons.map(([index, value, words]) =>
+        el("tr", {}, el("th", { scope: "row" }, `${index}`), el("td", {}, ...words.flatMap((word) => [el("code", {}, word), " "])), el("td", { class: "num" }, logits(value))))))] : []),
+    ];
+  }
+
   function linkList(name, links, other) {
     if (!links.length) return [];
     const items = links.map((edge) => {
@@ -173,6 +192,7 @@
       el("p", { class: "meta" }, `${kindOf(node)}, ${into[i].length} in, ${out[i].length} out`),
       ...(node.verdict ? [el("p", { class: "said" }, el("span", { class: `role ${node.role}` }, node.role), " ", node.verdict)] : []),
       ...(node.attention ? attentionOf(node.attention) : []),
+      ...(node.answer ? answerOf(node.answer) : []),
       ...(lens ? [
         el("h4", {}, "What it writes at the last token"),
         el("p", { class: "meta" }, "The answer ", el("code", {}, answer), ` stands at rank ${lens.rank.toLocaleString("en")} in it (probability ${number(lens.probability)}).`),
