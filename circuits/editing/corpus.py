@@ -3,7 +3,7 @@
 import hashlib
 import json
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 
 from circuits.datasets import load_relations
@@ -34,7 +34,7 @@ class Corpus:
     @classmethod
     def of_factlm(cls) -> "Corpus":
         """factlm's own training text: one epoch of it."""
-        return cls("factlm", tuple(render_epoch(load_relations(), Manifest.load(), 0, FACTLM_EPOCHS)))
+        return cls("factlm", _factlm_documents())
 
     @classmethod
     def from_file(cls, path: Path) -> "Corpus":
@@ -64,3 +64,9 @@ class Corpus:
         if not documents:
             raise CorpusError(f"the corpus {path} holds no text")
         return cls(path.name, tuple(documents))
+
+
+@cache
+def _factlm_documents() -> tuple[str, ...]:
+    """Rendered once a process: every edit that names no statistics of its own asks for them."""
+    return tuple(render_epoch(load_relations(), Manifest.load(), 0, FACTLM_EPOCHS))
