@@ -10,7 +10,6 @@ towards the wrong one more than towards the right one.
 from collections.abc import Iterator, Sequence
 
 import numpy as np
-import torch
 from pydantic import BaseModel, ConfigDict
 
 from circuits.analysis.causal import cut_readings
@@ -21,6 +20,7 @@ from circuits.behaviours.sides import BehaviourError, Bench, known, make_bench, 
 from circuits.behaviours.verdict import INCONCLUSIVE, Evidence, Verdict, first_conclusive
 from circuits.datasets.manifest import Manifest
 from circuits.diffs import CircuitDiff, label_of, random_floor
+from circuits.engines.protocol import group_facts
 from circuits.evaluation import whole_model
 from circuits.facts import Fact, Relation, Relations
 from circuits.model import Model
@@ -111,20 +111,35 @@ def wrong_object(model: Model, fact: Fact, relation: Relation) -> str:
     Raises:
         BehaviourError: it gives the right one, or no object of the relation.
     """
-    ids = model.tokens(fact)
-    top = int(model.logits(torch.tensor([ids.prompt]))[0, -1].argmax())
-    if top == ids.answer[0]:
+    ((top, _),) = _likeliest(model, (fact,))
+    if top == model.tokens(fact).answer[0]:
         raise BehaviourError(
             f"{model.name} answers {fact.prompt!r} rightly with {fact.object!r}: there is no hallucination to explain; "
             "--find looks for one"
         )
-    for object_ in relation.objects:
-        if model.tokens(Fact(fact.prompt, fact.subject, object_)).answer[0] == top:
-            return object_
+    named = _object_of(model, top, fact, relation)
+    if named is not None:
+        return named
     raise BehaviourError(
         f"{model.name} answers {fact.prompt!r} with {model.token_text(top)!r}, which begins no object of {relation.name}: "
         "that is no wrong fact but no answer at all"
     )
+
+
+def _likeliest(model: Model, facts: Sequence[Fact]) -> list[tuple[int, float]]:
+    """(the token that the model gives at each prompt, its probability)."""
+    found: dict[int, tuple[int, float]] = {}
+    for group in group_facts(model, facts):
+        chances = model.logits(group.ids[:, : group.n_prompt])[:, -1].softmax(-1)
+        best = chances.max(-1)
+        found |= dict(zip(group.rows, zip(best.indices.tolist(), best.values.tolist(), strict=True), strict=True))
+    return [found[row] for row in range(len(facts))]
+
+
+def _object_of(model: Model, token: int, fact: Fact, relation: Relation) -> str | None:
+    """The relation's object that begins with that token after the prompt."""
+    tokens = ((name, model.tokens(Fact(fact.prompt, fact.subject, name)).answer[0]) for name in relation.objects)
+    return next((name for name, first in tokens if first == token), None)
 
 
 def _pulls(
@@ -235,15 +250,11 @@ def hallucination_cases(
 
 def _wrong_answers(model: Model, facts: Sequence[Fact], relation: Relation) -> list[tuple[float, Fact]]:
     """(probability of the object that the model gives instead, fact) of those that it answers with a wrong object."""
-    found = []
-    for fact, rank in zip(facts, whole_model(model, facts).rank.per_example if facts else (), strict=True):
-        if rank > 1:
-            try:
-                asked = Fact(fact.prompt, fact.subject, wrong_object(model, fact, relation), relation.name)
-            except BehaviourError:
-                continue
-            found.append((whole_model(model, (asked,)).probability.value, fact))
-    return found
+    return [
+        (probability, fact)
+        for fact, (top, probability) in zip(facts, _likeliest(model, facts), strict=True)
+        if top != model.tokens(fact).answer[0] and _object_of(model, top, fact, relation) is not None
+    ]
 
 
 def find_hallucination(
