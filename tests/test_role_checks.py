@@ -1,0 +1,118 @@
+"""How far labels can be trusted: in other words, on other facts, against chance, and on models that know nothing."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from circuits import cli
+from circuits.analysis.trace import head_nodes, open_parts
+from circuits.evaluation.ignorance import FalseLabels, false_labels, scrambled
+from circuits.evaluation.roles import RoleChecks, check_roles
+from circuits.evaluation.roles_page import HEADER, Unlabelled, average_cells, cells, page, survey
+from circuits.facts import Relation
+from tests.planted_heads import FACTS, ROLES, planted
+
+RELATION = Relation(
+    "language",
+    "language",
+    "factual",
+    "subject",
+    "object",
+    ("the language of {} is", "the of language {} is"),
+    tuple((fact.subject, fact.object) for fact in FACTS),
+)
+FEW = Relation("few", "few", "factual", "subject", "object", RELATION.templates, RELATION.pairs[:3])
+RELATIONS = {each.name: each for each in (RELATION, FEW)}
+
+
+@pytest.fixture(scope="module")
+def checks() -> RoleChecks:
+    return check_roles(planted(), RELATION, RELATIONS)
+
+
+def test_planted_heads_keep_their_roles_in_other_words(checks: RoleChecks) -> None:
+    assert checks.templates == RELATION.templates
+    assert checks.agreement == checks.kappa == checks.top_mover_kept == 1.0
+    assert checks.correlation == pytest.approx(1, abs=1e-3)
+    assert checks.labels[0][ROLES["mover"].head] == "mover"
+    # Eight facts have no half that could make labels.
+    assert checks.advantage is None
+    assert "half of the facts give no mover" in str(checks)
+
+
+def test_a_scrambled_model_has_the_same_numbers_in_other_places() -> None:
+    model = planted()
+    ignorant, again, other = (scrambled(model, FACTS, seed=seed) for seed in (0, 0, 1))
+    ours, theirs = open_parts(model, FACTS), open_parts(ignorant, FACTS)
+    for name in ("W_E", "W_U"):
+        assert torch.equal(getattr(ours, name).flatten().sort().values, getattr(theirs, name).flatten().sort().values)
+    assert not torch.equal(ours.W_E, theirs.W_E)
+    ids = torch.tensor([model.tokens(FACTS[0]).prompt])
+    assert torch.equal(ignorant.logits(ids), again.logits(ids))
+    assert not torch.equal(ignorant.logits(ids), other.logits(ids))
+
+
+def test_models_that_know_nothing_are_labelled_one_a_relation() -> None:
+    found = false_labels(planted(), [RELATION] * 3, RELATIONS)
+    assert found.n_models == 3
+    assert found.labelled <= 1
+    assert "claimed: at most 5%" in str(found)
+
+
+def test_the_page_has_a_line_a_relation_their_means_and_who_has_none(checks: RoleChecks) -> None:
+    model = planted()
+    rows = tuple(survey(model, [RELATION, FEW], RELATIONS, n=8))
+    assert rows[0] == checks
+    assert isinstance(rows[1], Unlabelled)
+    assert "at least 6 facts" in rows[1].reason
+    assert len(cells(checks)) == len(average_cells([checks])) == len(HEADER)
+    text = page(model, rows, FalseLabels(2, 0, 1), head_nodes(open_parts(model, FACTS)), command="kcircuit heads")
+    assert "written by `kcircuit heads`" in text
+    assert "| language | 8 |" in text
+    assert "| mean | 8.0 |" in text
+    assert "| L0H0 | 1 | 0 | 0 | 0 | 0 |" in text
+    assert "* few: " in text
+    assert "0 of 2 have a head with a role" in text
+
+
+# ---- the command -----------------------------------------------------------------------------------------------------
+
+
+def ends(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[int, str, str]:
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["heads", *arguments])
+    output = capsys.readouterr()
+    return int(stop.value.code or 0), output.out, output.err
+
+
+def test_the_command_gives_every_heads_role_with_its_evidence(capsys: pytest.CaptureFixture[str]) -> None:
+    code, printed, error = ends(["--relation", "country_language", "--n", "8", "--json"], capsys)
+    assert code == 0, error
+    record = json.loads(printed)
+    assert len(record["heads"]) == 48
+    for head in record["heads"]:
+        assert {"head", "role", "evidence", "verdict"} <= head.keys()
+    assert "mover" in {head["role"] for head in record["heads"]}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--relation", "country_langage"], "did you mean country_language"),
+        (["--relation", "country_language,x"], "no relation called 'x'"),
+        (["--relation", "country_language", "--template", "99"], "expected a wording"),
+        (["--relation", "country_language", "--out", "x.md"], "several relations"),
+        (["--relation", "all", "--template", "1"], "are about one relation"),
+        (["--relation", "all", "--out", "nowhere/x.md"], "folder that exists"),
+    ],
+)
+def test_bad_input_is_refused_in_one_line(
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, printed, error = ends(arguments, capsys)
+    assert code == 1
+    assert printed == ""
+    assert message in error
+    assert not Path("x.md").exists()
