@@ -1,8 +1,9 @@
 """Run the benchmarks and write ``benchmarks/results.json`` and ``figures/benchmark.svg``.
 
-    python benchmarks/run.py                 all parts but the slow one
+    python benchmarks/run.py                 all parts but the slow ones
     python benchmarks/run.py factlm scaling  these parts
     python benchmarks/run.py page            the page and the figure again, from the results
+    python benchmarks/run.py equality        every decision of both engines on 108 searches, an hour the first time
     python benchmarks/run.py medium          the GPT-2-medium shape, minutes to tens of minutes
 
 Each part replaces its own entry in the results; the others stay.
@@ -27,7 +28,8 @@ from circuits.model import Model
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "results.json"
 PAGE = HERE / "README.md"
-BEGIN, END = "<!-- results: written by run.py -->", "<!-- end of results -->"
+RESULTS_HERE = "<!-- results: written by run.py -->", "<!-- end of results -->"
+PROFILE_HERE = "<!-- profile: written by run.py -->", "<!-- end of profile -->"
 FIGURE = HERE.parent / "figures" / "benchmark.svg"
 TAU_RANDOM = 3e-5
 """Keeps about 3 % of the edges of the GPT-2-small-shaped model."""
@@ -62,6 +64,24 @@ def equality() -> dict[str, Any]:
         "near_ties": sum(row.near_ties for row in rows),
         "largest_score_difference": max(row.largest_score_difference for row in rows),
         "rows": [asdict(row) for row in rows],
+    }
+
+
+def profile() -> dict[str, Any]:
+    """Where the fast engine's time goes on the facts of ``factlm``, and what its matrix products alone would take."""
+    model, facts = Model.default(), bench.first_facts(load_relations(), 12)
+    shares = bench.where_time_goes(model, facts, 0.01)
+    started = time.process_time()
+    searches = [bench.search(model, (fact,), 0.01) for fact in facts]
+    seconds = time.process_time() - started
+    flops = bench.operations(model, facts, 0.01)
+    return {
+        "shares": shares,
+        "processor_seconds": seconds,
+        "tried": sum(search.tried for search in searches),
+        "evaluations": sum(search.evaluations for search in searches),
+        "operations": flops,
+        "seconds_of_products_at_full_speed": flops / matmul_speed(torch.device("cpu"), 0.5),
     }
 
 
@@ -104,18 +124,34 @@ def _random(n_layers: int, n_heads: int, *, n_facts: int = 1, **shape: int) -> d
     return result
 
 
+def _processor() -> str:
+    """The processor's own name, where the system tells it."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text(encoding="utf-8").splitlines() if info.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
 def machine() -> dict[str, Any]:
     return {
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
-        "processor": platform.processor() or platform.machine(),
+        "processor": _processor(),
         "torch": torch.__version__,
+        "load": round(os.getloadavg()[1], 1),
         "gflops": round(matmul_speed(torch.device("cpu"), 0.5) / 1e9),
         "date": time.strftime("%Y-%m-%d"),
     }
 
 
-PARTS = {"factlm": factlm, "equality": equality, "small": small, "scaling": scaling, "medium": medium}
+PARTS = {
+    "factlm": factlm,
+    "equality": equality,
+    "profile": profile,
+    "small": small,
+    "scaling": scaling,
+    "medium": medium,
+}
 
 
 def draw(results: dict[str, Any]) -> str:
@@ -140,6 +176,9 @@ def tables(results: dict[str, Any]) -> str:
             ("factlm: median seconds a fact, reference", "", f"{found['median_seconds_reference']:.2f}"),
             ("factlm: decisions differing", "0", f"{found['decisions_differing']} ({found['near_ties']} near ties)"),
         ]
+    if found := results.get("equality"):
+        counts = f"{found['differing']} of {found['decisions']:,}, {found['near_ties']} near ties"
+        rows.append((f"factlm: decisions differing in {found['searches']} searches", "0", counts))
     for name, seconds, memory in (("small", "60", "4 GB"), ("medium", "1200", "8 GB")):
         if found := results.get(name):
             shape = f"GPT-2 {name}'s shape, {found['edges']:,} edges"
@@ -170,20 +209,58 @@ def tables(results: dict[str, Any]) -> str:
         for row in scaling["facts"]:
             each = 1e3 * row["seconds"] / row["tried"] / row["facts"]
             lines.append(f"| {row['facts']} | {row['tried']:,} | {row['kept']:,} | {row['seconds']:.1f} | {each:.2f} |")
+    lines += ["", "Measured:", ""]
+    for name, found in results.items():
+        m = found["machine"]
+        load = f", load {m['load']}" if "load" in m else ""
+        lines.append(
+            f"* {name}: {m['date']}, {m['threads']} threads of {m['cores']} cores ({m['processor']}, {m['gflops']} billion "
+            f"operations a second in a large product), torch {m['torch']}{load}."
+        )
     return "\n".join(lines)
 
 
+def profile_table(found: dict[str, Any]) -> str:
+    """Where the time goes: markdown."""
+    each = 1e3 * found["processor_seconds"] / found["tried"]
+    floor = found["seconds_of_products_at_full_speed"] / found["processor_seconds"]
+    lines = [
+        f"{found['tried']:,} edges tried in 12 searches, {found['evaluations']:,} circuits run, {each:.2f} ms of one core a tried "
+        f"edge. The matrix products are {found['operations'] / 1e9:.0f} billion operations: at the speed of a large product they "
+        f"alone would take {floor:.0%} of that time.",
+        "",
+        "| what for | share of the processor's time |",
+        "|---|---|",
+        *(f"| {kind} | {share:.1%} |" for kind, share in found["shares"].items()),
+    ]
+    return "\n".join(lines)
+
+
+def _between(page: str, marks: tuple[str, str], text: str) -> str:
+    """The page with that text between the two marks."""
+    before, _, rest = page.partition(marks[0])
+    _, _, after = rest.partition(marks[1])
+    return f"{before}{marks[0]}\n\n{text}\n\n{marks[1]}{after}"
+
+
+def _read() -> dict[str, Any]:
+    return json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {}
+
+
 def main(names: list[str]) -> None:
-    results: dict[str, Any] = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {}
-    for name in [] if names == ["page"] else names or ["factlm", "small", "scaling"]:
-        results[name] = {**PARTS[name](), "machine": machine()}
+    for name in [] if names == ["page"] else names or ["factlm", "profile", "small", "scaling"]:
+        found = {**PARTS[name](), "machine": machine()}
+        # Read anew: parts may run side by side, and each replaces its own entry alone.
+        results = {**_read(), name: found}
         RESULTS.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
-    if results.keys() - {"factlm"}:
+    results = _read()
+    if results.keys() & {"small", "medium", "scaling"}:
         FIGURE.parent.mkdir(exist_ok=True)
         FIGURE.write_text(draw(results), encoding="utf-8")
-    before, _, rest = PAGE.read_text(encoding="utf-8").partition(BEGIN)
-    _, _, after = rest.partition(END)
-    PAGE.write_text(f"{before}{BEGIN}\n\n{tables(results)}\n\n{END}{after}", encoding="utf-8")
+    page = _between(PAGE.read_text(encoding="utf-8"), RESULTS_HERE, tables(results))
+    if "profile" in results:
+        page = _between(page, PROFILE_HERE, profile_table(results["profile"]))
+    PAGE.write_text(page, encoding="utf-8")
     print(f"wrote {RESULTS} and the tables of {PAGE}")
 
 

@@ -9,6 +9,7 @@ import html
 import math
 import platform
 import shlex
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -326,6 +327,7 @@ def run(
     state_file: Path | None = None,
     max_memory: int | None = None,
     read: bool = False,
+    notice: Callable[[str], None] | None = None,
     progress: Callable[[Progress], None] = lambda _: None,
 ) -> Run:
     """Do what ``spec`` asks: see `run_sweep`, of which this is the case of one threshold."""
@@ -337,9 +339,14 @@ def run(
         state_file=lambda tau: state_file,
         max_memory=max_memory,
         read=read,
+        notice=notice,
         progress=progress,
     )
     return next(runs)
+
+
+def _warn(line: str) -> None:
+    warnings.warn(line, RuntimeWarning, stacklevel=2)
 
 
 def run_sweep(
@@ -351,7 +358,7 @@ def run_sweep(
     state_file: Callable[[float], Path | None] = lambda tau: None,
     max_memory: int | None = None,
     read: bool = False,
-    notice: Callable[[str], None] = lambda _: None,
+    notice: Callable[[str], None] | None = None,
     progress: Callable[[Progress], None] = lambda _: None,
 ) -> Iterator[Run]:
     """One run for each threshold, in rising order; they share the model's clean values and what decisions they can.
@@ -362,7 +369,8 @@ def run_sweep(
         state_file: a search that was interrupted is continued from this file, if it exists.
         max_memory: bytes that the fast engine may use; what is free, by default.
         read: tell what heads and MLPs do for the first fact too.
-        notice: told, in a line, what the search will need, and of a fallback to the slow engine.
+        notice: told, in a line, what the search will need, and of a fallback to the slow engine; without it the fallback
+            is a warning.
         progress: called as edges are decided.
 
     Raises:
@@ -374,12 +382,12 @@ def run_sweep(
     model_answers = whole_model(model, spec.facts)
     if not spec.force:
         require_known(model, spec.facts, model_answers)
-    engine = engine_for(spec, spec.facts, relations, model, max_memory, notice)
-    if isinstance(engine, SparseEngine):
+    engine = engine_for(spec, spec.facts, relations, model, max_memory, notice or _warn)
+    if isinstance(engine, SparseEngine) and notice is not None:
         notice(f"before the search: {engine.estimate()}")
     test_engine, model_test = None, None
     if spec.test_facts:
-        test_engine = engine_for(spec, spec.test_facts, relations, model, max_memory, notice)
+        test_engine = engine_for(spec, spec.test_facts, relations, model, max_memory, notice or _warn)
         model_test = whole_model(model, spec.test_facts)
 
     def provenance(tau: float) -> Provenance:
@@ -559,7 +567,7 @@ def engine_for(
     relations: Relations,
     model: Model,
     max_memory: int | None = None,
-    notice: Callable[[str], None] = lambda _: None,
+    notice: Callable[[str], None] = _warn,
 ) -> Engine:
     """The engine that ``spec`` asks for, on these facts: its ablation's prompts drawn, its model loaded."""
     return make_engine(

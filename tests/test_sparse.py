@@ -1,6 +1,7 @@
 """SparseEngine gives HookEngine's numbers and finds its circuits, whatever the model, the ablation and the batch."""
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -22,6 +23,8 @@ from circuits.engines.sparse import SparseEngine, nll
 from circuits.graph import Granularity, Graph, Shape
 from circuits.metrics import match_nll
 from circuits.model import Model, WordVocabulary
+from circuits.network import Network
+from circuits.runs import RunSpec, run
 from tests.models import END, N_WORDS, random_plain_model, word_fact
 
 LoadModel = Callable[..., Model]
@@ -182,6 +185,45 @@ def test_acdc_agrees_on_other_layouts(
         assert state.kept == reference.kept
 
 
+TAUS = (0.05, 0.2, 1.0)
+TWELVE = tuple(word_fact(f"{3 + i} {1 + 5 * i % 7} {4 + i * i % 11}", str(2 + 3 * i % 50)) for i in range(12))
+OTHERS = tuple(word_fact(f"{30 - i} {1 + 5 * i % 7} {4 + i * i % 11}", str(2 + 3 * i % 50)) for i in range(12))
+
+
+@pytest.mark.parametrize("kind", ["zero", "mean", "resample"])
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_twelve_facts_three_thresholds_every_ablation_and_architecture(
+    small_model: LoadModel, name: str, kind: str
+) -> None:
+    """Merged edges, one circuit for the twelve. `benchmarks/run.py equality` takes them one by one, on factlm."""
+    model = load(small_model, name)
+    ablation = {
+        "zero": Ablation(),
+        "mean": Ablation("mean", reference=OTHERS),
+        "resample": Ablation("resample", corrupted=OTHERS),
+    }[kind]
+    hook, sparse = (make(model, TWELVE, ablation=ablation, granularity="node") for make in (HookEngine, SparseEngine))
+    for tau in TAUS:
+        (_, slow), (_, fast) = (acdc(engine, tau=tau, provenance=HERE) for engine in (hook, sparse))
+        assert fast.kept == slow.kept, tau
+        assert fast.evaluations == slow.evaluations
+
+
+def test_in_bfloat16_it_computes_what_the_model_computes_in_bfloat16(
+    small_model: LoadModel, model_folder: Callable[[str], Path]
+) -> None:
+    """To that type's three digits; and at once from a float32 model, on request."""
+    for name in ("gpt2", "llama"):
+        exact = small_model(name)
+        rough = Model.load(model_folder(name), dtype=torch.bfloat16)
+        kept = random_circuit(exact.graph(), np.random.default_rng(2), 0.8)
+        expected = HookEngine(exact, FACTS).answer_logits(kept)
+        for engine in (SparseEngine(rough, FACTS), SparseEngine(exact, FACTS, dtype=torch.bfloat16)):
+            got = engine.answer_logits(kept)
+            assert all(logits.dtype == torch.bfloat16 for logits in got)
+            assert 1e-5 < furthest([logits.float() for logits in got], expected) < 0.1, name
+
+
 @settings(max_examples=8)
 @given(
     seed=st.integers(0, 99),
@@ -327,17 +369,32 @@ def test_the_forecast_is_the_slope_of_the_score(small_model: LoadModel) -> None:
 def test_a_model_whose_weights_are_not_shown_is_run_by_hooks_and_said_so() -> None:
     model, lines = random_plain_model(0), []
 
-    class Closed:
-        def __init__(self) -> None:
-            for name in ("shape", "d_model", "d_vocab", "n_ctx", "biases", "run", "readout"):
-                setattr(self, name, getattr(model.network, name))
-
-    closed = Model.by_hand(Closed(), model.vocabulary)  # pyright: ignore[reportArgumentType]
+    closed = Model.by_hand(_Shut(model.network), model.vocabulary)  # pyright: ignore[reportArgumentType]
     with pytest.raises(UnsupportedArchitecture, match="does not show its weights"):
         SparseEngine(closed, (word_fact("1 2", "3"),))
     engine = make_engine("sparse", closed, (word_fact("1 2", "3"),), notice=lines.append)
     assert engine.name == "hook"
     assert len(lines) == 1
+
+
+def test_a_run_in_python_warns_of_the_slow_engine(small_model: LoadModel) -> None:
+    model = load(small_model, "gpt2")
+    hidden = Model(_Shut(model.network), WORDS, name="shut", weights="", processing="raw")  # pyright: ignore[reportArgumentType]
+    spec = RunSpec(model="shut", facts=(FACTS[0],), tau=3.0, granularity="node", force=True)
+    with pytest.warns(RuntimeWarning, match="engine hook does, slowly: .* does not show its weights"):
+        done = run(spec, {}, model=hidden)
+    assert done.engine == "hook"
+    lines: list[str] = []
+    run(spec, {}, model=hidden, notice=lines.append)
+    assert len(lines) == 1
+
+
+class _Shut:
+    """A network that runs as another does, and does not show its weights."""
+
+    def __init__(self, network: Network) -> None:
+        for name in ("shape", "d_model", "d_vocab", "n_ctx", "biases", "run", "readout"):
+            setattr(self, name, getattr(network, name))
 
 
 def test_an_own_forward_pass_that_differs_is_not_trusted() -> None:
