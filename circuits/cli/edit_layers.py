@@ -157,6 +157,8 @@ def _page(found: "list[tuple[Contestant, SweepRow]]", model: "Model", n: int, se
         "of answers all of whose tokens are the likeliest. Locality is over other subjects and unrelated facts; other facts of "
         "the edited subject stand apart. The site is the token at which ROME and MEMIT store a value: the subject's last or "
         "the prompt's. Seconds an edit depend on the machine. Besides layer and site, hyper-parameters are the defaults.",
+        "What is stored at the subject's last token is read by whatever is asked about the subject; what is stored at the "
+        "prompt's end, by that question and its like. Which of the two serves a model depends on where it decides its facts.",
     ]
     for contestant in dict.fromkeys(each for each, _ in found):
         standard = default_hyper(contestant.method, model)
