@@ -4,7 +4,6 @@ import json
 import re
 import shutil
 import subprocess
-from collections.abc import Callable
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -19,7 +18,6 @@ from circuits.analysis.attention import HeadPattern, PromptAttention
 from circuits.analysis.lens import NodeReadout, TokenScore, Trajectory
 from circuits.circuit import Circuit, Provenance, Scores
 from circuits.graph import Graph, Node, Shape
-from circuits.model import Model
 from circuits.runs import RunSpec, run
 from circuits.viz import plots, report
 from circuits.viz.charts import Bar, stacked_bars
@@ -29,7 +27,7 @@ from circuits.viz.picture import MOST, circuit_picture
 from circuits.viz.plots import circuit_graph, layer_activity, trajectory_plot
 from circuits.viz.report import Page, render
 from circuits.viz.style import MAX_PEN, MIN_PEN, pen_widths, plotly_text, short_token, strongest, token_text
-from tests.models import word_fact
+from tests.planted_heads import FACTS, planted
 
 CHROMIUM = "/usr/bin/chromium"
 PROVENANCE = Provenance("tiny <model>", "abc", method="by hand")
@@ -331,10 +329,9 @@ def test_the_picture_of_a_circuit_draws_every_edge_and_node_and_styles_nothing_o
     assert circuit_picture(dense(2000, shape=Shape(6, 8))).count("<path ") == MOST
 
 
-def test_a_run_shows_itself_in_a_notebook_as_sentence_picture_and_edges(small_model: Callable[..., Model]) -> None:
-    result = run(
-        RunSpec(facts=(word_fact("5 6 7", "8"),), model="small", tau=0.02, force=True), {}, model=small_model("gpt2")
-    )
+def test_a_run_shows_itself_in_a_notebook_as_sentence_picture_and_edges() -> None:
+    spec = RunSpec(facts=(FACTS[1],), model="planted", method="eap", edges="20", force=True)
+    result = run(spec, {}, model=planted())
     shown = result._repr_html_()
     assert html.escape(str(result)) in shown
     assert shown.count("<path ") == result.circuit.n_edges > 0
