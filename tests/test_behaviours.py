@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from circuits.analysis.trace import open_parts, replay_by_running, traces
-from circuits.behaviours.compare import diff_runs
+from circuits.behaviours.compare import diff_runs, differing_field
 from circuits.behaviours.edit_table import NEIGHBOURS, EditNumbers, MethodRow, claims, edit_table, method_row
 from circuits.behaviours.edits import EditDidNotTake, choose_prompts, diff_edit, edited_nodes, make_edit
 from circuits.behaviours.hallucination import MoverPull, _verdict, explain_hallucination, wrong_object
@@ -184,6 +184,17 @@ def test_two_runs_that_differ_in_one_field_are_compared_without_a_search_of_thei
         diff_runs(before, elsewhere, relations)
     with nothing(model).on(model) as edited, pytest.raises(BehaviourError, match="do the run again"):
         diff_runs(before, after, relations, load=lambda _: edited)
+
+
+def test_an_edit_and_its_new_object_are_one_difference():
+    edited = SPEC.model_copy(
+        update={"with_edit": "an-edit", "facts": (Fact(FRANCE.prompt, "France", "Spanish", FRANCE.relation),)}
+    )
+    assert differing_field(SPEC, edited) == "with_edit"
+    elsewhere = edited.model_copy(update={"facts": (Fact("The language of France is", "France", "Spanish"),)})
+    with pytest.raises(BehaviourError, match="differ in facts, with_edit"):
+        differing_field(SPEC, elsewhere)
+    assert differing_field(SPEC, SPEC.model_copy(update={"tau": 0.5, "force": True, "engine": "hook"})) == "tau"
 
 
 # ---- hallucination ---------------------------------------------------------------------------------------------------

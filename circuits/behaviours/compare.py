@@ -34,6 +34,9 @@ def differing_field(before: RunSpec, after: RunSpec) -> str:
         for name in RunSpec.model_fields
         if name not in INDIFFERENT and getattr(before, name) != getattr(after, name)
     ]
+    if fields == ["facts", "with_edit"] and _prompts(before) == _prompts(after):
+        # An edit is asked for its own object, and the unedited model for the old one.
+        fields = ["with_edit"]
     if len(fields) != 1:
         what = ", ".join(fields) if fields else "nothing that decides a circuit"
         raise BehaviourError(
@@ -41,6 +44,10 @@ def differing_field(before: RunSpec, after: RunSpec) -> str:
             f"in {what}"
         )
     return fields[0]
+
+
+def _prompts(spec: RunSpec) -> list[str]:
+    return [fact.prompt for fact in spec.facts]
 
 
 def diff_runs(
