@@ -44,6 +44,20 @@ class NodeReadout:
 
 
 @dataclass(frozen=True, slots=True)
+class StateReadout:
+    """The residual stream after one sub-layer, read through the lens, and where the answer stands in it."""
+
+    label: str
+    """Input, L0 attn, L0 MLP, ...: see `Trajectory`."""
+    promoted: tuple[TokenScore, ...]
+    """The tokens of highest logit, best first."""
+    suppressed: tuple[TokenScore, ...]
+    """The tokens of lowest logit, lowest first."""
+    answer_rank: int
+    answer_probability: float
+
+
+@dataclass(frozen=True, slots=True)
 class Trajectory:
     """The answer's rank and probability in the residual stream after every sub-layer (paper 2, Figure 3).
 
@@ -114,23 +128,49 @@ def read_facts(
 def _readouts(
     model: Model, nodes: Sequence[Node], logits: Float[Tensor, "node d_vocab"], answer: int, top: int
 ) -> tuple[NodeReadout, ...]:
-    target = torch.tensor(answer).expand(len(nodes)).to(logits.device)
+    return tuple(NodeReadout(node, *read) for node, read in zip(nodes, _read(model, logits, answer, top), strict=True))
+
+
+_Read = tuple[tuple[TokenScore, ...], tuple[TokenScore, ...], int, float]
+"""Promoted, suppressed, the answer's rank, its probability."""
+
+
+def _read(model: Model, logits: Float[Tensor, "row d_vocab"], answer: int, top: int) -> list[_Read]:
+    target = torch.tensor(answer).expand(len(logits)).to(logits.device)
     ranks, probabilities = rank(logits, target), probability(logits, target)
     best, worst = (logits.topk(min(top, logits.shape[1]), largest=largest) for largest in (True, False))
 
     def tokens(values: Tensor, ids: Tensor) -> tuple[TokenScore, ...]:
         return tuple(TokenScore(model.output_text(i), v) for v, i in zip(values.tolist(), ids.tolist(), strict=True))
 
-    return tuple(
-        NodeReadout(
-            node,
-            promoted=tokens(best.values[i], best.indices[i]),
-            suppressed=tokens(worst.values[i], worst.indices[i]),
-            answer_rank=int(ranks[i]),
-            answer_probability=float(probabilities[i]),
+    return [
+        (
+            tokens(best.values[i], best.indices[i]),
+            tokens(worst.values[i], worst.indices[i]),
+            int(ranks[i]),
+            float(probabilities[i]),
         )
-        for i, node in enumerate(nodes)
-    )
+        for i in range(len(logits))
+    ]
+
+
+@torch.no_grad()
+def read_states(
+    model: Model, facts: Sequence[Fact], *, top: int = 10, position: int | Sequence[int] = -1
+) -> tuple[tuple[StateReadout, ...], ...]:
+    """For each fact, the lens on the residual stream after the input and after every sub-layer, many facts in one call.
+
+    The last state reads as the model's own output. A fact with another object asks about that one's first token.
+
+    Args:
+        position: one for all prompts, or one for each; negative ones count from the prompt's end.
+    """
+    at = [position] * len(facts) if isinstance(position, int) else list(position)
+    found: dict[int, tuple[StateReadout, ...]] = {}
+    for row, labels, logits in _state_logits(model, facts, at):
+        read = _read(model, logits, model.tokens(facts[row]).at_end, top)
+        found[row] = tuple(StateReadout(label, *each) for label, each in zip(labels, read, strict=True))
+    return tuple(found[row] for row in range(len(facts)))
 
 
 def _outputs(
