@@ -209,7 +209,7 @@ def print_table(made: "Table") -> None:
         grid.add_column(name, justify="left" if left else "right", no_wrap=True)
     for line in terminal_cells(made, published):
         grid.add_row(*line, style="bold" if line[0] == "average" else None)
-    Console(highlight=False, width=None if sys.stdout.isatty() else 140).print(grid)
+    Console(highlight=False, width=None if sys.stdout.isatty() else 180).print(grid)
     console = Console(highlight=False, soft_wrap=True)
     for line in tau_cells(made) if len(made.spec.taus) > 1 else ():
         console.print(
