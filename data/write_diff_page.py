@@ -13,12 +13,13 @@ PAGE = Path(__file__).resolve().parent / "results" / "diff.md"
 
 
 def page(edits: Path, survey: Path) -> str:
+    surveys = json.loads((survey / "survey.json").read_text(encoding="utf-8"))
     table = (edits / "table.md").read_text(encoding="utf-8").rstrip()
     lines = [
         "# What edits, failures and demonstrations do to circuits",
         "",
         f"Written by `python data/write_diff_page.py` from `kcircuit diff --edit {','.join(_methods(edits))} --n {_n(edits)}` and "
-        f"`kcircuit explain survey`. Which claims of paper 2, sections 5 and 6, hold on factlm, and which do not; what holds on a "
+        f"`kcircuit explain survey --n {max(len(each['cases']) for each in surveys)}`. Which claims of paper 2, sections 5 and 6, hold on factlm, and which do not; what holds on a "
         "small model of one's own making need not hold on another.",
         "",
         "## Edits of single facts",
@@ -28,7 +29,7 @@ def page(edits: Path, survey: Path) -> str:
         "",
         table,
     ]
-    for each in json.loads((survey / "survey.json").read_text(encoding="utf-8")):
+    for each in surveys:
         counted = ", ".join(f"{name} ({count})" for name, count in each["conclusions"].items())
         claims = [
             f"- {'Holds' if claim['holds'] else 'Does not hold'}: {claim['claim']} ({claim['numbers']})."

@@ -11,7 +11,7 @@ from circuits.behaviours.hallucination import MoverPull, _verdict, explain_hallu
 from circuits.behaviours.icl import DRAWS, _Cuts, _Without, demonstrated, explain_icl
 from circuits.behaviours.multihop import find_case, multi_hop
 from circuits.behaviours.reverse import explain_reverse, reversed_fact
-from circuits.behaviours.sides import BehaviourError, Bench, known, make_bench, relation_of
+from circuits.behaviours.sides import BehaviourError, Bench, known, make_bench, relation_of, relation_roles
 from circuits.datasets import load_relations
 from circuits.datasets.manifest import Manifest
 from circuits.editing import EditProvenance, LowRank, WeightEdit
@@ -34,6 +34,23 @@ def model():
 @pytest.fixture(scope="module")
 def relations():
     return load_relations()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def roles_told_once():
+    """The roles of a relation's heads are the same whenever they are told, and take most of a test's time."""
+    told = {}
+
+    def remembered(model, relation, *, seed=0):
+        asked = (model.weights, relation.name, seed)
+        if asked not in told:
+            told[asked] = relation_roles(model, relation, seed=seed)
+        return told[asked]
+
+    with pytest.MonkeyPatch.context() as patch:
+        for module in ("sides", "compare"):
+            patch.setattr(f"circuits.behaviours.{module}.relation_roles", remembered)
+        yield
 
 
 @pytest.fixture(scope="module")

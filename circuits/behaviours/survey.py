@@ -143,7 +143,7 @@ def survey_reverses(cases: Sequence[Reversal], both: int, forward: int) -> Surve
     """``both`` of ``forward`` facts that are known forward are known backward too; circuits are compared in ``cases``."""
     share = f"{both} of {forward}" if forward else "none"
     return Survey(
-        behaviour="reverses",
+        behaviour="reverses (half the cases known both ways, half forward only)",
         cases=tuple(f"{case.forward.statement}; {case.backward.statement}: {_words(case)}" for case in cases),
         conclusions=_counted(cases),
         claims=(
