@@ -379,6 +379,14 @@ def test_a_panel_draws_higher_values_higher_and_better_ranks_higher():
     assert first < hundredth
 
 
+def test_a_picture_is_wide_enough_for_its_legend():
+    names = ("linguistic", "commonsense", "factual", "bias")
+    drawn = line_panels([Panel("one", "x", "y", ("a", "b"), {name: (1.0, 2.0) for name in names})])
+    (width,) = re.findall(r'viewBox="0 0 (\d+) ', drawn)
+    last = re.findall(r'<text x="(\d+)" y="18">bias', drawn)[0]
+    assert int(last) + 7 * len("bias") <= int(width)
+
+
 def test_a_panel_refuses_what_it_cannot_draw():
     with pytest.raises(ValueError, match="2 values of 's'"):
         Panel("t", "x", "y", ("a", "b"), {"s": (1.0,)})

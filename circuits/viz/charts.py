@@ -41,16 +41,18 @@ def line_panels(panels: Sequence[Panel]) -> str:
     """An SVG picture of the panels; a series has one colour in all of them. The same panels give the same text."""
     names = list(dict.fromkeys(name for panel in panels for name in panel.series))
     colours = {name: PALETTE[i % len(PALETTE)] for i, name in enumerate(names)}
-    width, height = LEFT + len(panels) * (PANEL_WIDTH + LEFT) - LEFT + RIGHT, TOP + PANEL_HEIGHT + BOTTOM
+    legend = [44 + 7.2 * len(name) for name in names]
+    width = max(LEFT + len(panels) * (PANEL_WIDTH + LEFT) - LEFT + RIGHT, LEFT + round(sum(legend)))
+    height = TOP + PANEL_HEIGHT + BOTTOM
     title = "; ".join(panel.title for panel in panels)
     parts = [_opening(width, height, title)]
     x = float(LEFT)
-    for name in names:
+    for name, room in zip(names, legend, strict=True):
         parts.append(
             f'<line x1="{x:.0f}" x2="{x + 18:.0f}" y1="14" y2="14" stroke="{colours[name]}" stroke-width="2.5"/>'
         )
         parts.append(f'<text x="{x + 24:.0f}" y="18">{_escape(name)}</text>')
-        x += 44 + 6.6 * len(name)
+        x += room
     for i, panel in enumerate(panels):
         parts += _panel(panel, LEFT + i * (PANEL_WIDTH + LEFT), colours)
     return "\n".join([*parts, "</svg>"]) + "\n"
