@@ -52,6 +52,10 @@ def test_an_edit_is_shown_before_and_after_and_saved_as_a_file_that_makes_it_aga
         probe["right"] == (probe["rank_after"] == 1) for probe in summary["probes"] if " " not in probe["answer"]
     )
     assert json.loads((tmp_path / "e" / "evaluation.json").read_text())["edit"] == summary["edit"]
+    (matrix,) = summary["matrices"]
+    assert matrix["matrix"] == "blocks.1.mlp.W_out"
+    assert 0 < matrix["top_share"] <= 100
+    assert matrix["hits"]["after@50"] >= matrix["hits"]["after@10"]
     model = small_model("gpt2")
     ids = torch.tensor([[0, 2, 11, 3]])
     with load_edit(tmp_path / "e").on(model) as edited:
@@ -62,7 +66,14 @@ def test_an_edit_is_shown_before_and_after_and_saved_as_a_file_that_makes_it_aga
 def test_an_edit_is_printed_for_people_as_tables(edit, capsys):
     shown = succeeds(edit, capsys)
     assert "w1 w10 w2 w6 => w5" in shown
-    for word in ("new object, w5", "old object, w6", "rank before", "unrelated", "locality: 100 % before"):
+    for word in (
+        "new object, w5",
+        "old object, w6",
+        "rank before",
+        "unrelated",
+        "blocks.1.mlp.W_out: ",
+        "locality: 100 % before",
+    ):
         assert word in shown
 
 

@@ -41,12 +41,14 @@ from circuits.editing.own_texts import sample_texts, texts_about
 from circuits.editing.routing import (
     PromptRouting,
     cluster,
+    pooled,
     routing_report,
     same_knowledge,
     similar_knowledge,
     trace_routing,
 )
 from circuits.facts import EditRequest, Probe, Relation, Relations
+from circuits.metrics import Measurement
 from circuits.model import Model, WordVocabulary
 from circuits.network import ComponentNetwork, value_matrix
 from tests.editing_models import OTHER, REQUEST, TWO_TOKENS, same_bits, snapshot, wins
@@ -482,3 +484,8 @@ def test_a_report_hears_the_bypass_on_what_it_was_taught_and_nothing_out_of_scop
     assert report.similar.per_example == (1.0,)
     (quiet,) = trace_routing(edit, model, ["w1 w30"])
     assert (quiet.experts, quiet.expert, quiet.volume) == ((), None, 0.0)
+    together = pooled([report, replace(report, same=Measurement("consistency, same knowledge", "", ()))])
+    assert together["same"] == pytest.approx(report.same.value)
+    assert together["other_volume"] == 0.0
+    with pytest.raises(EditError, match="at least one routing report"):
+        pooled([])
