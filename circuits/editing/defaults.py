@@ -1,6 +1,6 @@
 """Default hyper-parameters, model by model. The one place where they are.
 
-Those of factlm are found by `circuits.editing.sweep.sweep_layers` and the measurements in its results page. Those of
+Those of factlm are the best rows of data/results/edit-layers.md (`kcircuit edit sweep-layers`). Those of
 GPT-2 are the published ones of ROME's and MEMIT's code; a model that is not listed gets layers by its depth, in the
 proportion of GPT-2 XL's (ROME 17 of 48, MEMIT 13-17 of 48), and everything else from the classes' own defaults.
 """
@@ -17,10 +17,10 @@ Settings = Mapping[str, Any]
 
 FACTLM_DEFAULTS: Mapping[str, Settings] = {
     "rome": {"layer": 4, "site": "end", "lr": 0.1, "steps": 40, "clamp": 6.0, "damping": 1e-2, "contexts": (5, 5)},
-    "memit": {"layers": (3, 4), "site": "end", "lr": 0.1, "steps": 40, "clamp": 4.0, "weight": 10.0},
-    "ft-l": {"layers": (0,)},
-    "ft-m": {"layers": (0,)},
-    "memoe": {"layer": 5, "keep": 3.0, "texts": 16, "text_tokens": 12},
+    "memit": {"layers": (4, 5), "site": "end", "lr": 0.1, "steps": 40, "clamp": 4.0, "weight": 10.0},
+    "ft-l": {"layers": (3,)},
+    "ft-m": {"layers": (5,)},
+    "memoe": {"layer": 4, "keep": 3.0, "texts": 16, "text_tokens": 12},
 }
 
 FACTLM_AT_SUBJECT: Mapping[str, Settings] = {"rome": {"layer": 1}, "memit": {"layers": (0, 1)}}
