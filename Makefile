@@ -13,7 +13,7 @@ demo: $(STAMP)  ## Find the circuit of one fact in the embedded model and write 
 	$(BIN)/kcircuit discover --fact "The official language of France is French" --out runs/france
 
 test: $(STAMP) lint  ## Every check: style, types, import directions, tests
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 lint: $(STAMP)
 	$(BIN)/ruff format --check .

@@ -36,8 +36,9 @@ def execute(path: Path) -> NotebookNode:
         store_widget_state=False,
         resources={"metadata": {"path": str(path.parent)}},
     )
+    # One thread, as the commands give a small model: the same sums on any machine, and no waiting on a busy one.
     # A bar that wants a widget would say so on stderr.
-    client.execute(env={**os.environ, "PYTHONWARNINGS": "ignore:IProgress not found"})
+    client.execute(env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore:IProgress not found"})
     # The kernel's own version would differ from machine to machine.
     notebook.metadata = {
         "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
