@@ -18,7 +18,7 @@ Settings = Mapping[str, Any]
 FACTLM_DEFAULTS: Mapping[str, Settings] = {
     "rome": {"layer": 4, "site": "end", "lr": 0.1, "steps": 40, "clamp": 6.0, "damping": 1e-2, "contexts": (5, 5)},
     "memit": {"layers": (4, 5), "site": "end", "lr": 0.1, "steps": 40, "clamp": 4.0, "weight": 10.0},
-    "ft-l": {"layers": (3,), "steps": 60},
+    "ft-l": {"layers": (4,), "steps": 60},
     "ft-m": {"layers": (5,), "steps": 60},
     "memoe": {"layer": 4, "keep": 3.0, "texts": 16, "text_tokens": 12},
 }
