@@ -22,7 +22,7 @@ import torch
 
 from circuits import bench
 from circuits.datasets import load_relations
-from circuits.engines.preflight import matmul_speed
+from circuits.engines.memory import matmul_speed
 from circuits.model import Model
 
 HERE = Path(__file__).resolve().parent

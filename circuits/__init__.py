@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from circuits.datasets import load_relations
     from circuits.facts import Fact, parse_fact
     from circuits.model import Model
-    from circuits.runs import Run, RunSpec, run
+    from circuits.studies.discover import Run, RunSpec, run
 
 __version__ = "0.1.0"
 __all__ = ["Circuit", "Fact", "Model", "Run", "RunSpec", "Scores", "load_relations", "parse_fact", "run"]
@@ -23,9 +23,9 @@ _HOME = {
     "Fact": "circuits.facts",
     "parse_fact": "circuits.facts",
     "Model": "circuits.model",
-    "Run": "circuits.runs",
-    "RunSpec": "circuits.runs",
-    "run": "circuits.runs",
+    "Run": "circuits.studies.discover",
+    "RunSpec": "circuits.studies.discover",
+    "run": "circuits.studies.discover",
 }
 
 

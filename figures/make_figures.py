@@ -10,10 +10,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from circuits import cli
-from circuits.behaviours.edits import EditDiff
-from circuits.runs import Run
-from circuits.viz.charts import Bar, Panel, line_panels, role_grid, stacked_bars
-from circuits.viz.diff_report import WRITERS
+from circuits.pages.charts import Bar, Panel, line_panels, role_grid, stacked_bars
+from circuits.pages.diff import WRITERS
+from circuits.studies.diff import EditDiff
+from circuits.studies.discover import Run
 
 FIGURES = Path(__file__).resolve().parent
 FACT = "The official language of France is French"

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from circuits.facts import Fact, Relation
 from circuits.model import Model, WordVocabulary
-from circuits.network import PlainNetwork
+from circuits.model.network import PlainNetwork
 
 END = "<|endoftext|>"
 N_WORDS = 60

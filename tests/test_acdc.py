@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from circuits.circuit import Circuit, Provenance, Scores
 from circuits.discovery.acdc import Interrupted, Progress, ResumeError, State, Traversal, acdc, diluted, fingerprint
+from circuits.engines.engine import Engine
 from circuits.engines.hook import HookEngine
-from circuits.engines.protocol import Engine
 from circuits.facts import Fact
 from circuits.graph import Granularity, Graph, Shape
 from circuits.model import Model

@@ -14,15 +14,15 @@ from torch import Tensor
 from circuits.analysis.lens import trajectory
 from circuits.circuit import Circuit, Provenance
 from circuits.discovery.acdc import Traversal, acdc
-from circuits.editing.adapter import MoeBypass, Routing, bypass_inputs, innermost
 from circuits.editing.anchors import Gazetteer
+from circuits.editing.bypass import MoeBypass, Routing, bypass_inputs, innermost
 from circuits.editing.experts import Experts
 from circuits.engines import Ablation, HookEngine, SparseEngine, make_engine
 from circuits.facts import Fact
 from circuits.graph import Edge, Granularity, Graph, Node, Reader, Shape, parse_node
 from circuits.model import Model
-from circuits.network import BypassedNetwork, value_matrix
-from circuits.viz.plots import circuit_graph
+from circuits.model.network import BypassedNetwork, value_matrix
+from circuits.pages.plots import circuit_graph
 from tests.models import plain_model, random_plain_model, traces, word_fact, zero_weights
 
 LAYOUTS = ("gpt2", "llama", "neox", "gptj")

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pytest
 
 from circuits.analysis.attention import read_attention
-from circuits.analysis.trace import head_nodes, open_parts, traces
+from circuits.analysis.tracing import head_nodes, open_parts, traces
 from circuits.facts import Fact
 from circuits.graph import Node
 from circuits.model import Model

@@ -3,15 +3,7 @@
 import pytest
 import torch
 
-from circuits.analysis.trace import open_parts, replay_by_running, traces
-from circuits.behaviours.compare import diff_runs, differing_field
-from circuits.behaviours.edit_table import NEIGHBOURS, EditNumbers, MethodRow, claims, edit_table, method_row
-from circuits.behaviours.edits import EditDidNotTake, choose_prompts, diff_edit, edited_nodes, make_edit
-from circuits.behaviours.hallucination import MoverPull, _verdict, explain_hallucination, wrong_object
-from circuits.behaviours.icl import DRAWS, _Cuts, _Without, demonstrated, explain_icl
-from circuits.behaviours.multihop import find_case, multi_hop
-from circuits.behaviours.reverse import explain_reverse, reversed_fact
-from circuits.behaviours.sides import BehaviourError, Bench, known, make_bench, relation_of, relation_roles
+from circuits.analysis.tracing import open_parts, replay_by_running, traces
 from circuits.datasets import load_relations
 from circuits.datasets.manifest import Manifest
 from circuits.editing import EditProvenance, LowRank, WeightEdit
@@ -19,8 +11,16 @@ from circuits.evaluation import whole_model
 from circuits.facts import EditRequest, Fact
 from circuits.graph import Node
 from circuits.model import ContextError, Model
-from circuits.network import value_matrix
-from circuits.runs import RunSpec, run
+from circuits.model.network import value_matrix
+from circuits.studies.diff import EditDidNotTake, choose_prompts, diff_edit, edited_nodes, make_edit
+from circuits.studies.diff_table import NEIGHBOURS, EditNumbers, MethodRow, claims, edit_table, method_row
+from circuits.studies.discover import RunSpec, run
+from circuits.studies.explain.compare import diff_runs, differing_field
+from circuits.studies.explain.hallucination import MoverPull, _verdict, explain_hallucination, wrong_object
+from circuits.studies.explain.icl import DRAWS, _Cuts, _Without, demonstrated, explain_icl
+from circuits.studies.explain.multihop import find_case, multi_hop
+from circuits.studies.explain.reverse import explain_reverse, reversed_fact
+from circuits.studies.explain.sides import BehaviourError, Bench, known, make_bench, relation_of, relation_roles
 
 FRANCE = Fact("The official language of France is", "France", "French", "country_language")
 SPEC = RunSpec(facts=(FRANCE,), tau=0.1)
@@ -49,7 +49,7 @@ def roles_told_once():
 
     with pytest.MonkeyPatch.context() as patch:
         for module in ("sides", "compare"):
-            patch.setattr(f"circuits.behaviours.{module}.relation_roles", remembered)
+            patch.setattr(f"circuits.studies.explain.{module}.relation_roles", remembered)
         yield
 
 

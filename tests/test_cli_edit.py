@@ -11,12 +11,12 @@ import pytest
 import torch
 
 from circuits.editing import load_edit
-from circuits.evaluation.edits.compare import Contestant, UnknownMethod
-from circuits.evaluation.edits.page import GOALS
 from circuits.evaluation.edits.regimes import Regime
 from circuits.evaluation.edits.targets import TooFewFacts, known_requests
 from circuits.facts import Relation
 from circuits.model import Model
+from circuits.pages.edits_table import GOALS
+from circuits.studies.edits import Contestant, UnknownMethod
 from tests.test_cli import fails, succeeds
 
 FACT = ["--fact", "w1 w10 w2 => w6", "--subject", "w10"]

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from circuits.datasets.corrupted import CorruptionError, corrupted, reference, siblings
 from circuits.facts import Fact, Relation, Relations
 from circuits.model import Model, WordVocabulary
-from circuits.network import PlainNetwork
+from circuits.model.network import PlainNetwork
 from tests.models import zero_weights
 
 WORDS = "man men many get gets word words w1 w2 one two {} here is as and over there are you to add"

@@ -9,8 +9,8 @@ import plotly.graph_objects as go
 import pytest
 
 from circuits.circuit import Circuit
-from circuits.diffs import CircuitDiff
-from circuits.viz.diff_report import render_diff, trajectories, union, who_writes
+from circuits.pages.diff import render_diff, trajectories, union, who_writes
+from circuits.studies.diffs import CircuitDiff
 from tests.models import traces
 from tests.test_diffs import EDITED, HERE, circuit, diff, side
 from tests.test_viz import HOSTILE, Elements, browser, drive

@@ -9,10 +9,10 @@ from pydantic import ValidationError
 from circuits.analysis.lens import Trajectory
 from circuits.analysis.writes import Write, direct_writes
 from circuits.circuit import Circuit, Provenance
-from circuits.diffs import CircuitDiff, DiffError, HeadReading, Side, floor_of, jaccard, random_floor
 from circuits.facts import Fact
 from circuits.graph import Graph, Node, Shape
 from circuits.model import Model
+from circuits.studies.diffs import CircuitDiff, DiffError, HeadReading, Side, floor_of, jaccard, random_floor
 
 HERE = Provenance("tiny", "ab" * 32, method="acdc", settings={"tau": 0.1}, seed=3, facts=("The sky => blue",))
 SKY = Fact("The sky is", "sky", "blue")
@@ -208,7 +208,7 @@ def test_direct_writes_and_biases_add_up_to_the_answers_logit():
     fact = Fact("The capital city of Italy is", "Italy", "Rome")
     import torch
 
-    from circuits.analysis.trace import open_parts
+    from circuits.analysis.tracing import open_parts
 
     parts = open_parts(model, (fact,))
     written = sum(write.logits[0] for write in direct_writes(model, fact, ("Rome",)))

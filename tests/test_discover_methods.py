@@ -12,7 +12,7 @@ from circuits.circuit import Circuit
 from circuits.cli.reading import print_reading
 from circuits.facts import Fact
 from circuits.graph import Shape, parse_node
-from circuits.runs import Run, RunSpec
+from circuits.studies.discover import Run, RunSpec
 
 SCORING = ["eap", "eap-ig", "eap-ig-activations", "exact", "ifr", "random"]
 

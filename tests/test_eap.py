@@ -11,19 +11,19 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from circuits.circuit import Provenance, Scores
-from circuits.components import Norm
 from circuits.discovery import slopes
 from circuits.discovery.eap import eap, eap_ig_activations, eap_ig_inputs
 from circuits.discovery.exact import exact
 from circuits.discovery.slopes import through_norm
 from circuits.engines.ablation import Ablation
+from circuits.engines.engine import group_facts
 from circuits.engines.hook import HookEngine
-from circuits.engines.protocol import group_facts
 from circuits.facts import Fact
 from circuits.graph import Graph, Node, Reader, Slot
 from circuits.metrics import SQUARED_ERROR, match_nll
 from circuits.model import Model
-from circuits.network import BypassedNetwork, ReaderKind, WriterKind
+from circuits.model.components import Norm
+from circuits.model.network import BypassedNetwork, ReaderKind, WriterKind
 from tests.models import plain_model, random_plain_model, word_fact, zero_weights
 
 LoadModel = Callable[..., Model]

@@ -27,7 +27,7 @@ from circuits.editing.prompts import forced, read_prompt
 from circuits.engines import HookEngine, SparseEngine
 from circuits.facts import EditRequest, Fact, FactError, Probe
 from circuits.model import Model
-from circuits.network import ComponentNetwork, UnknownWeight, value_matrix
+from circuits.model.network import ComponentNetwork, UnknownWeight, value_matrix
 from tests.editing_models import (
     HYPERS,
     LAYOUTS,

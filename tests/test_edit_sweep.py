@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from circuits.editing import EditError
-from circuits.editing.sweep import _exact, _likeliest, share_of, sweep_layers
 from circuits.facts import EditRequest, Probe
 from circuits.model import Model
+from circuits.studies.layers import _exact, _likeliest, share_of, sweep_layers
 from tests.editing_models import REQUEST, TWO_TOKENS, answer
 
 PROBED = EditRequest(

@@ -9,12 +9,12 @@ from torch import Tensor
 
 from circuits.circuit import Circuit, Provenance
 from circuits.engines.ablation import Ablation, AblationError, mean_outputs
+from circuits.engines.engine import group_facts
 from circuits.engines.hook import HookEngine
-from circuits.engines.protocol import group_facts
 from circuits.facts import Fact
 from circuits.graph import Edge, Granularity, Graph, Slot
 from circuits.model import Model
-from circuits.network import ReaderKind, WriterKind
+from circuits.model.network import ReaderKind, WriterKind
 from tests.models import random_plain_model, word_fact
 
 LoadModel = Callable[..., Model]

@@ -11,7 +11,7 @@ from circuits.editing import EditError, FineTuneHyper, RomeHyper, ft_l, ft_m
 from circuits.editing.method import require_hyper
 from circuits.editing.prompts import forced
 from circuits.model import Model
-from circuits.network import value_matrix
+from circuits.model.network import value_matrix
 from tests.editing_models import OTHER, REQUEST, TWO_TOKENS, wins
 
 HYPER = FineTuneHyper(layers=(0,), lr=1e-2, steps=40)

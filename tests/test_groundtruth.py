@@ -16,21 +16,22 @@ from typer.testing import CliRunner
 
 from circuits.circuit import Provenance
 from circuits.cli.app import app, main
-from circuits.components import Norm, UnsupportedArchitecture
 from circuits.discovery.acdc import acdc
 from circuits.engines import Ablation, HookEngine, SparseEngine
 from circuits.engines.ablation import AblationError
 from circuits.evaluation import whole_model
 from circuits.evaluation.answers import NoRankError
-from circuits.evaluation.groundtruth import METHODS_ON_TRUTH, Case, auroc, precision_recall, recover
+from circuits.evaluation.recovery import auroc, precision_recall
 from circuits.facts import Fact
 from circuits.graph import Graph, Shape
 from circuits.metrics import NLL, SQUARED_ERROR, squared_error
 from circuits.model import Model, ModelError, OutputVocabulary, Tokens
-from circuits.network import OpenNetwork, PlainNetwork
-from circuits.plain import PlainWeightsError
+from circuits.model.components import Norm, UnsupportedArchitecture
+from circuits.model.network import OpenNetwork, PlainNetwork
+from circuits.model.plain import PlainWeightsError
 from circuits.planted import PLANTED, Ablated, Compiled, Planted, compiled, compiled_folder, planted
 from circuits.planted.weights import connected
+from circuits.studies.truth import METHODS_ON_TRUTH, Case, recover
 from tests.models import random_plain_model, word_fact
 
 HERE = Provenance("planted", "00", processing="raw", method="acdc")

@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 
 from circuits.editing import EditError, MemitHyper, memit
 from circuits.editing.defaults import tuned
-from circuits.editing.memit import spread
-from circuits.editing.statistics import SecondMoment
+from circuits.editing.methods.memit import spread
+from circuits.editing.moments import SecondMoment
 from circuits.facts import EditRequest
 from circuits.model import Model
-from circuits.network import value_matrix
+from circuits.model.network import value_matrix
 from tests import models
 from tests.editing_models import OTHER, REQUEST, statistics, wins
 from tests.models import save_model

@@ -12,7 +12,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from circuits.components import Norm
 from circuits.editing import (
     AdapterEdit,
     EditError,
@@ -24,7 +23,6 @@ from circuits.editing import (
     load_edit,
     memoe,
 )
-from circuits.editing.adapter import MoeBypass, Routing
 from circuits.editing.anchors import (
     AnchorReader,
     Gazetteer,
@@ -36,9 +34,15 @@ from circuits.editing.anchors import (
     recogniser_from_json,
     token_ends,
 )
+from circuits.editing.bypass import MoeBypass, Routing
 from circuits.editing.experts import Experts, favourite, initial, load_balance, mixture, route, top_gate
 from circuits.editing.own_texts import sample_texts, texts_about
-from circuits.editing.routing import (
+from circuits.facts import EditRequest, Probe, Relation, Relations
+from circuits.metrics import Measurement
+from circuits.model import Model, WordVocabulary
+from circuits.model.components import Norm
+from circuits.model.network import ComponentNetwork, value_matrix
+from circuits.studies.routing import (
     PromptRouting,
     cluster,
     pooled,
@@ -47,10 +51,6 @@ from circuits.editing.routing import (
     similar_knowledge,
     trace_routing,
 )
-from circuits.facts import EditRequest, Probe, Relation, Relations
-from circuits.metrics import Measurement
-from circuits.model import Model, WordVocabulary
-from circuits.network import ComponentNetwork, value_matrix
 from tests.editing_models import OTHER, REQUEST, TWO_TOKENS, same_bits, snapshot, wins
 
 IDS = torch.tensor([[0, 2, 3, 11, 12, 6], [0, 9, 2, 10, 5, 9]])

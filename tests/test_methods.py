@@ -15,7 +15,7 @@ from circuits.discovery.ifr import proximity
 from circuits.engines import Ablation, HookEngine, SparseEngine
 from circuits.graph import Granularity, Graph, Shape
 from circuits.model import Model
-from circuits.network import ComponentNetwork
+from circuits.model.network import ComponentNetwork
 from tests.models import plain_model, random_plain_model, word_fact, zero_weights
 
 LoadModel = Callable[..., Model]

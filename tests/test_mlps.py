@@ -6,12 +6,12 @@ import pytest
 import torch
 
 from circuits.analysis.mlps import deciding_mlp, read_mlps
-from circuits.analysis.trace import open_parts, traces
+from circuits.analysis.tracing import open_parts, traces
 from circuits.facts import Fact
 from circuits.graph import Node
 from circuits.metrics import rank
 from circuits.model import Model
-from circuits.network import Record
+from circuits.model.network import Record
 from tests.models import plain_model, word_fact, zero_weights
 from tests.planted_heads import FACTS, N_SUBJECTS, ROLES, planted
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from circuits.facts import Fact
 from circuits.graph import Shape
 from circuits.model import ContextError, Model, ModelError
-from circuits.network import Record
+from circuits.model.network import Record
 from tests.models import N_CTX, random_plain_model, word_fact
 
 LoadModel = Callable[..., Model]

@@ -12,7 +12,7 @@ from circuits.discovery.acdc import Interrupted, State, Traversal, acdc, fingerp
 from circuits.discovery.eap import eap
 from circuits.discovery.prefilter import AmountError, Loss, candidates, compare, n_edges
 from circuits.engines import HookEngine, SparseEngine
-from circuits.engines.protocol import Engine
+from circuits.engines.engine import Engine
 from circuits.graph import Graph, Shape
 from tests.models import random_plain_model, word_fact
 

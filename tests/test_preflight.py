@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from circuits.engines.preflight import (
+from circuits.engines.memory import (
     Sizes,
     TooLargeError,
     available_memory,

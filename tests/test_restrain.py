@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from circuits.editing import Dense, EditError, EditProvenance, LowRank, WeightEdit, WrongModel, load_edit, restrain
-from circuits.editing.restrain import (
+from circuits.editing.prune import (
     factored_svd,
     largest_singular_value,
     parse_restraint,
@@ -19,7 +19,7 @@ from circuits.editing.restrain import (
     restrained_values,
 )
 from circuits.model import Model
-from circuits.network import value_matrix
+from circuits.model.network import value_matrix
 from tests.models import random_plain_model
 
 IDS = torch.tensor([[1, 2, 3], [4, 0, 1]])

@@ -7,11 +7,11 @@ import pytest
 import torch
 
 from circuits import cli
-from circuits.analysis.trace import head_nodes, open_parts
-from circuits.evaluation.ignorance import FalseLabels, false_labels, scrambled
-from circuits.evaluation.roles import RoleChecks, check_roles
-from circuits.evaluation.roles_page import HEADER, Unlabelled, average_cells, cells, page, survey
+from circuits.analysis.tracing import head_nodes, open_parts
 from circuits.facts import Relation
+from circuits.pages.roles import HEADER, Unlabelled, average_cells, cells, page, survey
+from circuits.studies.false_labels import FalseLabels, false_labels, scrambled
+from circuits.studies.roles import RoleChecks, check_roles
 from tests.planted_heads import FACTS, ROLES, planted
 
 RELATION = Relation(

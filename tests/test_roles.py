@@ -8,7 +8,8 @@ import pytest
 import torch
 from pydantic import TypeAdapter
 
-from circuits.analysis.causal import cut_readings
+from circuits.analysis.attribution import TargetError, readout, targets
+from circuits.analysis.cuts import cut_readings
 from circuits.analysis.nulls import (
     against_sets,
     intervals,
@@ -18,13 +19,12 @@ from circuits.analysis.nulls import (
     shuffles,
 )
 from circuits.analysis.roles import ALPHA, MIN_EFFECT, RoleError, Roles, find_roles
-from circuits.analysis.sources import TargetError, readout, targets
-from circuits.analysis.trace import head_nodes, open_parts, replay_by_running, source_parts, traces
+from circuits.analysis.tracing import head_nodes, open_parts, replay_by_running, source_parts, traces
 from circuits.datasets import load_relations
-from circuits.evaluation.roles import kappa, relation_roles
 from circuits.facts import Fact
 from circuits.model import Model
-from circuits.spans import SpanError, spans
+from circuits.model.spans import SpanError, spans
+from circuits.studies.roles import kappa, relation_roles
 from tests.models import plain_model, zero_weights
 from tests.planted_heads import FACTS, OBJECTS, ROLES, planted
 

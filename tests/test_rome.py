@@ -12,13 +12,13 @@ from hypothesis import strategies as st
 from circuits.editing import EditError, RomeHyper, Statistics, default_hyper, rome
 from circuits.editing.contexts import sample_contexts
 from circuits.editing.forward import at_rows, hidden_units, open_network
+from circuits.editing.methods.rome import essence_of, insert
+from circuits.editing.moments import SecondMoment
 from circuits.editing.prompts import Site, each_token, forced
-from circuits.editing.rome import essence_of, insert
-from circuits.editing.statistics import SecondMoment
 from circuits.editing.targets import TargetHyper, optimise
 from circuits.facts import EditRequest
 from circuits.model import Model
-from circuits.network import value_matrix
+from circuits.model.network import value_matrix
 from tests.editing_models import LAYOUTS, OTHER, REQUEST, TWO_TOKENS, statistics, wins
 
 HYPER = RomeHyper(layer=0, steps=12, clamp=20.0, contexts=(3,), damping=1e-3)

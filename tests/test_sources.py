@@ -7,13 +7,13 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from circuits.analysis.sources import class_mask, read_from, read_shares, read_sources, readout, targets
-from circuits.analysis.trace import head_nodes, open_parts, replay, replay_by_running, source_parts, traces
-from circuits.components import Norm, NormKind, UnsupportedArchitecture
+from circuits.analysis.attribution import class_mask, read_from, read_shares, read_sources, readout, targets
+from circuits.analysis.tracing import head_nodes, open_parts, replay, replay_by_running, source_parts, traces
 from circuits.facts import Fact
 from circuits.model import Model, WordVocabulary
-from circuits.network import BypassedNetwork
-from circuits.spans import SpanError, Spans, spans
+from circuits.model.components import Norm, NormKind, UnsupportedArchitecture
+from circuits.model.network import BypassedNetwork
+from circuits.model.spans import SpanError, Spans, spans
 from tests.models import plain_model, random_plain_model, word_fact, zero_weights
 from tests.planted_heads import FACTS, OBJECTS, ROLES, planted
 

@@ -10,21 +10,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from circuits.circuit import Provenance
-from circuits.components import UnsupportedArchitecture
 from circuits.discovery.acdc import Interrupted, Progress, State, acdc, sweep
 from circuits.discovery.speculation import cuts, expected_path, log_odds, measured_shifts, nll_of
 from circuits.engines import EngineMismatch, make_engine
 from circuits.engines.ablation import Ablation
+from circuits.engines.engine import Engine, WideEngine
 from circuits.engines.hook import HookEngine
 from circuits.engines.layout import Layout
 from circuits.engines.positions import DEAD, FULL, TAIL, needs
-from circuits.engines.protocol import Engine, WideEngine
 from circuits.engines.sparse import SparseEngine, nll
 from circuits.graph import Granularity, Graph, Shape
 from circuits.metrics import match_nll
 from circuits.model import Model, WordVocabulary
-from circuits.network import Network
-from circuits.runs import RunSpec, run
+from circuits.model.components import UnsupportedArchitecture
+from circuits.model.network import Network
+from circuits.studies.discover import RunSpec, run
 from tests.models import END, N_WORDS, random_plain_model, word_fact
 
 LoadModel = Callable[..., Model]

@@ -2,7 +2,6 @@
 
 import pytest
 
-from circuits.bench import first_facts
 from circuits.circuit import Provenance
 from circuits.datasets.corrupted import corrupted, reference
 from circuits.discovery.acdc import NEAR_TIE, Traversal, acdc
@@ -14,6 +13,7 @@ from circuits.engines.sparse import SparseEngine
 from circuits.facts import EditRequest, Fact, Relations
 from circuits.graph import Node
 from circuits.model import Model
+from circuits.studies.bench import first_facts
 
 HERE = Provenance("factlm", "")
 RELATIONS = (

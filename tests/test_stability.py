@@ -20,8 +20,8 @@ from circuits.evaluation.baseline import random_circuit
 from circuits.facts import Fact, FactError, Relation, Relations
 from circuits.graph import Graph, Shape
 from circuits.model import Model
-from circuits.runs import UnknownFactError
-from circuits.stability import Change, Request, Skip, changes, components, jaccard, known_facts, overlap
+from circuits.studies.discover import UnknownFactError
+from circuits.studies.stability import Change, Request, Skip, changes, components, jaccard, known_facts, overlap
 from tests.models import guessed_relation, plain_model, random_plain_model, word_fact, zero_weights
 
 HERE = Provenance("by hand", "00", processing="raw", method="acdc")

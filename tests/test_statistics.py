@@ -12,9 +12,9 @@ from circuits.datasets.manifest import Manifest
 from circuits.editing import EditError, IdentityCovariance, RomeHyper, Statistics, rome
 from circuits.editing.corpus import FACTLM_EPOCHS, Corpus, CorpusError
 from circuits.editing.forward import MlpReads
-from circuits.editing.statistics import SecondMoment, StatisticsError, cache_folder
+from circuits.editing.moments import SecondMoment, StatisticsError, cache_folder
 from circuits.model import Model
-from circuits.network import ComponentNetwork
+from circuits.model.network import ComponentNetwork
 from tests.editing_models import LAYOUTS, REQUEST, random_words, statistics
 from tests.test_edit import random_edit
 

@@ -14,11 +14,11 @@ from circuits.analysis.roles import find_roles
 from circuits.analysis.story import tell
 from circuits.circuit import Circuit, Provenance
 from circuits.graph import Node
-from circuits.viz.charts import role_grid
-from circuits.viz.drawing import legend
-from circuits.viz.heads import attention_pattern, lens_table, reading_attention, role_map
-from circuits.viz.report import Page, render
-from circuits.viz.story import heads_section, story_section
+from circuits.pages.charts import role_grid
+from circuits.pages.drawing import legend
+from circuits.pages.heads import attention_pattern, lens_table, reading_attention, role_map
+from circuits.pages.run import Page, render
+from circuits.pages.story import heads_section, story_section
 from tests.models import traces
 from tests.planted_heads import FACTS, OBJECTS, ROLES, planted
 

@@ -21,14 +21,14 @@ from circuits.evaluation import standalone, whole_model
 from circuits.evaluation.baseline import size_matched
 from circuits.facts import KINDS, Kind, Relation, Relations
 from circuits.model import Model
-from circuits.runs import RunSpec, run
-from circuits.tables import Row, Skipped, Table, TableSpec, load_published, make_row, make_table, workers
-from circuits.tables.figures import figure_2, figure_6, mean_by_kind
-from circuits.tables.page import HEADER, beaten_sentence, cells, files, main_cells, notes, to_html, to_markdown
-from circuits.tables.row import AtTau, RandomLevel, Scored
-from circuits.tables.table import average, by_tau
-from circuits.viz.charts import Panel, line_panels
-from circuits.viz.plots import activity_by_kind, faithfulness_curves, rank_by_layer
+from circuits.pages.charts import Panel, line_panels
+from circuits.pages.plots import activity_by_kind, faithfulness_curves, rank_by_layer
+from circuits.pages.table import HEADER, beaten_sentence, cells, files, main_cells, notes, to_html, to_markdown
+from circuits.pages.table_figures import figure_2, figure_6, mean_by_kind
+from circuits.studies.discover import RunSpec, run
+from circuits.studies.table import Row, Skipped, Table, TableSpec, load_published, make_row, make_table, workers
+from circuits.studies.table.row import AtTau, RandomLevel, Scored
+from circuits.studies.table.table import average, by_tau
 from tests.models import guessed_relation, plain_model, zero_weights
 
 # ---- the oracle: a lookup with a suppressor ------------------------------------------------------------------------------

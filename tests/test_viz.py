@@ -18,15 +18,16 @@ from circuits.analysis.attention import HeadPattern, PromptAttention
 from circuits.analysis.lens import NodeReadout, TokenScore, Trajectory
 from circuits.circuit import Circuit, Provenance, Scores
 from circuits.graph import Graph, Node, Shape
-from circuits.runs import RunSpec, run
-from circuits.viz import plots, report
-from circuits.viz.charts import Bar, stacked_bars
-from circuits.viz.dot import circuit_to_dot, render_png, render_svg
-from circuits.viz.layout import HALF_HEIGHT, crossings, index_order, place
-from circuits.viz.picture import MOST, circuit_picture
-from circuits.viz.plots import circuit_graph, layer_activity, trajectory_plot
-from circuits.viz.report import Page, render
-from circuits.viz.style import MAX_PEN, MIN_PEN, pen_widths, plotly_text, short_token, strongest, token_text
+from circuits.pages import plots
+from circuits.pages import run as report
+from circuits.pages.charts import Bar, stacked_bars
+from circuits.pages.dot import circuit_to_dot, render_png, render_svg
+from circuits.pages.layout import HALF_HEIGHT, crossings, index_order, place
+from circuits.pages.picture import MOST, circuit_picture
+from circuits.pages.plots import circuit_graph, layer_activity, trajectory_plot
+from circuits.pages.run import Page, render
+from circuits.pages.style import MAX_PEN, MIN_PEN, pen_widths, plotly_text, short_token, strongest, token_text
+from circuits.studies.discover import RunSpec, run
 from tests.planted_heads import FACTS, planted
 
 CHROMIUM = "/usr/bin/chromium"

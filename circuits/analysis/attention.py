@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import torch
 
-from circuits.analysis.trace import open_parts
+from circuits.analysis.tracing import open_parts
 from circuits.facts import Fact
 from circuits.graph import Node
 from circuits.model import Model
@@ -32,7 +32,7 @@ def read_attention(model: Model, fact: Fact, heads: Sequence[Node]) -> PromptAtt
     """The patterns of ``heads`` over the fact's prompt, in the whole model.
 
     Raises:
-        circuits.components.UnsupportedArchitecture: the model does not show its weights.
+        circuits.model.components.UnsupportedArchitecture: the model does not show its weights.
     """
     parts, prompt = open_parts(model, (fact,)), model.tokens(fact).prompt
     ids = torch.tensor([prompt])

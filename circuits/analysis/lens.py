@@ -11,12 +11,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from circuits.circuit import Circuit
-from circuits.engines.protocol import group_facts
+from circuits.engines.engine import group_facts
 from circuits.facts import Fact
 from circuits.graph import Node
 from circuits.metrics import probability, rank
 from circuits.model import Model
-from circuits.spans import SpanError, spans
+from circuits.model.spans import SpanError, spans
 
 CHUNK_NUMBERS = 2**25
 """Logits held at once, as a count of numbers."""

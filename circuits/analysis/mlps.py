@@ -15,12 +15,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from circuits.analysis.lens import TokenScore
-from circuits.analysis.trace import Trace, open_parts, traces
-from circuits.components import Components
+from circuits.analysis.tracing import Trace, open_parts, traces
 from circuits.facts import Fact
 from circuits.graph import Node
 from circuits.metrics import rank
 from circuits.model import Model
+from circuits.model.components import Components
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +77,7 @@ def read_mlps(model: Model, fact: Fact, *, top: int = 10) -> tuple[AnswerMlp, ..
     """Every MLP's part in the answer of ``fact``, layer by layer, with its ``top`` neurons.
 
     Raises:
-        circuits.components.UnsupportedArchitecture: the model does not show its weights.
+        circuits.model.components.UnsupportedArchitecture: the model does not show its weights.
     """
     parts = open_parts(model, (fact,))
     (trace,) = traces(model, (fact,), parts)

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float
 
+from circuits.analysis.attribution import Targets
 from circuits.analysis.nulls import TINY, against_sets, lookalike_sets
-from circuits.analysis.sources import Targets
 from circuits.model import Model
 
 MIN_RANGES = 24

@@ -5,17 +5,17 @@ from dataclasses import dataclass
 
 import torch
 
-from circuits.analysis.causal import cut_readings
+from circuits.analysis.attribution import PositionClass, TargetError, read_sources, readout, targets
+from circuits.analysis.cuts import cut_readings
 from circuits.analysis.lens import TokenScore, Trajectory, read_nodes, trajectory
 from circuits.analysis.mlps import AnswerMlp, read_mlps
 from circuits.analysis.roles import Role, Roles
-from circuits.analysis.sources import PositionClass, TargetError, read_sources, readout, targets
-from circuits.analysis.trace import head_nodes, open_parts, traces
+from circuits.analysis.tracing import head_nodes, open_parts, traces
 from circuits.analysis.writes import Write, direct_writes
 from circuits.facts import Fact
 from circuits.graph import Node
 from circuits.model import Model
-from circuits.spans import SpanError, spans
+from circuits.model.spans import SpanError, spans
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +72,7 @@ def read_fact(
         unread: why there are no roles, in a clause.
 
     Raises:
-        circuits.components.UnsupportedArchitecture: the model does not show its weights.
+        circuits.model.components.UnsupportedArchitecture: the model does not show its weights.
     """
     tokens = tuple(model.token_text(token) for token in model.tokens(fact).prompt)
     path, mlps = trajectory(model, fact), read_mlps(model, fact)

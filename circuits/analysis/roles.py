@@ -3,7 +3,7 @@
 Two claims can be made of a head, each over many facts of one relation and each causal.
 
 * It **carries the subject**: it draws at least `MIN_READING` of what it writes at the last position from the subject's tokens
-  (`circuits.analysis.sources.read_shares`: attention times value, because a weight alone does not say how much is read);
+  (`circuits.analysis.attribution.read_shares`: attention times value, because a weight alone does not say how much is read);
   cutting what it reads there lowers the answer against the relation's other objects by at least `MIN_EFFECT` logits, with a
   bootstrap interval above 0; more than chance would (shuffled answers: for another fact's answer in the place of its own, corrected for
   the number of heads); and more than cutting as many other tokens of the prompt does (shuffled subject spans).
@@ -30,16 +30,16 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
-from circuits.analysis.causal import cut_readings, cut_windows
+from circuits.analysis.attribution import Targets, class_mask, read_from, read_shares, readout, targets
+from circuits.analysis.cuts import cut_readings, cut_windows
 from circuits.analysis.nulls import intervals, permuted_answers, shuffled_windows, shuffles
 from circuits.analysis.ranges import compare, directions_of, disjoint_ranges, lookalikes
-from circuits.analysis.sources import Targets, class_mask, read_from, read_shares, readout, targets
-from circuits.analysis.trace import Trace, head_nodes, open_parts, traces
-from circuits.components import Components
+from circuits.analysis.tracing import Trace, head_nodes, open_parts, traces
 from circuits.facts import Fact
 from circuits.graph import Node
 from circuits.model import Model
-from circuits.spans import Spans, spans
+from circuits.model.components import Components
+from circuits.model.spans import Spans, spans
 
 Role = Literal["mover", "relation", "mixture", "suppressor", "other"]
 ROLES: tuple[Role, ...] = ("mover", "relation", "mixture", "suppressor", "other")
@@ -88,7 +88,7 @@ class Evidence:
     """To the BOS token, where the model has one."""
     attention_last: float
     reading_subject: float
-    """Mean share of what the head writes that it draws from the subject (`circuits.analysis.sources.read_shares`)."""
+    """Mean share of what the head writes that it draws from the subject (`circuits.analysis.attribution.read_shares`)."""
     reading_relation: float
     attention_subject_p: float | None
     """Chance that as many other tokens of the prompts get as much (shuffled subject spans; for this head alone)."""
@@ -244,7 +244,7 @@ def find_roles(
 
     Raises:
         RoleError: too few facts.
-        circuits.analysis.sources.TargetError, circuits.spans.SpanError, circuits.components.UnsupportedArchitecture:
+        circuits.analysis.attribution.TargetError, circuits.model.spans.SpanError, circuits.model.components.UnsupportedArchitecture:
             a relation with one object, a prompt without subject tokens, a model that does not show its weights.
     """
     if len(facts) < MIN_FACTS:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import torch
 
-from circuits.analysis.trace import open_parts, traces
+from circuits.analysis.tracing import open_parts, traces
 from circuits.facts import Fact
 from circuits.graph import Node
 from circuits.model import Model
@@ -35,7 +35,7 @@ def direct_writes(model: Model, fact: Fact, answers: Sequence[str]) -> tuple[Wri
         answers: objects, as they stand in facts: without their leading space.
 
     Raises:
-        circuits.components.UnsupportedArchitecture: the model does not show its final norm and unembedding.
+        circuits.model.components.UnsupportedArchitecture: the model does not show its final norm and unembedding.
     """
     parts = open_parts(model, (fact,))
     (trace,) = traces(model, (fact,), parts)

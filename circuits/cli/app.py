@@ -144,7 +144,7 @@ def put_edit(model: "Model", folder: Path | None) -> "Model":
 def parse_memory(text: str | None) -> int | None:
     if text is None:
         return None
-    from circuits.engines.preflight import parse_bytes
+    from circuits.engines.memory import parse_bytes
 
     return parse_bytes(text)
 

@@ -19,8 +19,8 @@ def bench(
     """Time both engines on the same facts, and count the decisions in which they differ (it must be 0)."""
     if what != "acdc":
         raise CommandError(f"expected `kcircuit bench acdc`, got {what!r}; benchmarks/README.md names the longer ones")
-    from circuits.bench import compare, first_facts
     from circuits.datasets import load_relations
+    from circuits.studies.bench import compare, first_facts
 
     facts = first_facts(load_relations(), n)
     result = compare(load(model), facts, tau=tau, progress=lambda line: typer.echo(line, err=True)).to_json()

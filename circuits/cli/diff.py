@@ -21,10 +21,10 @@ from circuits.cli.diff_table import table
 from circuits.cli.explain import fact_of, write_files
 
 if TYPE_CHECKING:
-    from circuits.behaviours.edits import EditDiff
     from circuits.facts import Fact, Relations
     from circuits.model import Model
-    from circuits.runs import RunSpec
+    from circuits.studies.diff import EditDiff
+    from circuits.studies.discover import RunSpec
 
 
 @app.command()
@@ -77,7 +77,7 @@ def diff(
         raise CommandError("expected --fact and --to together, or neither for a table over many facts")
     from circuits.datasets import load_relations
     from circuits.facts import Fact
-    from circuits.runs import RunSpec
+    from circuits.studies.discover import RunSpec
 
     relations = load_relations()
     # Each search puts its own fact in; the rest is checked here, before the model is loaded.
@@ -90,7 +90,7 @@ def diff(
     asked = fact_of(fact, relations)
     found = _edits(load(model), asked, to, methods, chosen, spec, relations, force)
     if out is not None:
-        from circuits.viz.diff_report import render_diff
+        from circuits.pages.diff import render_diff
 
         for each in found:
             page = render_diff(each.edited, verdict=str(each), others=_others(each), command=typed_command())
@@ -109,16 +109,16 @@ def diff(
 
 
 def _two_runs(folders: list[Path], out: Path | None, as_json: bool) -> None:
-    from circuits.behaviours.compare import diff_runs
     from circuits.datasets import load_relations
-    from circuits.runs import Run, load_model
+    from circuits.studies.discover import Run, load_model
+    from circuits.studies.explain.compare import diff_runs
 
     if len(folders) != 2:
         raise CommandError(f"expected the folders of two runs, got {len(folders)}")
     before, after = (Run.load(folder) for folder in folders)
     found = diff_runs(before, after, load_relations(), load=lambda spec: fit_threads(load_model(spec)))
     if out is not None:
-        from circuits.viz.diff_report import render_diff
+        from circuits.pages.diff import render_diff
 
         page = render_diff(found, command=typed_command())
         write_files(out, {"diff.json": found.model_dump_json(indent=1) + "\n", "report.html": page})
@@ -145,10 +145,10 @@ def _edits(
     force: bool,
 ) -> "list[EditDiff]":
     """One diff a method and layer; the circuits of the unedited model are searched once."""
-    from circuits.behaviours.edits import choose_prompts, diff_edit, make_edit
-    from circuits.behaviours.sides import make_bench, relation_of
     from circuits.evaluation import whole_model
-    from circuits.runs import require_known
+    from circuits.studies.diff import choose_prompts, diff_edit, make_edit
+    from circuits.studies.discover import require_known
+    from circuits.studies.explain.sides import make_bench, relation_of
 
     if to == asked.object:
         raise CommandError(f"expected a new object, got {to!r}, which the fact has already")
@@ -218,7 +218,7 @@ def _summary(found: "EditDiff") -> dict[str, Any]:
 
 
 def _methods(text: str) -> list[str]:
-    from circuits.behaviours.edits import require_method
+    from circuits.studies.diff import require_method
 
     methods = [part.strip() for part in text.split(",") if part.strip()]
     for method in methods:

@@ -12,10 +12,10 @@ from circuits.cli.app import CommandError, load
 from circuits.cli.explain import write_files
 
 if TYPE_CHECKING:
-    from circuits.behaviours.edit_table import Claim, MethodRow
     from circuits.facts import Fact, Relations
     from circuits.model import Model
-    from circuits.runs import RunSpec
+    from circuits.studies.diff_table import Claim, MethodRow
+    from circuits.studies.discover import RunSpec
 
 HEADS = (
     "method",
@@ -44,8 +44,8 @@ def table(
     out: Path | None,
     as_json: bool,
 ) -> None:
-    from circuits.behaviours.edit_table import claims, edit_table
-    from circuits.tables.workers import fitting
+    from circuits.studies.diff_table import claims, edit_table
+    from circuits.studies.table.workers import fitting
 
     model = load(spec.model)
     facts = facts_to_edit(model, n, relations, spec.seed)

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from circuits.discovery.acdc import Progress
     from circuits.facts import Fact, Relation, Relations
     from circuits.model import Model
-    from circuits.runs import Run, RunSpec
+    from circuits.studies.discover import Run, RunSpec
 
 STATE_FILE = "acdc-state.json"
 SECONDS_BETWEEN_SAVES = 30.0
@@ -157,13 +157,13 @@ def discover(
 
 
 def _spec(facts: "tuple[Fact, ...]", **choices: Any) -> "RunSpec":
-    from circuits.runs import RunSpec
+    from circuits.studies.discover import RunSpec
 
     return RunSpec(facts=facts, **choices)
 
 
 def _load(spec: "RunSpec") -> "Model":
-    from circuits.runs import load_model
+    from circuits.studies.discover import load_model
 
     return fit_threads(load_model(spec))
 
@@ -206,7 +206,7 @@ def _search(
 ) -> "Iterator[Run]":
     """The runs of all thresholds. What is interrupted is saved beside its results, and said how to continue."""
     from circuits.discovery.acdc import Interrupted
-    from circuits.runs import run_sweep, spec_digest
+    from circuits.studies.discover import run_sweep, spec_digest
 
     def state_file(tau: float) -> Path:
         # Without a folder of its own, a search is told from others in the same place by what it searches.

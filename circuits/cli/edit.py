@@ -74,7 +74,7 @@ def edit(
         require_writable_folder(out)
     chosen = parse_settings(settings, layer)
     from circuits.editing import METHODS
-    from circuits.evaluation.edits.compare import UnknownMethod
+    from circuits.studies.edits import UnknownMethod
 
     if method not in METHODS:
         raise UnknownMethod(f"no editing method {method!r}; known: {', '.join(METHODS)}")
@@ -139,7 +139,7 @@ def _edited(
 ) -> tuple[dict[str, Any], Any, bool]:
     """(summary, edit, whether the new object is said)."""
     from circuits.evaluation.edits import FluencySetting, ask, prepare, tabulate
-    from circuits.evaluation.edits.compare import maker
+    from circuits.studies.edits import maker
 
     fluency = FluencySetting(fluency_samples, seed=seed)
     with progress_line() as show:

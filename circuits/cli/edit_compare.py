@@ -52,9 +52,9 @@ def compare(
     if out is not None and (out.is_dir() or not out.absolute().parent.is_dir()):
         raise CommandError(f"expected --out as a file in a folder that exists, got {out}")
     from circuits.evaluation.edits import FluencySetting, Regime
-    from circuits.evaluation.edits.compare import Contestant
-    from circuits.evaluation.edits.compare import compare as compared
-    from circuits.evaluation.edits.page import page
+    from circuits.pages.edits_table import page
+    from circuits.studies.edits import Contestant
+    from circuits.studies.edits import compare as compared
 
     contestants = Contestant.parse_all(methods, Regime.parse(regime))
     when = parse_eval_at(eval_at)
@@ -100,8 +100,8 @@ def _command(given: dict[str, Any]) -> str:
 def _print(model: "Model", rows: list[dict[str, Any]]) -> None:
     from rich.table import Table
 
-    from circuits.evaluation.edits.compare import METRICS
-    from circuits.evaluation.edits.page import number
+    from circuits.pages.edits_table import number
+    from circuits.studies.edits import METRICS
 
     console = wide_console()
     table = Table(show_edge=False, pad_edge=False, title=f"Edits of {model.name}; shares in percent")

@@ -52,7 +52,7 @@ def evaluate_method(
     """Measure one editing method: every metric beside the unedited model's, with n; classes of failure; retention."""
     from circuits.editing import default_hyper
     from circuits.evaluation.edits import SINGLE, FluencySetting, Regime, evaluate
-    from circuits.evaluation.edits.compare import Contestant, maker, routing
+    from circuits.studies.edits import Contestant, maker, routing
 
     contestant = Contestant.parse(f"{method}@{regime}" + (f"+{restrain}" if restrain else ""), SINGLE)
     when = parse_eval_at(eval_at)
@@ -144,8 +144,8 @@ def _percent(share: float | None) -> str:
 def _print(summary: dict[str, Any]) -> None:
     from rich.table import Table
 
-    from circuits.evaluation.edits.page import number
     from circuits.evaluation.edits.report import WAY_NAMES
+    from circuits.pages.edits_table import number
 
     console = wide_console()
     restrained = f", {summary['restrain']}" if summary["restrain"] else ""

@@ -22,9 +22,9 @@ from circuits.cli.edit_options import (
 )
 
 if TYPE_CHECKING:
-    from circuits.editing.sweep import SweepRow
-    from circuits.evaluation.edits.compare import Contestant
     from circuits.model import Model
+    from circuits.studies.edits import Contestant
+    from circuits.studies.layers import SweepRow
 
 SHARES = ("success", "generality", "locality", "same_subject")
 SITES = "subject,end"
@@ -57,8 +57,8 @@ def sweep(
     chosen = None if layers is None else [parse_layers(part.replace("+", ",")) for part in layers.split(",")]
     hyper = parse_settings(settings)
     wanted = _sites(sites)
-    from circuits.evaluation.edits.compare import Contestant
     from circuits.model import Model
+    from circuits.studies.edits import Contestant
 
     contestants = Contestant.parse_all(method)
     for each in contestants:
@@ -104,7 +104,7 @@ def _swept(
     hyper: dict[str, Any],
 ) -> "tuple[SweepRow, ...]":
     """One method at every layer, at each site if it has such a choice and ``--set`` does not make it."""
-    from circuits.editing.sweep import has_site, sweep_layers
+    from circuits.studies.layers import has_site, sweep_layers
 
     choices = [{"site": site} for site in sites] if has_site(contestant.method) and "site" not in hyper else [{}]
     return tuple(
@@ -126,7 +126,7 @@ def _swept(
 
 
 def _row(row: "SweepRow") -> dict[str, Any]:
-    from circuits.editing.sweep import share_of
+    from circuits.studies.layers import share_of
 
     shares = {name: share_of(getattr(row, name)) for name in SHARES}
     return {
@@ -148,8 +148,8 @@ def _command(given: dict[str, Any], settings: Sequence[str]) -> str:
 
 
 def _page(found: "list[tuple[Contestant, SweepRow]]", model: "Model", n: int, seed: int, command: str) -> str:
-    from circuits.editing.methods import default_hyper
-    from circuits.evaluation.edits.page import number
+    from circuits.editing.methods.table import default_hyper
+    from circuits.pages.edits_table import number
 
     parts = [
         "# Edits layer by layer",

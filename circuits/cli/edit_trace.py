@@ -23,7 +23,7 @@ from circuits.cli.edit_options import (
 )
 
 if TYPE_CHECKING:
-    from circuits.editing.traces import Trace
+    from circuits.studies.sequence import Trace
 
 CHECKPOINTS = "10,20,50,100"
 RESTRAINT = "prune:alpha=1.2"
@@ -61,11 +61,11 @@ def trace(
     at = _checkpoints(checkpoints)
     chosen = parse_settings(settings)
     from circuits.editing import METHODS, default_hyper
-    from circuits.editing.restrain import parse_restraint
-    from circuits.editing.traces import sequential_traces
-    from circuits.evaluation.edits.compare import UnknownMethod
-    from circuits.evaluation.edits.trace_page import to_json, trace_page
+    from circuits.editing.prune import parse_restraint
     from circuits.model import Model
+    from circuits.pages.sequence import to_json, trace_page
+    from circuits.studies.edits import UnknownMethod
+    from circuits.studies.sequence import sequential_traces
 
     if method not in METHODS:
         raise UnknownMethod(f"no editing method {method!r}; known: {', '.join(METHODS)}")
@@ -94,7 +94,7 @@ def trace(
     given = {"method": method, "n": n, "restrain": restrain, "every": every, "checkpoints": checkpoints}
     given |= {"model": model, "cases": cases, "corpus": corpus, "seed": seed, "out": out, "figure": figure}
     if figure is not None:
-        from circuits.viz.edits import trace_panels
+        from circuits.pages.edits import trace_panels
 
         figure.write_text(trace_panels(found), encoding="utf-8")
     if out is not None:
@@ -144,7 +144,7 @@ def _command(given: dict[str, Any], settings: list[str]) -> str:
 def _print(traces: "list[Trace]") -> None:
     from rich.table import Table
 
-    from circuits.evaluation.edits.trace_page import HEADER, lines
+    from circuits.pages.sequence import HEADER, lines
 
     table = Table(show_edge=False, pad_edge=False)
     for i, column in enumerate(HEADER):

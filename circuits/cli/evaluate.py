@@ -52,7 +52,7 @@ def evaluate(
     found, own, spec_model = read_circuit_file(circuit)
     from circuits.datasets import load_relations
     from circuits.evaluation.assessment import assess
-    from circuits.runs import RunSpec, engine_for, load_model
+    from circuits.studies.discover import RunSpec, engine_for, load_model
 
     relations = load_relations()
     facts = _facts(fact, subject, object, relation, split, n, own, relations, seed)
@@ -90,7 +90,7 @@ def read_circuit_file(path: Path) -> "tuple[Circuit, tuple[Fact, ...], str]":
     from circuits.circuit import FORMAT, Circuit
     from circuits.exchange import read_gexf, read_graphml, read_mib
     from circuits.paths import FACTLM
-    from circuits.runs import Run
+    from circuits.studies.discover import Run
 
     if path.is_dir():
         saved = Run.load(path)

@@ -9,7 +9,7 @@ import typer
 from circuits.cli.app import CommandError, JsonOption, app, require_writable_folder
 
 if TYPE_CHECKING:
-    from circuits.runs import Run
+    from circuits.studies.discover import Run
 
 FORMATS = {
     "mib": "circuit.mib.json",
@@ -40,7 +40,7 @@ def export(
         raise CommandError(f"--d-model belongs to --format mib, and --format is {format}")
     from circuits.exchange import write_gexf, write_graphml, write_mib
     from circuits.exchange.errors import write_whole
-    from circuits.runs import Run
+    from circuits.studies.discover import Run
 
     saved = Run.load(folder)
     target = folder / FORMATS[format] if out is None else out
@@ -62,7 +62,7 @@ def export(
 
 def _picture(saved: "Run", format: str) -> bytes:
     from circuits.cli.export import graph_text
-    from circuits.viz.dot import render_png, render_svg
+    from circuits.pages.dot import render_png, render_svg
 
     text = graph_text(saved)
     if format == "gv":

@@ -18,9 +18,9 @@ from circuits.cli.app import (
 )
 
 if TYPE_CHECKING:
-    from circuits.diffs import CircuitDiff
     from circuits.facts import Fact, Relations
     from circuits.model import Model
+    from circuits.studies.diffs import CircuitDiff
 
 explain = typer.Typer(
     help="What a failure, demonstrations, a reversal or an edit of one hop does to the circuit.", no_args_is_help=True
@@ -50,7 +50,7 @@ def hallucination(
     """Why the model gives a wrong object: no effective mover, or one that selects wrong information."""
     _one_of(fact, find)
     setting = _Setting(model, tau, seed, out)
-    from circuits.behaviours.hallucination import explain_hallucination, find_hallucination
+    from circuits.studies.explain.hallucination import explain_hallucination, find_hallucination
 
     if fact is None:
         _known_relation(relation, setting.relations)
@@ -78,7 +78,7 @@ def icl(
     if subject is not None and relation is None:
         raise CommandError("expected --relation with --subject: it says what is demonstrated")
     setting = _Setting(model, tau, seed, out)
-    from circuits.behaviours.icl import explain_icl, find_icl
+    from circuits.studies.explain.icl import explain_icl, find_icl
 
     if subject is None:
         _known_relation(relation, setting.relations)
@@ -105,7 +105,7 @@ def reverse(
     """Whether a fact is known from its object too, and by the same circuit."""
     _one_of(fact, find)
     setting = _Setting(model, tau, seed, out)
-    from circuits.behaviours.reverse import explain_reverse, find_reverse
+    from circuits.studies.explain.reverse import explain_reverse, find_reverse
 
     if fact is None:
         _known_relation(relation, setting.relations)
@@ -145,8 +145,8 @@ def multihop(
             "expected either --find or all of --first, --second, --subject and --to, got "
             + (", ".join(given) or "neither")
         )
-    from circuits.behaviours.edits import make_edit, require_method
-    from circuits.behaviours.multihop import find_case, multi_hop
+    from circuits.studies.diff import make_edit, require_method
+    from circuits.studies.explain.multihop import find_case, multi_hop
 
     require_method(edit)
     setting = _Setting(model, tau, seed, out)
@@ -175,7 +175,7 @@ def survey(
 ) -> None:
     """Several cases of each behaviour, and which of the paper's claims their numbers bear out."""
     setting = _Setting(model, tau, seed, out)
-    from circuits.behaviours.survey import survey_all
+    from circuits.studies.explain.survey import survey_all
 
     found = survey_all(
         setting.model,
@@ -207,7 +207,7 @@ class _Setting:
             require_writable_folder(out)
         from circuits.datasets import load_relations
         from circuits.facts import Fact
-        from circuits.runs import RunSpec
+        from circuits.studies.discover import RunSpec
 
         self.relations: Relations = load_relations()
         # The facts are put in by each search; the rest of the spec is checked here, before anything slow.
@@ -258,7 +258,7 @@ def _manifest(model: "Model") -> Any:
 
 def _show(found: Any, diff: "CircuitDiff", out: Path | None, as_json: bool) -> None:
     if out is not None:
-        from circuits.viz.diff_report import render_diff
+        from circuits.pages.diff import render_diff
 
         files = {
             "result.json": found.model_dump_json(indent=1) + "\n",

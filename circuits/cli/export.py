@@ -4,14 +4,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from circuits.runs import Run
-    from circuits.viz.report import Page
+    from circuits.pages.run import Page
+    from circuits.studies.discover import Run
 
 
 def export_run(result: "Run", out: Path) -> None:
     """Write the run, its graph and its page; everything is made before anything is written."""
-    from circuits.viz.dot import render_svg
-    from circuits.viz.report import render
+    from circuits.pages.dot import render_svg
+    from circuits.pages.run import render
 
     dot = graph_text(result)
     texts = {"circuit.gv": dot, "report.html": render(_page(result))}
@@ -28,7 +28,7 @@ def export_run(result: "Run", out: Path) -> None:
 
 def graph_text(result: "Run") -> str:
     """The run's circuit as graphviz text: heads by role, each node with the token it promotes."""
-    from circuits.viz.dot import circuit_to_dot
+    from circuits.pages.dot import circuit_to_dot
 
     return circuit_to_dot(result.circuit, result.readouts, title=result.summary()["fact"], roles=result.roles)
 
@@ -60,7 +60,7 @@ def _choice(result: "Run") -> list[tuple[str, str]]:
 
 def _page(result: "Run") -> "Page":
     """The values that the page shows, from the saved run alone."""
-    from circuits.viz.report import Page
+    from circuits.pages.run import Page
 
     spec, summary = result.spec, result.summary()
     fact, circuit = spec.facts[0], result.circuit

@@ -12,7 +12,8 @@ import typer
 from circuits.cli.app import CommandError, JsonOption, app, require_writable_folder
 
 if TYPE_CHECKING:
-    from circuits.evaluation.groundtruth import Case, Recovery
+    from circuits.evaluation.recovery import Recovery
+    from circuits.studies.truth import Case
 
 
 @app.command()
@@ -32,10 +33,9 @@ def groundtruth(
     as_json: JsonOption = False,
 ) -> None:
     """Precision, recall and AUROC over edges of each method on transformers whose circuit follows from their weights."""
-    from circuits.evaluation.groundtruth import METHODS_ON_TRUTH, Case
-    from circuits.evaluation.groundtruth.methods import COMPILED_TAU, DONORS
-    from circuits.evaluation.groundtruth.page import page
+    from circuits.pages.truth import page
     from circuits.planted import compiled, compiled_folder, planted
+    from circuits.studies.truth import COMPILED_TAU, DONORS, METHODS_ON_TRUTH, Case
 
     methods = list(METHODS_ON_TRUTH) if method is None else [name.strip() for name in method.split(",")]
     if unknown := [name for name in methods if name not in METHODS_ON_TRUTH]:
@@ -72,7 +72,7 @@ def _recover(cases: "list[Case]", methods: list[str]) -> "list[Recovery]":
     from rich.console import Console
     from rich.progress import track
 
-    from circuits.evaluation.groundtruth import recover
+    from circuits.studies.truth import recover
 
     console = Console(stderr=True)
     work = [(case, name) for case in cases for name in methods]

@@ -13,7 +13,7 @@ from circuits.cli.heads_survey import checks_json, require_file, survey_heads
 if TYPE_CHECKING:
     from circuits.analysis.reading import Reading
     from circuits.analysis.roles import Roles
-    from circuits.evaluation.roles import RoleChecks
+    from circuits.studies.roles import RoleChecks
 
 
 @app.command()
@@ -64,7 +64,7 @@ def heads(
             f"{'; '.join(chosen.templates)}"
         )
     from circuits.analysis.reading import read_fact
-    from circuits.evaluation.roles import check_roles, known_facts, relation_roles
+    from circuits.studies.roles import check_roles, known_facts, relation_roles
 
     loaded = put_edit(load(model), with_edit)
     found = relation_roles(loaded, chosen, relations, template=template, n=n, seed=seed)
@@ -122,7 +122,7 @@ def _print(model: str, found: "Roles", example: "Reading", checks: "RoleChecks |
     from rich.markup import escape
     from rich.table import Table
 
-    from circuits.viz.style import token_text
+    from circuits.pages.style import token_text
 
     console = Console(width=None if sys.stdout.isatty() else 150, highlight=False)
     table = Table(

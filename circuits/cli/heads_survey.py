@@ -13,11 +13,11 @@ import typer
 from circuits.cli.app import CommandError
 
 if TYPE_CHECKING:
-    from circuits.evaluation.ignorance import FalseLabels
-    from circuits.evaluation.roles import RoleChecks
-    from circuits.evaluation.roles_page import Unlabelled
     from circuits.facts import Relation, Relations
     from circuits.model import Model
+    from circuits.pages.roles import Unlabelled
+    from circuits.studies.false_labels import FalseLabels
+    from circuits.studies.roles import RoleChecks
 
 
 def require_file(out: Path | None) -> None:
@@ -38,10 +38,10 @@ def survey_heads(
     as_json: bool,
 ) -> None:
     """``asked`` is what ``--relation`` said."""
-    from circuits.analysis.trace import head_nodes, open_parts
-    from circuits.evaluation.ignorance import false_labels
-    from circuits.evaluation.roles import RoleChecks
-    from circuits.evaluation.roles_page import page, sentences, survey
+    from circuits.analysis.tracing import head_nodes, open_parts
+    from circuits.pages.roles import page, sentences, survey
+    from circuits.studies.false_labels import false_labels
+    from circuits.studies.roles import RoleChecks
 
     rows = list(_told(survey(model, chosen, relations, n=n, seed=seed), len(chosen)))
     found = [row for row in rows if isinstance(row, RoleChecks)]
@@ -83,7 +83,7 @@ def _told(rows: "Iterable[RoleChecks | Unlabelled]", total: int) -> "Iterable[Ro
 def _as_json(
     model: "Model", rows: "Sequence[RoleChecks | Unlabelled]", chance: "FalseLabels", heads: Sequence[str]
 ) -> dict[str, Any]:
-    from circuits.evaluation.roles import RoleChecks
+    from circuits.studies.roles import RoleChecks
 
     return {
         "model": model.name,
@@ -100,8 +100,8 @@ def _print(rows: "Sequence[RoleChecks | Unlabelled]", lines: Sequence[str]) -> N
     from rich.console import Console
     from rich.table import Table
 
-    from circuits.evaluation.roles import RoleChecks
-    from circuits.evaluation.roles_page import HEADER, average_cells, cells
+    from circuits.pages.roles import HEADER, average_cells, cells
+    from circuits.studies.roles import RoleChecks
 
     found = [row for row in rows if isinstance(row, RoleChecks)]
     console = Console(width=None if sys.stdout.isatty() else 170, highlight=False)

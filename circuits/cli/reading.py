@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from circuits.analysis.reading import HeadOnFact, Reading
-    from circuits.runs import Run
+    from circuits.studies.discover import Run
 
 TOP = 4
 """Promoted tokens that a line shows."""
@@ -40,7 +40,7 @@ def print_reading(result: "Run") -> None:
     from rich.markup import escape
     from rich.table import Table
 
-    from circuits.viz.style import token_text
+    from circuits.pages.style import token_text
 
     reading = result.reading
     if reading is None:

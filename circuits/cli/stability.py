@@ -9,7 +9,7 @@ import typer
 from circuits.cli.app import CommandError, JsonOption, ModelOption, app, find_relation, fit_threads
 
 if TYPE_CHECKING:
-    from circuits.stability import Change, Skip
+    from circuits.studies.stability import Change, Skip
 
 
 @app.command()
@@ -45,8 +45,8 @@ def stability(
     if relation is not None:
         find_relation(relations, relation)
     from circuits.facts import parse_fact
-    from circuits.runs import RunSpec, load_model
-    from circuits.stability import Change, Request, changes, known_facts
+    from circuits.studies.discover import RunSpec, load_model
+    from circuits.studies.stability import Change, Request, changes, known_facts
 
     given = None if fact is None else parse_fact(fact, relations.values(), subject=subject, object=object)
     choices = {
@@ -85,7 +85,7 @@ def stability(
 
 
 def _progress(one: "Change | Skip") -> str:
-    from circuits.stability import Change
+    from circuits.studies.stability import Change
 
     if isinstance(one, Change):
         return (

@@ -26,7 +26,7 @@ from circuits.cli.discover import parse_taus
 
 if TYPE_CHECKING:
     from circuits.discovery.acdc import Progress
-    from circuits.tables import Table
+    from circuits.studies.table import Table
 
 
 @app.command()
@@ -75,12 +75,12 @@ def table(
     known = load_relations()
     names = list(known) if relations == "all" else list(dict.fromkeys(name.strip() for name in relations.split(",")))
     chosen = [find_relation(known, name) for name in names]
-    from circuits.runs import load_model
-    from circuits.tables import TableSpec, load_published, make_table
-    from circuits.tables.page import files, page_files
-    from circuits.tables.row import DEFAULT_TAUS
-    from circuits.tables.table import write_whole
-    from circuits.tables.workers import fitting
+    from circuits.pages.table import files, page_files
+    from circuits.studies.discover import load_model
+    from circuits.studies.table import TableSpec, load_published, make_table
+    from circuits.studies.table.row import DEFAULT_TAUS
+    from circuits.studies.table.table import write_whole
+    from circuits.studies.table.workers import fitting
 
     if tau is not None:
         if method != "acdc":
@@ -199,8 +199,8 @@ def print_table(made: "Table") -> None:
     from rich.console import Console
     from rich.table import Table as Grid
 
-    from circuits.tables import load_published
-    from circuits.tables.page import TERMINAL_HEADER, beaten_lines, notes, summary, tau_cells, terminal_cells
+    from circuits.pages.table import TERMINAL_HEADER, beaten_lines, notes, summary, tau_cells, terminal_cells
+    from circuits.studies.table import load_published
 
     published = load_published()
     grid = Grid(box=box.SIMPLE, pad_edge=False, padding=(0, 1, 0, 0))

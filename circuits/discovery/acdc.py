@@ -21,7 +21,7 @@ from jaxtyping import Bool, Float
 
 from circuits.circuit import Provenance, Scores
 from circuits.discovery.speculation import Width, cuts, expected_path, measured_shifts, shift_of
-from circuits.engines.protocol import Engine, WideEngine
+from circuits.engines.engine import Engine, WideEngine
 from circuits.graph import Graph
 
 NEAR_TIE = 1e-5

@@ -12,7 +12,7 @@ from jaxtyping import Float
 
 from circuits.circuit import Provenance, Scores
 from circuits.discovery.acdc import Progress, mean
-from circuits.engines.protocol import Cut, Engine, WideEngine
+from circuits.engines.engine import Cut, Engine, WideEngine
 from circuits.graph import Graph
 
 

@@ -22,11 +22,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from circuits.circuit import Provenance, Scores
-from circuits.engines.protocol import group_facts
+from circuits.engines.engine import group_facts
 from circuits.facts import Fact
 from circuits.graph import Granularity, Graph, Node, Reader, Slot
 from circuits.model import Model
-from circuits.network import ReaderKind, WriterKind
+from circuits.model.network import ReaderKind, WriterKind
 
 FACTS = 16
 """Facts in one forward pass."""

@@ -19,14 +19,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from circuits.components import Components, Norm, UnsupportedArchitecture, attend
 from circuits.engines.ablation import Ablation
-from circuits.engines.protocol import Group, group_facts
+from circuits.engines.engine import Group, group_facts
 from circuits.facts import Fact
 from circuits.graph import SLOTS, Granularity, Graph, Node, Reader, Shape, Slot
 from circuits.metrics import Metric, require_finite
 from circuits.model import Model
-from circuits.network import OpenNetwork, ReaderKind, Record, WriterKind
+from circuits.model.components import Components, Norm, UnsupportedArchitecture, attend
+from circuits.model.network import OpenNetwork, ReaderKind, Record, WriterKind
 
 TOLERANCE = 1e-4
 """Largest difference between a pass over the weights and the model's logits, relative to their scale; float32."""

@@ -1,18 +1,18 @@
 """Edits of what a model knows, as values: made by a method, put on a model in a ``with``, added, saved and read."""
 
-from circuits.editing.adapter import AdapterEdit
+from circuits.editing.bypass import AdapterEdit
 from circuits.editing.corpus import Corpus
+from circuits.editing.delta import Delta, Dense, LowRank, WeightEdit
 from circuits.editing.edit import Edit, EditError, EditProvenance, WrongModel
-from circuits.editing.finetune import FineTuneHyper, ft_l, ft_m
 from circuits.editing.loading import load_edit
-from circuits.editing.memit import MemitHyper, memit
-from circuits.editing.memoe import MemoeHyper, memoe
 from circuits.editing.method import IdentityCovariance, Method
-from circuits.editing.methods import HYPERS, METHODS, default_hyper
-from circuits.editing.restrain import restrain
-from circuits.editing.rome import RomeHyper, rome
-from circuits.editing.statistics import Statistics
-from circuits.editing.weight_edit import Delta, Dense, LowRank, WeightEdit
+from circuits.editing.methods.finetune import FineTuneHyper, ft_l, ft_m
+from circuits.editing.methods.memit import MemitHyper, memit
+from circuits.editing.methods.memoe import MemoeHyper, memoe
+from circuits.editing.methods.rome import RomeHyper, rome
+from circuits.editing.methods.table import HYPERS, METHODS, default_hyper
+from circuits.editing.moments import Statistics
+from circuits.editing.prune import restrain
 
 __all__ = [
     "HYPERS",

@@ -16,7 +16,7 @@ from torch import Tensor
 from circuits.editing.edit import EditError
 from circuits.facts import Relations
 from circuits.model import Vocabulary
-from circuits.network import Ids
+from circuits.model.network import Ids
 
 AnchorRule = Literal["so far", "prompt"]
 

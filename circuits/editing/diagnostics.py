@@ -13,13 +13,13 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from circuits.components import UnsupportedArchitecture
+from circuits.editing.delta import Delta, LowRank, WeightEdit
 from circuits.editing.edit import EditError
-from circuits.editing.restrain import factored_svd
-from circuits.editing.weight_edit import Delta, LowRank, WeightEdit
+from circuits.editing.prune import factored_svd
 from circuits.metrics import rank
 from circuits.model import Model
-from circuits.network import OpenNetwork
+from circuits.model.components import UnsupportedArchitecture
+from circuits.model.network import OpenNetwork
 
 MAP_SIZE = 128
 """Cells of a heatmap along each side, at most."""

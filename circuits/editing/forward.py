@@ -7,10 +7,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from circuits.components import UnsupportedArchitecture
 from circuits.editing.edit import EditError
 from circuits.model import Model
-from circuits.network import ComponentNetwork, OpenNetwork
+from circuits.model.components import UnsupportedArchitecture
+from circuits.model.network import ComponentNetwork, OpenNetwork
 
 TOLERANCE = 1e-3
 """Largest difference from the model's own logits that is trusted, relative to their scale; float32."""

@@ -3,11 +3,11 @@
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from circuits.editing.adapter import AdapterEdit
+from circuits.editing.bypass import AdapterEdit
 from circuits.editing.chain import EditChain
+from circuits.editing.delta import WeightEdit
 from circuits.editing.edit import Edit, EditError
 from circuits.editing.files import EditFile, read_edit
-from circuits.editing.weight_edit import WeightEdit
 
 
 def _read_chain(file: EditFile) -> EditChain:

@@ -7,9 +7,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from circuits.components import Norm
-from circuits.editing.adapter import innermost
 from circuits.editing.anchors import AnchorReader, AnchorRule, token_ends
+from circuits.editing.bypass import innermost
 from circuits.editing.edit import EditError
 from circuits.editing.experts import ExpertKind, Experts, initial, load_balance, mixture, route, top_gate
 from circuits.editing.forward import answer_logits
@@ -18,7 +17,8 @@ from circuits.editing.prompts import Forced
 from circuits.facts import EditRequest
 from circuits.graph import Slot
 from circuits.model import Model
-from circuits.network import ComponentNetwork, ReaderKind, WriterKind
+from circuits.model.components import Norm
+from circuits.model.network import ComponentNetwork, ReaderKind, WriterKind
 
 SPOKEN = 0.1
 """Where the model gives the old or the new object more than this share, a text may be about the edited fact."""

@@ -8,7 +8,7 @@ from typing import Any, Literal, Protocol, runtime_checkable
 import torch
 
 from circuits.editing.edit import Edit, EditError, EditProvenance
-from circuits.editing.statistics import SecondMoment, Statistics, StatisticsError
+from circuits.editing.moments import SecondMoment, Statistics, StatisticsError
 from circuits.facts import EditRequest
 from circuits.model import Model
 from circuits.paths import FACTLM

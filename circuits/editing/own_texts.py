@@ -6,7 +6,7 @@ import torch
 
 from circuits.editing.anchors import Recogniser, token_ends
 from circuits.model import Vocabulary
-from circuits.network import ComponentNetwork
+from circuits.model.network import ComponentNetwork
 
 Ids = tuple[int, ...]
 DRAWN, OPENING = 64, 16

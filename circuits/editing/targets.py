@@ -17,7 +17,7 @@ from torch import Tensor
 from circuits.editing.edit import EditError
 from circuits.editing.forward import answer_logits, at_rows, before_layer
 from circuits.editing.prompts import Forced, Site
-from circuits.network import ComponentNetwork
+from circuits.model.network import ComponentNetwork
 
 ESSENCE = "{} is a"
 

@@ -4,16 +4,16 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Literal
 
-from circuits.components import UnsupportedArchitecture
 from circuits.engines.ablation import Ablation
+from circuits.engines.engine import Engine
 from circuits.engines.hook import HookEngine
-from circuits.engines.preflight import TooLargeError
-from circuits.engines.protocol import Engine
+from circuits.engines.memory import TooLargeError
 from circuits.engines.sparse import EngineMismatch, SparseEngine
 from circuits.facts import Fact
 from circuits.graph import Granularity
 from circuits.metrics import Metric
 from circuits.model import Model
+from circuits.model.components import UnsupportedArchitecture
 
 __all__ = [
     "Ablation",

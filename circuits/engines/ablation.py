@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from circuits.engines.protocol import Group, group_facts
+from circuits.engines.engine import Group, group_facts
 from circuits.facts import Fact
 from circuits.model import Model
 

@@ -13,16 +13,16 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from circuits.engines.ablation import Ablation
-from circuits.engines.protocol import group_facts
+from circuits.engines.engine import group_facts
 from circuits.facts import Fact
 from circuits.graph import Granularity, Graph, Node, Reader, Slot
 from circuits.metrics import Metric, require_finite
 from circuits.model import Model
-from circuits.network import ReaderKind, WriterKind
+from circuits.model.network import ReaderKind, WriterKind
 
 
 class HookEngine:
-    """See `circuits.engines.protocol.Engine`."""
+    """See `circuits.engines.engine.Engine`."""
 
     name = "hook"
     width = 1

@@ -15,20 +15,20 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from circuits.components import Components, UnsupportedArchitecture
 from circuits.engines.ablation import Ablation
+from circuits.engines.engine import Cut, Group, group_facts
 from circuits.engines.folding import Folded, fold
+from circuits.engines.kernel import Change, Outcome, Pass, Scratch, Values
 from circuits.engines.layout import Layout
+from circuits.engines.memory import Estimate, Sizes, available_memory, estimate
 from circuits.engines.plan import plan
 from circuits.engines.positions import needs
-from circuits.engines.preflight import Estimate, Sizes, available_memory, estimate
-from circuits.engines.propagation import Change, Outcome, Pass, Scratch, Values
-from circuits.engines.protocol import Cut, Group, group_facts
 from circuits.facts import Fact
 from circuits.graph import Granularity, Graph
 from circuits.metrics import NLL, Metric, require_finite
 from circuits.model import Model
-from circuits.network import Bypass, BypassedNetwork, OpenNetwork
+from circuits.model.components import Components, UnsupportedArchitecture
+from circuits.model.network import Bypass, BypassedNetwork, OpenNetwork
 
 TOLERANCE = 1e-4
 """Largest difference between own logits and the model's that is trusted, relative to the logits' scale; float32."""
@@ -39,7 +39,7 @@ class EngineMismatch(RuntimeError):
 
 
 class SparseEngine:
-    """See `circuits.engines.protocol.WideEngine`.
+    """See `circuits.engines.engine.WideEngine`.
 
     Raises:
         UnsupportedArchitecture: the model does not show its weights, or they have no description here.

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from circuits.circuit import Circuit
-from circuits.engines.protocol import Engine, group_facts
+from circuits.engines.engine import Engine, group_facts
 from circuits.facts import Fact
 from circuits.metrics import Measurement, hit, match_nll, probability, rank, require_finite
 from circuits.model import Model

@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from circuits.circuit import Circuit
-from circuits.engines.protocol import Engine
+from circuits.engines.engine import Engine
 from circuits.evaluation.answers import Answers, standalone, whole_model
 from circuits.evaluation.baseline import DRAWS, Draw, Interval, bootstrap, size_matched
 from circuits.evaluation.completeness import Completeness, completeness

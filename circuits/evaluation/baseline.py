@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Bool
 
 from circuits.circuit import Circuit, Provenance
-from circuits.engines.protocol import Engine
+from circuits.engines.engine import Engine
 from circuits.evaluation.answers import Answers, standalone
 from circuits.facts import Fact
 from circuits.graph import Graph

@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from circuits.circuit import Circuit
-from circuits.engines.protocol import Cut, Engine
+from circuits.engines.engine import Cut, Engine
 from circuits.evaluation.answers import Answers, standalone
 from circuits.facts import Fact
 from circuits.graph import Edge

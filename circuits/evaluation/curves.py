@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from circuits.circuit import Circuit, Scores
-from circuits.engines.protocol import Engine
+from circuits.engines.engine import Engine
 from circuits.evaluation.faithfulness import Performance, Scale, perform
 
 MIB_SIZES = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)

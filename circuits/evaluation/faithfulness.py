@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from circuits.circuit import Circuit
-from circuits.engines.protocol import Engine
+from circuits.engines.engine import Engine
 from circuits.facts import Fact
 from circuits.metrics import Measurement, match_nll
 from circuits.model import Model

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float
 
 from circuits.circuit import Circuit
-from circuits.engines.protocol import Engine
+from circuits.engines.engine import Engine
 from circuits.graph import Edge
 
 

@@ -18,7 +18,7 @@ from circuits.circuit import Circuit, Provenance
 from circuits.facts import Fact
 from circuits.graph import Graph, Shape
 from circuits.model import Model, WordVocabulary
-from circuits.network import PlainNetwork
+from circuits.model.network import PlainNetwork
 
 SHAPE = Shape(n_layers=2, n_heads=2)
 N_NOISE = 4

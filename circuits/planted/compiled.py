@@ -1,6 +1,6 @@
 """Transformers compiled from programs (Tracr, Lindner et al. 2023), with the edges that their compiled weights use.
 
-A folder holds one transformer: plain weights (`circuits.plain`), ``io.json`` (prompts with the outputs of Tracr's own
+A folder holds one transformer: plain weights (`circuits.model.plain`), ``io.json`` (prompts with the outputs of Tracr's own
 forward pass) and ``edges.json``. The latter has a list of edges for each ablation, because an edge that carries a
 constant matters under zero ablation and not under resampling; a method is compared with the list of the ablation that
 it applies. The lists used here leave out changes of the output at BOS, for which the programs define no answer.
@@ -84,7 +84,7 @@ def read_compiled(folder: Path) -> Compiled:
     """
     Raises:
         CompiledError: a file is missing, no JSON, or lacks a field.
-        circuits.plain.PlainWeightsError: the weights are not whole.
+        circuits.model.plain.PlainWeightsError: the weights are not whole.
     """
     config, io, lists = (_json(folder / name) for name in ("config.json", "io.json", "edges.json"))
     model = Model.load(folder)

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from circuits.circuit import Circuit, Provenance
-from circuits.components import Components, UnsupportedArchitecture
 from circuits.graph import Graph, Node, Reader
+from circuits.model.components import Components, UnsupportedArchitecture
 
 NOTHING = 1e-9
 """Products of weights smaller than this (Frobenius norm) are none."""

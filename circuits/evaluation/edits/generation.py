@@ -13,10 +13,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from circuits.components import UnsupportedArchitecture
 from circuits.metrics import require_finite
 from circuits.model import Model
-from circuits.network import BypassedNetwork, ComponentNetwork, OpenNetwork
+from circuits.model.components import UnsupportedArchitecture
+from circuits.model.network import BypassedNetwork, ComponentNetwork, OpenNetwork
 
 SENTENCE_END = (".", "!", "?", ";")
 TOP_K = 5

@@ -1,0 +1,1 @@
+"""Editing methods, one file each; `table` lists them by name."""

@@ -1,0 +1,117 @@
+"""MEMIT: mass-editing memory in a transformer (Meng et al. 2023; paper 0, section 3.3.2), many facts, several layers.
+
+One target hidden state z_i a request is optimised behind the last layer edited. Then, from the first layer on, each
+layer's value matrix takes an equal share of what is still missing, in the ridge-like closed form (Meng et al. 2023,
+Eq. 14, here with the delta of shape [d_mlp, d_model])
+
+    delta = (weight C + K K^T)^-1 K R^T,   R = (z - h) / (layers still to come, this one included)
+
+with the keys K and the states h of all requests as the matrices edited so far make them. ``weight`` is what one
+token of the corpus counts against one request: the larger, the less other keys are touched.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from circuits.editing.contexts import sample_contexts
+from circuits.editing.defaults import tuned
+from circuits.editing.delta import Delta, LowRank, WeightEdit
+from circuits.editing.edit import EditError
+from circuits.editing.forward import at_rows, before_layer, hidden_units, open_network, require_layers
+from circuits.editing.method import Covariance, ProgressLine, covariances, provenance, require_hyper, require_requests
+from circuits.editing.methods.rome import essence_of
+from circuits.editing.moments import SecondMoment, Statistics
+from circuits.editing.prompts import Forced, Site, answer_ids, each_token, forced
+from circuits.editing.targets import TargetHyper, optimise
+from circuits.facts import EditRequest
+from circuits.model import Model
+from circuits.model.network import ComponentNetwork, value_matrix
+
+
+@dataclass(frozen=True, slots=True)
+class MemitHyper(TargetHyper):
+    """``contexts`` are lengths in tokens of the sampled texts that prompts are put after, besides standing alone."""
+
+    clamp: float = 0.75
+    layers: tuple[int, ...] = ()
+    weight: float = 20000.0
+    covariance: Covariance = "corpus"
+    damping: float = 0.0
+    contexts: tuple[int, ...] = (10,) * 5
+
+    def __post_init__(self) -> None:
+        TargetHyper.__post_init__(self)
+        if self.weight <= 0 or self.damping < 0:
+            raise EditError(f"expected weight above 0 and damping of at least 0, got {self}")
+
+
+def memit(
+    model: Model,
+    requests: Sequence[EditRequest],
+    *,
+    hyper: MemitHyper | None = None,
+    statistics: Statistics | None = None,
+    seed: int = 0,
+    progress: ProgressLine = lambda _: None,
+) -> WeightEdit:
+    """MEMIT's edit of all requests at once: one key a request or, at the prompt's end, one a token of its answer.
+
+    Raises:
+        EditError: no such layers, no statistics, contradicting requests, a subject that is not found.
+    """
+    hyper = MemitHyper(**tuned("memit", model)) if hyper is None else hyper
+    require_hyper(hyper, MemitHyper, "memit")
+    requests = require_requests(requests)
+    layers = require_layers(model, hyper.layers)
+    moments, notes = covariances(model, layers, hyper.covariance, statistics, progress)
+    contexts = ("", *sample_contexts(model, hyper.contexts, seed))
+    said, stored = forced(model, requests, contexts), list(requests)
+    if hyper.site == "end":
+        stored = [request for request in requests for _ in answer_ids(model, request.target)]
+        said = each_token(said)
+    essence = essence_of(model, stored)
+    network = open_network(model, said.ids, essence.ids)
+    first = torch.arange(0, len(said.ids), len(contexts))
+    states = at_rows(before_layer(network, said.ids, layers[-1] + 1), said.stored_at(hyper.site))
+    found = optimise(network, layers[-1], said, essence, states[first].norm(dim=-1), hyper, progress)
+    targets = states[first] + found.deltas
+    deltas: dict[str, Delta] = {}
+    for done, layer in enumerate(layers):
+        keys = _mean_keys(network, said, layer, hyper.site, len(contexts))
+        bare = said.rows(first)
+        states = at_rows(before_layer(network, bare.ids, layers[-1] + 1), bare.stored_at(hyper.site))
+        missing = (targets - states).double() / (len(layers) - done)
+        delta = spread(keys, missing, moments[layer].to(keys.device), hyper.weight, hyper.damping)
+        name = value_matrix(layer)
+        weight = network.weight(name)
+        network = network.with_weights({name: (weight.double() + delta.dense()).to(weight.dtype)})
+        deltas[name] = delta
+        progress(
+            f"layer {layer}: {len(stored)} keys, {float(missing.norm(dim=-1).mean()):.3f} still to write on average"
+        )
+    return WeightEdit(deltas, provenance("memit", model, requests, hyper, seed, found.losses, notes))
+
+
+def spread(
+    keys: Float[Tensor, "request d_mlp"],
+    missing: Float[Tensor, "request d_model"],
+    moment: SecondMoment,
+    weight: float,
+    damping: float,
+) -> LowRank:
+    """(weight C + K K^T)^-1 K missing, in float64: of the rank of the number of requests."""
+    K = keys.double().T
+    together = SecondMoment(weight * moment.matrix + K @ K.T, moment.n_tokens, moment.convergence)
+    left = together.solve(K, damping)
+    return LowRank(left.float(), missing.float())
+
+
+def _mean_keys(
+    network: ComponentNetwork, said: Forced, layer: int, site: Site, n_contexts: int
+) -> Float[Tensor, "request d_mlp"]:
+    keys = at_rows(hidden_units(network, said.ids, (layer,))[layer], said.stored_at(site))
+    return keys.unflatten(0, (-1, n_contexts)).mean(1)

@@ -1,0 +1,461 @@
+"""What a model must be able to do for circuits to be found in it, and the plainest transformer that does.
+
+A Network runs a prompt while telling its `Intervention` of every write to the residual stream, and letting it replace
+every read from it. One implementation wraps TransformerLens (`circuits.model`); `PlainNetwork` is written out here, for
+transformers made by hand, whose circuit is known from their weights.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Literal, Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from circuits.graph import Shape, Slot
+from circuits.model.components import Attention, Block, Components, Mlp, Norm, attend
+
+Ids = Int[Tensor, "batch pos"]
+WriterKind = Literal["input", "head", "mlp", "bypass"]
+ReaderKind = Literal["head", "mlp", "bypass", "logits"]
+
+
+@runtime_checkable
+class Intervention(Protocol):
+    """Told of every write, asked at every read, in the order of the forward pass.
+
+    ``write`` gets the values of ``input`` (layer -1; batch pos d_model), of a layer's heads (batch pos head d_model), of
+    its MLP or of a bypass beside it (batch pos d_model). ``read`` gets what would be read and returns what shall be: for a
+    head slot (batch pos head d_model), for the MLP, a bypass and ``logits`` (batch pos d_model).
+    """
+
+    def write(self, kind: WriterKind, layer: int, value: Tensor) -> None: ...
+
+    def read(self, kind: ReaderKind, layer: int, slot: Slot | None, value: Tensor) -> Tensor: ...
+
+
+@runtime_checkable
+class Network(Protocol):
+    """The mathematics of one model. Residual stream before ``logits`` = sum of all writes + sum of ``biases``."""
+
+    @property
+    def shape(self) -> Shape: ...
+
+    @property
+    def d_model(self) -> int: ...
+
+    @property
+    def d_vocab(self) -> int: ...
+
+    @property
+    def n_ctx(self) -> int: ...
+
+    @property
+    def biases(self) -> Float[Tensor, "layer d_model"]:
+        """Attention output biases: they belong to no head and are never ablated."""
+        ...
+
+    def run(self, ids: Ids, intervention: Intervention | None = None) -> Float[Tensor, "batch pos d_vocab"]: ...
+
+    def readout(self, vectors: Float[Tensor, "*rest d_model"]) -> Float[Tensor, "*rest d_vocab"]:
+        """W_U LN(v): residual-stream vectors through the model's own final norm and unembedding."""
+        ...
+
+
+@runtime_checkable
+class OpenNetwork(Network, Protocol):
+    """A Network that also shows its weights, so that one node can be computed without running the others."""
+
+    def components(self, n_pos: int) -> Components:
+        """The weights as they are now (not a live view of them), good for prompts of up to ``n_pos`` tokens.
+
+        Raises:
+            UnsupportedArchitecture: some part of the model has no description.
+        """
+        ...
+
+
+@runtime_checkable
+class EditableNetwork(Network, Protocol):
+    """A Network of which variants with other value matrices can be made (see `value_matrix`)."""
+
+    def weight(self, name: str) -> Float[Tensor, "d_mlp d_model"]:
+        """The weight of that name as it is now, one row a hidden unit: an MLP writes ``hidden @ weight + bias``.
+
+        Raises:
+            UnknownWeight: it cannot be edited.
+        """
+        ...
+
+    def with_weights(self, weights: Mapping[str, Float[Tensor, "d_mlp d_model"]]) -> "EditableNetwork":
+        """The same network with these weights in the place of its own; this one stays as it is."""
+        ...
+
+
+class UnknownWeight(ValueError):
+    """A name that is not one of a weight that edits can change."""
+
+
+def value_matrix(layer: int) -> str:
+    """The name of the matrix that maps the hidden units of that layer's MLP to what it writes."""
+    return f"blocks.{layer}.mlp.W_out"
+
+
+def layer_of(name: str, n_layers: int) -> int:
+    """The layer of a value matrix, from its name.
+
+    Raises:
+        UnknownWeight: no layer of such a model has it.
+    """
+    for layer in range(n_layers):
+        if name == value_matrix(layer):
+            return layer
+    raise UnknownWeight(
+        f"expected a value matrix, {value_matrix(0)} to {value_matrix(n_layers - 1)}, got {name!r}; "
+        "no other weight can be edited"
+    )
+
+
+def require_shape(name: str, got: Tensor, expected: Tensor) -> None:
+    if got.shape != expected.shape:
+        raise UnknownWeight(f"expected {name} of shape {tuple(expected.shape)}, got {tuple(got.shape)}")
+
+
+@dataclass(frozen=True)
+class PlainNetwork:
+    """A transformer without layer norm, from plain weights in TransformerLens' names and layout.
+
+    ``embed.W_E`` [d_vocab, d_model], ``pos_embed.W_pos`` [n_ctx, d_model], ``unembed.W_U`` [d_model, d_vocab], and per
+    layer l ``blocks.l.attn.W_Q/W_K/W_V`` [head, d_model, d_head], ``W_O`` [head, d_head, d_model] and
+    ``blocks.l.mlp.W_in`` [d_model, d_mlp], ``W_out`` [d_mlp, d_model]. Biases (``b_Q`` ... ``b_out``, ``unembed.b_U``) are zero
+    where absent. Attention scores are divided by ``attention_scale``; the MLP's nonlinearity is relu.
+    """
+
+    weights: Mapping[str, Float[Tensor, "..."]]
+    attention_scale: float = 1.0
+    causal: bool = True
+
+    @property
+    def shape(self) -> Shape:
+        layers = {int(name.split(".")[1]) for name in self.weights if name.startswith("blocks.")}
+        return Shape(len(layers), self.weights["blocks.0.attn.W_Q"].shape[0])
+
+    @property
+    def d_model(self) -> int:
+        return self.weights["embed.W_E"].shape[1]
+
+    @property
+    def d_vocab(self) -> int:
+        return self.weights["unembed.W_U"].shape[1]
+
+    @property
+    def n_ctx(self) -> int:
+        return self.weights["pos_embed.W_pos"].shape[0]
+
+    @property
+    def biases(self) -> Float[Tensor, "layer d_model"]:
+        rows = [self._bias(f"blocks.{layer}.attn.b_O", self.d_model) for layer in range(self.shape.n_layers)]
+        return torch.stack(rows)
+
+    def _bias(self, name: str, *shape: int) -> Tensor:
+        return self.weights.get(name, torch.zeros(shape))
+
+    def run(self, ids: Ids, intervention: Intervention | None = None) -> Float[Tensor, "batch pos d_vocab"]:
+        hooks = intervention or _Watch()
+        n_heads, n_pos = self.shape.n_heads, ids.shape[1]
+        future = torch.ones(n_pos, n_pos, dtype=torch.bool).triu(1) if self.causal else None
+        residual = self.weights["embed.W_E"][ids] + self.weights["pos_embed.W_pos"][:n_pos]
+        hooks.write("input", -1, residual)
+        for layer in range(self.shape.n_layers):
+            w = f"blocks.{layer}.attn."
+            read = residual.unsqueeze(2).expand(-1, -1, n_heads, -1)
+            projected = {}
+            for slot in ("q", "k", "v"):
+                matrix = self.weights[f"{w}W_{slot.upper()}"]
+                bias = self._bias(f"{w}b_{slot.upper()}", n_heads, matrix.shape[2])
+                projected[slot] = torch.einsum("bphd,hde->bphe", hooks.read("head", layer, slot, read), matrix) + bias
+            scores = torch.einsum("bqhe,bkhe->bhqk", projected["q"], projected["k"]) / self.attention_scale
+            if future is not None:
+                scores = scores.masked_fill(future, -torch.inf)
+            mixed = torch.einsum("bhqk,bkhe->bqhe", scores.softmax(-1), projected["v"])
+            heads = torch.einsum("bqhe,hed->bqhd", mixed, self.weights[f"{w}W_O"])
+            hooks.write("head", layer, heads)
+            residual = residual + heads.sum(2) + self._bias(f"{w}b_O", self.d_model)
+            m = f"blocks.{layer}.mlp."
+            hidden = hooks.read("mlp", layer, None, residual) @ self.weights[f"{m}W_in"]
+            hidden = (hidden + self._bias(f"{m}b_in", hidden.shape[-1])).relu()
+            mlp = hidden @ self.weights[f"{m}W_out"] + self._bias(f"{m}b_out", self.d_model)
+            hooks.write("mlp", layer, mlp)
+            residual = residual + mlp
+        return self.readout(hooks.read("logits", self.shape.n_layers, None, residual))
+
+    def readout(self, vectors: Float[Tensor, "*rest d_model"]) -> Float[Tensor, "*rest d_vocab"]:
+        return vectors @ self.weights["unembed.W_U"] + self._bias("unembed.b_U", self.d_vocab)
+
+    def weight(self, name: str) -> Float[Tensor, "d_mlp d_model"]:
+        layer_of(name, self.shape.n_layers)
+        return self.weights[name]
+
+    def with_weights(self, weights: Mapping[str, Float[Tensor, "d_mlp d_model"]]) -> "PlainNetwork":
+        for name, tensor in weights.items():
+            require_shape(name, tensor, self.weight(name))
+        return replace(self, weights={**self.weights, **weights})
+
+    def components(self, n_pos: int) -> Components:
+        return Components(
+            shape=self.shape,
+            W_E=self.weights["embed.W_E"],
+            W_pos=self.weights["pos_embed.W_pos"],
+            blocks=tuple(self._block(layer) for layer in range(self.shape.n_layers)),
+            b_O=self.biases,
+            final=Norm(),
+            W_U=self.weights["unembed.W_U"],
+            b_U=self._bias("unembed.b_U", self.d_vocab),
+        )
+
+    def _block(self, layer: int) -> Block:
+        a, m = f"blocks.{layer}.attn.", f"blocks.{layer}.mlp."
+        n_heads, _, d_head = self.weights[f"{a}W_Q"].shape
+        d_value = self.weights[f"{a}W_V"].shape[2]
+        attention = Attention(
+            norm=Norm(),
+            W_Q=self.weights[f"{a}W_Q"],
+            W_K=self.weights[f"{a}W_K"],
+            W_V=self.weights[f"{a}W_V"],
+            W_O=self.weights[f"{a}W_O"],
+            b_Q=self._bias(f"{a}b_Q", n_heads, d_head),
+            b_K=self._bias(f"{a}b_K", n_heads, d_head),
+            b_V=self._bias(f"{a}b_V", n_heads, d_value),
+            scale=1 / self.attention_scale,
+            causal=self.causal,
+        )
+        mlp = Mlp(
+            norm=Norm(),
+            W_in=self.weights[f"{m}W_in"],
+            b_in=self._bias(f"{m}b_in", self.weights[f"{m}W_in"].shape[1]),
+            W_out=self.weights[f"{m}W_out"],
+            b_out=self._bias(f"{m}b_out", self.d_model),
+            activation="relu",
+        )
+        return Block(attention, mlp)
+
+
+@dataclass(frozen=True)
+class ComponentNetwork:
+    """A Network run from its `Components` alone."""
+
+    parts: Components
+    n_ctx: int
+
+    @property
+    def shape(self) -> Shape:
+        return self.parts.shape
+
+    @property
+    def d_model(self) -> int:
+        return self.parts.d_model
+
+    @property
+    def d_vocab(self) -> int:
+        return self.parts.d_vocab
+
+    @property
+    def biases(self) -> Float[Tensor, "layer d_model"]:
+        return self.parts.b_O
+
+    def components(self, n_pos: int) -> Components:
+        return self.parts
+
+    def weight(self, name: str) -> Float[Tensor, "d_mlp d_model"]:
+        return self.parts.blocks[layer_of(name, self.shape.n_layers)].mlp.W_out
+
+    def with_weights(self, weights: Mapping[str, Float[Tensor, "d_mlp d_model"]]) -> "ComponentNetwork":
+        blocks = list(self.parts.blocks)
+        for name, tensor in weights.items():
+            require_shape(name, tensor, self.weight(name))
+            layer = layer_of(name, self.shape.n_layers)
+            blocks[layer] = replace(blocks[layer], mlp=replace(blocks[layer].mlp, W_out=tensor))
+        return replace(self, parts=replace(self.parts, blocks=tuple(blocks)))
+
+    def run(self, ids: Ids, intervention: Intervention | None = None) -> Float[Tensor, "batch pos d_vocab"]:
+        hooks = intervention or _Watch()
+        residual = self.parts.embed(ids)
+        hooks.write("input", -1, residual)
+        # With the hooks even where they change nothing, so that a run that is only watched gives the same bits.
+        residual = self.resume(residual, 0, hooks)
+        return self.readout(hooks.read("logits", self.shape.n_layers, None, residual))
+
+    def resume(
+        self,
+        residual: Float[Tensor, "batch pos d_model"],
+        first: int,
+        intervention: Intervention | None = None,
+        *,
+        stop: int | None = None,
+    ) -> Float[Tensor, "batch pos d_model"]:
+        """The residual stream before layer ``stop`` (by default after the last), from what it is before layer ``first``."""
+        hooks = intervention or _Watch()
+        n_pos = residual.shape[1]
+        for layer, block in list(enumerate(self.parts.blocks))[first:stop]:
+            attention = block.attention
+            before = residual
+            read = before.unsqueeze(2).expand(-1, -1, self.shape.n_heads, -1)
+            projected: dict[Slot, Tensor] = {}
+            slots: tuple[tuple[Slot, Tensor, Tensor], ...] = (
+                ("q", attention.W_Q, attention.b_Q),
+                ("k", attention.W_K, attention.b_K),
+                ("v", attention.W_V, attention.b_V),
+            )
+            # Without an intervention all heads and slots read the same, and one norm serves them all.
+            shared = attention.norm(before) if intervention is None else None
+            for slot, weight, bias in slots:
+                if shared is not None:
+                    projected[slot] = torch.einsum("bpd,hde->bhpe", shared, weight) + bias[:, None]
+                    continue
+                normed = attention.norm(hooks.read("head", layer, slot, read))
+                projected[slot] = torch.einsum("bphd,hde->bhpe", normed, weight) + bias[:, None]
+            mixed = attend(
+                attention.query(projected["q"]),
+                attention.key(projected["k"]),
+                projected["v"],
+                attention.visible(n_pos, n_pos, residual.device),
+                attention.scale,
+            )
+            heads = torch.einsum("bhpe,hed->bphd", mixed, attention.W_O)
+            hooks.write("head", layer, heads)
+            residual = residual + heads.sum(2) + self.parts.b_O[layer]
+            mlp = block.mlp(hooks.read("mlp", layer, None, before if self.shape.parallel else residual))
+            hooks.write("mlp", layer, mlp)
+            residual = residual + mlp
+        return residual
+
+    def readout(self, vectors: Float[Tensor, "*rest d_model"]) -> Float[Tensor, "*rest d_vocab"]:
+        return self.parts.readout(vectors)
+
+
+@runtime_checkable
+class Bypass(Protocol):
+    """A module beside one MLP: it reads what the MLP reads, and what it gives is added to the residual stream."""
+
+    def __call__(
+        self, residual: Float[Tensor, "batch pos d_model"], ids: Ids, n_prompt: int | None
+    ) -> Float[Tensor, "batch pos d_model"]:
+        """
+        Args:
+            residual: what the MLP reads, before its norm.
+            ids: the tokens of the run.
+            n_prompt: how many of them are the prompt; the rest is an answer, given or generated. None: not known.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class BypassedNetwork:
+    """Another network with bypasses beside some of its MLPs, whose own weights and code stay as they are.
+
+    What a bypass writes is added to every later read, which is the same as adding it to the residual stream.
+    """
+
+    inner: Network
+    bypasses: Mapping[int, tuple[Bypass, ...]]
+    """By layer; several at one layer are one node of the graph, which writes their sum."""
+
+    @classmethod
+    def around(cls, network: Network, layer: int, bypass: Bypass) -> "BypassedNetwork":
+        """``network`` with one bypass more."""
+        if not 0 <= layer < network.shape.n_layers:
+            raise ValueError(f"expected a layer of 0 to {network.shape.n_layers - 1} for the bypass, got {layer}")
+        inner, bypasses = (network.inner, network.bypasses) if isinstance(network, cls) else (network, {})
+        return cls(inner, {**bypasses, layer: (*bypasses.get(layer, ()), bypass)})
+
+    @property
+    def shape(self) -> Shape:
+        return replace(self.inner.shape, bypasses=tuple(sorted(self.bypasses)))
+
+    @property
+    def d_model(self) -> int:
+        return self.inner.d_model
+
+    @property
+    def d_vocab(self) -> int:
+        return self.inner.d_vocab
+
+    @property
+    def n_ctx(self) -> int:
+        return self.inner.n_ctx
+
+    @property
+    def biases(self) -> Float[Tensor, "layer d_model"]:
+        return self.inner.biases
+
+    def run(
+        self, ids: Ids, intervention: Intervention | None = None, n_prompt: int | None = None
+    ) -> Float[Tensor, "batch pos d_vocab"]:
+        return self.inner.run(ids, _WithBypasses(self.bypasses, ids, n_prompt, intervention or _Watch()))
+
+    def readout(self, vectors: Float[Tensor, "*rest d_model"]) -> Float[Tensor, "*rest d_vocab"]:
+        return self.inner.readout(vectors)
+
+    def weight(self, name: str) -> Float[Tensor, "d_mlp d_model"]:
+        return self._editable.weight(name)
+
+    def with_weights(self, weights: Mapping[str, Float[Tensor, "d_mlp d_model"]]) -> "BypassedNetwork":
+        return BypassedNetwork(self._editable.with_weights(weights), self.bypasses)
+
+    @property
+    def _editable(self) -> EditableNetwork:
+        if not isinstance(self.inner, EditableNetwork):
+            raise UnknownWeight(f"{type(self.inner).__name__} does not let its weights be edited")
+        return self.inner
+
+
+class _WithBypasses:
+    """The intervention that runs the bypasses, and tells another intervention of them as of any node."""
+
+    def __init__(
+        self, bypasses: Mapping[int, tuple[Bypass, ...]], ids: Ids, n_prompt: int | None, outer: Intervention
+    ) -> None:
+        self._bypasses, self._ids, self._n_prompt, self._outer = bypasses, ids, n_prompt, outer
+        self._written: dict[int, Tensor] = {}
+
+    def write(self, kind: WriterKind, layer: int, value: Tensor) -> None:
+        self._outer.write(kind, layer, value)
+        if kind == "mlp" and layer in self._written:
+            self._outer.write("bypass", layer, self._written[layer])
+
+    def read(self, kind: ReaderKind, layer: int, slot: Slot | None, value: Tensor) -> Tensor:
+        # What comes after a layer reads its bypass, as it reads its MLP: in a parallel block the heads of that layer do not.
+        for earlier, written in self._written.items():
+            if earlier < layer:
+                value = value + (written.unsqueeze(2) if kind == "head" else written)
+        if kind == "mlp" and layer in self._bypasses:
+            residual = self._outer.read("bypass", layer, None, value)
+            ids = self._ids.to(residual.device)
+            outputs = [bypass(residual, ids, self._n_prompt) for bypass in self._bypasses[layer]]
+            self._written[layer] = torch.stack(outputs).sum(0) if len(outputs) > 1 else outputs[0]
+        return self._outer.read(kind, layer, slot, value)
+
+
+class _Watch:
+    """The intervention that changes nothing."""
+
+    def write(self, kind: str, layer: int, value: Tensor) -> None:
+        pass
+
+    def read(self, kind: str, layer: int, slot: Slot | None, value: Tensor) -> Tensor:
+        return value
+
+
+class Record(_Watch):
+    """The intervention that changes nothing and keeps every node's write: ``outputs`` [writer, batch, pos, d_model]."""
+
+    def __init__(self) -> None:
+        self._writes: list[Tensor] = []
+
+    def write(self, kind: str, layer: int, value: Tensor) -> None:
+        self._writes += [*value.unbind(2)] if kind == "head" else [value]
+
+    @property
+    def outputs(self) -> Float[Tensor, "writer batch pos d_model"]:
+        return torch.stack(self._writes)

@@ -1,0 +1,365 @@
+"""A diff as one HTML file that opens from disk, offline: the circuits before and after, side by side or overlaid."""
+
+from collections.abc import Sequence
+from string import Template
+from typing import Any
+
+import numpy as np
+import plotly.graph_objects as go
+
+from circuits.analysis.roles import Role
+from circuits.circuit import Circuit
+from circuits.graph import Edge, Graph, Node, Shape
+from circuits.pages.drawing import Words, circuit_svg, legend
+from circuits.pages.layout import Layout, place
+from circuits.pages.page import (
+    asset,
+    figure_values,
+    json_text,
+    number,
+    packed_plotly,
+    pairs,
+    plain,
+    plotly_version,
+    signed,
+)
+from circuits.pages.plots import KIND_NAMES, MAX_DRAWN
+from circuits.pages.style import ROLE_COLOURS, SCORE_UNIT, TEMPLATE, plotly_text, printable, strongest
+from circuits.studies.diffs import CircuitDiff, Side
+
+LINES = (("before", "dot"), ("after", "solid"))
+WRITERS = (
+    ("edited", "edited node", "#CC79A7"),
+    ("movers", "mover heads", "#0072B2"),
+    ("heads", "other heads", "#56B4E9"),
+    ("mlps", "other MLPs", "#E69F00"),
+    ("input", "input", "#999999"),
+)
+"""Who may write an answer: the field of `WriteShares`, its name in a legend, its colour."""
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7")
+
+
+def union(before: Circuit, after: Circuit) -> Circuit:
+    """Every edge of either circuit, with its larger score in size, in a graph that holds both."""
+    shape = before.graph.shape
+    bypasses = tuple(sorted({*shape.bypasses, *after.graph.shape.bypasses}))
+    graph = Graph(Shape(shape.n_layers, shape.n_heads, shape.parallel, bypasses), before.graph.granularity)
+    kept, scores = np.zeros_like(graph.legal), np.full(graph.legal.shape, np.nan)
+    for circuit in (before, after):
+        for edge in circuit.edges:
+            index, score = graph.edge(edge.name), circuit.score(edge)
+            if np.isnan(scores[index]) or abs(score) > abs(scores[index]):
+                scores[index] = score
+            kept[index] = True
+    return Circuit(graph, kept, after.provenance, scores)
+
+
+def trajectories(diff: CircuitDiff) -> go.Figure:
+    """Rank of every followed answer after every sub-layer, before (dotted) and after."""
+    figure = go.Figure(layout={"template": TEMPLATE})
+    worst = 2
+    for i, answer in enumerate(diff.before.answers):
+        for (name, dash), side in zip(LINES, (diff.before, diff.after), strict=True):
+            path = side.path(answer)
+            worst = max(worst, *path.ranks)
+            figure.add_trace(
+                go.Scatter(
+                    x=[plotly_text(label) for label in path.labels],
+                    y=list(path.ranks),
+                    mode="lines+markers",
+                    name=f"{plotly_text(answer)}, {name}",
+                    line={"color": COLOURS[i % len(COLOURS)], "dash": dash, "width": 2},
+                    marker={"size": 6},
+                    customdata=list(path.probabilities),
+                    hovertemplate="%{x}: rank %{y:,}, probability %{customdata:.3g}<extra>%{fullData.name}</extra>",
+                )
+            )
+    decades = int(np.ceil(np.log10(worst)))
+    figure.update_yaxes(
+        title="rank (log)",
+        type="log",
+        range=[decades + 0.1, -0.15],
+        tickvals=[10**k for k in range(decades + 1)],
+        ticktext=[f"{10**k:,}" for k in range(decades + 1)],
+    )
+    figure.update_xaxes(tickangle=-45)
+    figure.update_layout(
+        title="Rank of the answers after every sub-layer", height=460, legend={"orientation": "h", "y": 1.12}
+    )
+    return figure
+
+
+def who_writes(diff: CircuitDiff) -> go.Figure:
+    """Logits of every followed answer at the last token by who writes them, before and after."""
+    figure = go.Figure(layout={"template": TEMPLATE, "barmode": "relative"})
+    bars = [
+        (answer, side, name)
+        for answer in diff.before.answers
+        for (name, _), side in zip(LINES, (diff.before, diff.after), strict=True)
+    ]
+    labels = [f"{plotly_text(answer)}, {name}" for answer, _, name in bars]
+    for field, name, colour in WRITERS:
+        values = [getattr(side.shares(answer), field) for answer, side, _ in bars]
+        if any(values):
+            figure.add_trace(
+                go.Bar(
+                    y=labels,
+                    x=values,
+                    name=name,
+                    orientation="h",
+                    marker_color=colour,
+                    hovertemplate="%{y}: %{x:.2f} logits<extra>%{fullData.name}</extra>",
+                )
+            )
+    figure.update_xaxes(title="logits")
+    figure.update_yaxes(autorange="reversed")
+    figure.update_layout(
+        title="Who writes the answers", height=120 + 44 * len(bars), legend={"orientation": "h", "y": 1.18}
+    )
+    return figure
+
+
+def render_diff(diff: CircuitDiff, *, verdict: str = "", others: Sequence[CircuitDiff] = (), command: str = "") -> str:
+    """The page as one HTML text that loads nothing. The same diff gives the same bytes.
+
+    Args:
+        verdict: what was concluded; its lines are shown as they stand.
+        others: the same change seen at other prompts, as a table.
+        command: what a reader types to make the page again.
+    """
+    both = union(diff.before.circuit, diff.after.circuit)
+    edges = strongest(both, MAX_DRAWN)
+    layout = place(both, edges)
+    nodes = tuple(sorted(layout.places))
+    cards = [
+        *((f"rank of “{answer}”, before → after", _change(diff, answer)) for answer in diff.before.answers),
+        ("edges kept / lost / gained", f"{len(diff.kept):,} / {len(diff.lost):,} / {len(diff.gained):,}"),
+        ("edges in common (Jaccard index)", f"{diff.edge_jaccard:.2f}"),
+        *((f"the same, {floor.name}", f"{floor.edge_jaccard:.2f}") for floor in diff.floors),
+        ("components in common", f"{diff.node_jaccard:.2f}"),
+    ]
+    provenance = diff.after.circuit.provenance
+    settings = [
+        ("model", f"{provenance.model}, {provenance.processing}"),
+        ("weights before", diff.before.circuit.provenance.weights[:12]),
+        ("weights after", provenance.weights[:12]),
+        ("method", provenance.method),
+        *((name, str(value)) for name, value in sorted(provenance.settings.items())),
+        ("seed", str(provenance.seed)),
+    ]
+    return Template(asset("diff.html")).substitute(
+        title=plain(diff.after.fact.statement),
+        subtitle=plain(f"{_sentence_case(diff.before.label)} → {diff.after.label}: what differs is the {diff.differs}"),
+        model=plain(provenance.model),
+        cards=pairs(cards),
+        verdict="".join(f"<p>{plain(line)}</p>" for line in verdict.splitlines()) or "<p>No verdict was asked for.</p>",
+        legend=_legend(diff, nodes),
+        states=_state_boxes(diff),
+        caption=_caption(both, len(edges)),
+        before_label=plain(_sentence_case(diff.before.label)),
+        after_label=plain(_sentence_case(diff.after.label)),
+        both_label=plain(f"{_sentence_case(diff.before.label)} and {diff.after.label}, overlaid"),
+        svg=_drawing(diff, both, layout, nodes, edges),
+        heads=_heads(diff),
+        others=_others(others),
+        unit=SCORE_UNIT,
+        settings=pairs(settings),
+        command=_command(command),
+        plotly_version=plain(plotly_version()),
+        css=asset("page.css") + asset("diff.css"),
+        js=asset("common.js") + asset("diff.js"),
+        data=json_text(_data(diff, both, nodes, edges)),
+        plotly=packed_plotly(),
+    )
+
+
+# ---- text ------------------------------------------------------------------------------------------------------------
+
+
+def _sentence_case(text: str) -> str:
+    return text[:1].upper() + text[1:]
+
+
+def _change(diff: CircuitDiff, answer: str) -> str:
+    return " → ".join(f"{side.path(answer).ranks[-1]:,}" for side in (diff.before, diff.after))
+
+
+def _probability(value: float) -> str:
+    return "< 0.001" if 0 < value < 0.001 else f"{value:.3f}"
+
+
+def _legend(diff: CircuitDiff, nodes: Sequence[Node]) -> str:
+    roles = _roles(diff)
+    keys = [("head", "other attention head" if roles else "attention head"), ("mlp", "MLP")]
+    if any(node.kind == "bypass" for node in nodes):
+        keys.append(("bypass", KIND_NAMES["bypass"]))
+    keys.append(("ends", "input and logits"))
+    if any(node.name in diff.after.edited for node in nodes):
+        keys.append(("edited", "edited"))
+    return legend(keys, {roles[node] for node in nodes if node in roles})
+
+
+def _state_boxes(diff: CircuitDiff) -> str:
+    counts = {"kept": len(diff.kept), "lost": len(diff.lost), "gained": len(diff.gained)}
+    names = {"kept": "in both", "lost": "lost", "gained": "gained"}
+    return "\n".join(
+        f'<label><input type="checkbox" value="{state}" checked><span class="mark {state}"></span>{names[state]} ({count:,})</label>'
+        for state, count in counts.items()
+    )
+
+
+def _caption(both: Circuit, drawn: int) -> str:
+    total = both.n_edges
+    some = f" <strong>The {drawn:,} strongest of {total:,} edges are drawn.</strong>" if drawn < total else ""
+    return (
+        "Information flows upwards; the wider an edge, the larger its score. A head’s second line is the token it promotes most. "
+        f"Click a component to compare what it does on both sides; drag to move, + and − to zoom.{some}"
+    )
+
+
+def _command(command: str) -> str:
+    if not command:
+        return ""
+    return (
+        f'<h3>The command that finds this again</h3><div class="command"><pre tabindex="0"><code id="command">{plain(command)}'
+        '</code></pre><button type="button" id="copy">Copy</button></div>'
+    )
+
+
+def _heads(diff: CircuitDiff) -> str:
+    if not diff.head_changes:
+        return '<p class="caption">No head of either circuit reads elsewhere or writes the answers otherwise.</p>'
+    rows = "".join(
+        f'<tr><th scope="row">{plain(change.label)}</th><td>{_role(change.after.role)}</td>'
+        f"<td>{plain(str(change.before))}</td><td>{plain(str(change.after))}</td>"
+        + "".join(f"<td class='num'>{signed(before)} → {signed(after)}</td>" for _, before, after in change.written)
+        + "</tr>"
+        for change in diff.head_changes
+    )
+    answers = "".join(
+        f'<th scope="col" class="num">writes {plain(answer)}, logits</th>' for answer in diff.before.answers
+    )
+    return (
+        '<div class="scroll" tabindex="0" role="region" aria-labelledby="heads-heading"><table><thead><tr><th scope="col">Head</th>'
+        f'<th scope="col">Role</th><th scope="col">Before</th><th scope="col">After</th>{answers}</tr></thead>'
+        f"<tbody>{rows}</tbody></table></div>"
+    )
+
+
+def _role(role: str) -> str:
+    return "" if role == "other" else f'<span class="role {plain(role)}">{plain(role)}</span>'
+
+
+def _others(others: Sequence[CircuitDiff]) -> str:
+    if not others:
+        return ""
+    rows = []
+    for diff in others:
+        cells = "; ".join(
+            f"{plain(answer)} {_probability(diff.before.path(answer).probabilities[-1])} → "
+            f"{_probability(diff.after.path(answer).probabilities[-1])}"
+            for answer in diff.before.answers
+        )
+        rows.append(
+            f"<tr><td>{plain(diff.before.fact.prompt)}</td><td>{cells}</td><td class='num'>{diff.edge_jaccard:.2f}</td>"
+            f"<td class='num'>{len(diff.lost)}</td><td class='num'>{len(diff.gained)}</td></tr>"
+        )
+    return (
+        '<section class="card" aria-labelledby="others-heading"><h2 id="others-heading">The same change at other prompts</h2>'
+        '<div class="scroll" tabindex="0" role="region" aria-labelledby="others-heading"><table><thead><tr><th scope="col">Prompt</th>'
+        '<th scope="col">Probabilities</th><th scope="col" class="num">Edge Jaccard</th><th scope="col" class="num">Lost</th>'
+        f'<th scope="col" class="num">Gained</th></tr></thead><tbody>{"".join(rows)}</tbody></table></div></section>'
+    )
+
+
+# ---- the drawing -----------------------------------------------------------------------------------------------------
+
+
+def _state(diff: CircuitDiff, edge: Edge) -> str:
+    before, after = edge.name in diff.edges_before, edge.name in diff.edges_after
+    return "kept" if before and after else "lost" if before else "gained"
+
+
+def _roles(diff: CircuitDiff) -> dict[Node, Role]:
+    """Heads with an established role, after the change."""
+    named: dict[str, Role] = {role: role for role in ROLE_COLOURS}
+    heads = {node.name: node for side in (diff.before, diff.after) for node in side.circuit.graph.nodes}
+    return {
+        heads[each.head]: named[each.role] for each in diff.after.heads if each.role in named and each.role != "other"
+    }
+
+
+def _drawing(diff: CircuitDiff, both: Circuit, layout: Layout, nodes: Sequence[Node], edges: Sequence[Edge]) -> str:
+    """Both circuits in one drawing; the page's script shows one, the other, or both."""
+    own = [{node.name for node in side.circuit.nodes} for side in (diff.before, diff.after)]
+
+    def node_class(node: Node) -> str:
+        state = "kept" if node.name in own[0] and node.name in own[1] else "lost" if node.name in own[0] else "gained"
+        return f"{state} edited" if node.name in diff.after.edited else state
+
+    def words(node: Node) -> Words:
+        readings = [("was", diff.before.head(node.name)), ("is", diff.after.head(node.name))]
+        return [(when, reading.promotes) for when, reading in readings if reading is not None]
+
+    return circuit_svg(
+        both,
+        layout,
+        nodes,
+        edges,
+        label="Both circuits, input at the bottom. Arrow keys move between components; they are listed below, too.",
+        edge_class=lambda edge: _state(diff, edge),
+        node_class=node_class,
+        words=words,
+        roles=_roles(diff),
+        empty="Neither circuit has edges.",
+    )
+
+
+# ---- values for the page's script ------------------------------------------------------------------------------------
+
+
+def _data(diff: CircuitDiff, both: Circuit, nodes: Sequence[Node], edges: Sequence[Edge]) -> dict[str, Any]:
+    index = {node: i for i, node in enumerate(nodes)}
+    return {
+        "unit": SCORE_UNIT,
+        "answers": [printable(answer) for answer in diff.before.answers],
+        "nodes": [_node(diff, node) for node in nodes],
+        "edges": [
+            {
+                "from": index[edge.writer],
+                "to": index[edge.reader.node],
+                "slot": edge.reader.slot or "",
+                "state": _state(diff, edge),
+                "size": number(abs(both.score(edge))),
+                "before": number(diff.edges_before.get(edge.name, np.nan)),
+                "after": number(diff.edges_after.get(edge.name, np.nan)),
+            }
+            for edge in edges
+        ],
+        "plots": {
+            "trajectory": figure_values(trajectories(diff), height=460),
+            "writes": figure_values(who_writes(diff), height=460),
+        },
+    }
+
+
+def _node(diff: CircuitDiff, node: Node) -> dict[str, Any]:
+    def of(side: Side) -> dict[str, Any]:
+        reading = side.head(node.name)
+        written = [write.logits for write in side.writes if write.node == node]
+        return {
+            "in": node in side.circuit.nodes,
+            "does": None if reading is None else printable(str(reading)),
+            "writes": [number(value) for value in written[0]] if written else None,
+        }
+
+    reading = diff.after.head(node.name)
+    return {
+        "name": node.name,
+        "label": node.label,
+        "kind": KIND_NAMES[node.kind],
+        "role": "" if reading is None or reading.role == "other" else reading.role,
+        "edited": node.name in diff.after.edited,
+        "before": of(diff.before),
+        "after": of(diff.after),
+    }

@@ -1,0 +1,187 @@
+"""The results page: compared methods as Markdown, everything on it computed from what was measured."""
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from circuits.evaluation.edits.failures import OUTCOMES
+from circuits.model import Model
+from circuits.paths import data_dir
+from circuits.studies.edits import LOCAL_KINDS, METRICS, Standing
+
+PUBLISHED = "published/editing.json"
+GOALS: tuple[tuple[str, str, str | None, str, float], ...] = (
+    ("rome", "single", None, "success", 95.0),
+    ("rome", "single", None, "generality", 80.0),
+    ("rome", "single", None, "locality", 90.0),
+    ("ft-m", "single", None, "success", 99.0),
+    ("memit", "batch:30", None, "success", 90.0),
+    ("memoe", "batch:30", None, "success", 95.0),
+    ("memoe", "batch:30", None, "generality", 80.0),
+    ("memoe", "batch:30", None, "locality", 95.0),
+)
+"""What was aimed at on factlm: (method, regime, restraint, metric, percent at least)."""
+SECONDS_GOALS = {"rome": 5.0, "ft-m": 2.0}
+"""Seconds a single edit on two cores, at most."""
+
+
+def page(standings: Sequence[Standing], model: Model, command: str) -> str:
+    """The Markdown text; ``command`` makes it again."""
+    rows = [standing.to_json() for standing in standings]
+    parts = [
+        "# Editing methods compared",
+        f"Model {model.name} (weights {model.weights[:12]}), written by `{command}`. Seconds depend on the machine and on what "
+        "else it does; all else is the same each time.",
+        "Facts that the model knows are given another object of their relation, drawn at random. Shares are in percent. An "
+        "answer counts if all of its tokens are the likeliest ones; what must stay counts if the unedited model's own answer "
+        "stays, token by token. A request's value is the mean over its kinds of question, the metric the mean over requests. "
+        "Fluency is the weighted bi-gram and tri-gram entropy, in bits, of sampled text. Seconds are those of making the edit, "
+        "for each fact.",
+        table(
+            ["method", "regime", "restraint", "n", *METRICS, "fluency", "seconds"],
+            [
+                [
+                    *_name(row),
+                    str(row["n"]),
+                    *(number(row[metric]) for metric in METRICS),
+                    number(row["fluency"], 2),
+                    number(row["seconds"], 2),
+                ]
+                for row in rows
+            ],
+            left=3,
+        ),
+        "The unedited model's values on the same questions:",
+        table(
+            ["method", "regime", "restraint", *METRICS, "fluency"],
+            [
+                [
+                    *_name(row),
+                    *(number(row[f"{metric}_before"]) for metric in METRICS),
+                    number(row["fluency_before"], 2),
+                ]
+                for row in rows
+            ],
+            left=3,
+        ),
+        "## Locality by kind, and success by probability",
+        "Locality is the mean of three kinds: the same relation of other subjects (half of them with the old object, where "
+        "there are so many), other relations of the edited subject, and unrelated facts. ES, GS and LS (paper 1) count where "
+        "the right answer is likelier than its rival.",
+        table(
+            ["method", "regime", "restraint", "other subjects", "same subject", "unrelated", "ES", "GS", "LS"],
+            [
+                [
+                    *_name(row),
+                    *(number(row[f"locality_{kind}"]) for kind in LOCAL_KINDS),
+                    *(number(row[score]) for score in ("ES", "GS", "LS")),
+                ]
+                for row in rows
+            ],
+            left=3,
+        ),
+        "## How answers fail",
+        "Classes of the generated answers to the edited prompts (paper 0, section 4.5, by fixed rules), and how many questions "
+        "met logits that are not finite.",
+        table(
+            ["method", "regime", "restraint", *OUTCOMES, "not finite"],
+            [[*_name(row), *(str(row["failures"][name]) for name in OUTCOMES), str(row["not_finite"])] for row in rows],
+            left=3,
+        ),
+    ]
+    retained = [standing for standing in standings if standing.evaluation.retention]
+    if retained:
+        parts += ["## What is left of earlier edits", _retention(retained)]
+    routed = [row for row in rows if "routing" in row]
+    if routed:
+        parts += ["## Where MEMoE's tokens go", _routing(routed)]
+    goals = _goals(rows)
+    if goals:
+        parts += ["## What was aimed at", goals]
+    parts += ["## What papers report", _published({row["method"] for row in rows})]
+    return "\n\n".join(parts) + "\n"
+
+
+def number(value: float | None, digits: int = 1) -> str:
+    return "–" if value is None else f"{value:.{digits}f}"
+
+
+def _name(row: dict[str, Any]) -> list[str]:
+    return [row["method"], row["regime"], row["restrain"] or "–"]
+
+
+def _retention(standings: Sequence[Standing]) -> str:
+    """Success after the last edit, by quarters of the sequence: the first quarter was edited in first."""
+    lines = []
+    for standing in standings:
+        chains = [retention.success[-1] for retention in standing.evaluation.retention]
+        quarters = []
+        for quarter in range(4):
+            parts = [row[len(row) * quarter // 4 : len(row) * (quarter + 1) // 4] for row in chains]
+            values = [value for part in parts for value in part]
+            quarters.append(number(100 * sum(values) / len(values)) if values else "–")
+        contestant = standing.contestant
+        lines.append([contestant.method, str(contestant.regime), contestant.restraint or "–", *quarters])
+    text = "Success after the last edit, by when in the sequence a fact was edited."
+    return f"{text}\n\n" + table(
+        ["method", "regime", "restraint", "first quarter", "second", "third", "last"], lines, left=3
+    )
+
+
+def _routing(rows: Sequence[dict[str, Any]]) -> str:
+    text = (
+        "Consistency (paper 3, Eq. 13): the share of a paraphrase's tokens that go to the expert of the taught prompt (same "
+        "knowledge), and of the tokens of a group of like prompts that go to the group's expert (similar knowledge; k-means, "
+        "5 groups). Volume is the norm of what the bypass writes over that of the MLP beside it, where the answer is "
+        "predicted: on the taught prompts, and on prompts that must keep their answers."
+    )
+    lines = [
+        [
+            *_name(row),
+            *(number(None if row["routing"][k] is None else 100 * row["routing"][k]) for k in ("same", "similar")),
+            *(number(row["routing"][k], 2) for k in ("taught_volume", "other_volume")),
+        ]
+        for row in rows
+    ]
+    header = ["method", "regime", "restraint", "same, %", "similar, %", "volume, taught", "volume, others"]
+    return f"{text} {published_record()['routing']}\n\n{table(header, lines, left=3)}"
+
+
+def _goals(rows: Sequence[dict[str, Any]]) -> str:
+    lines = []
+    for method, regime, restraint, metric, goal in GOALS:
+        for row in rows:
+            if (row["method"], row["regime"], row["restrain"]) == (method, regime, restraint):
+                lines.append(_goal_line(row, metric, f"at least {goal:g} %", row[metric], (row[metric] or 0) - goal))
+    for row in rows:
+        if row["regime"] == "single" and row["method"] in SECONDS_GOALS and row["restrain"] is None:
+            goal = SECONDS_GOALS[row["method"]]
+            lines.append(_goal_line(row, "seconds", f"under {goal:g} s", row["seconds"], goal - row["seconds"], 2))
+    return table(["method", "regime", "metric", "aim", "measured", "reached"], lines, left=4) if lines else ""
+
+
+def _goal_line(
+    row: dict[str, Any], metric: str, aim: str, measured: float | None, margin: float, digits: int = 1
+) -> list[str]:
+    reached = "yes" if margin >= 0 else f"no, by {-margin:.{digits}f}"
+    return [row["method"], row["regime"], metric, aim, number(measured, digits), reached]
+
+
+def published_record() -> dict[str, Any]:
+    return json.loads((data_dir() / PUBLISHED).read_text(encoding="utf-8"))
+
+
+def _published(methods: set[str]) -> str:
+    content = published_record()
+    lines = [
+        [*row[:5], *(number(value) for value in row[5:])]
+        for row in content["rows"]
+        if row[content["columns"].index("method")] in methods
+    ]
+    shown = table(content["columns"], lines, left=5)
+    return "\n\n".join([f"{content['source']}. {' '.join(content['notes'])}", shown])
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -> str:
+    rule = ["---"] * left + ["---:"] * (len(header) - left)
+    return "\n".join("| " + " | ".join(line) + " |" for line in (header, rule, *rows))

@@ -1,0 +1,300 @@
+"""One run as one HTML file that opens from disk, offline: the circuit to click through, the plots, the settings."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from string import Template
+from typing import Any
+
+from circuits.analysis.attention import PromptAttention
+from circuits.analysis.lens import NodeReadout, TokenScore, Trajectory
+from circuits.analysis.reading import Reading
+from circuits.analysis.roles import Role
+from circuits.analysis.story import Sentence
+from circuits.circuit import Circuit
+from circuits.discovery import METHODS
+from circuits.graph import Edge, Node
+from circuits.pages.drawing import circuit_svg, legend
+from circuits.pages.layout import Layout, place
+from circuits.pages.page import (
+    asset,
+    figure_values,
+    json_text,
+    number,
+    packed_plotly,
+    pairs,
+    plain,
+    plotly_version,
+)
+from circuits.pages.plots import KIND_NAMES, MAX_DRAWN, layer_activity, trajectory_plot
+from circuits.pages.story import heads_section, story_section
+from circuits.pages.style import (
+    SLOT_COLOURS,
+    SLOT_NAMES,
+    printable,
+    score_unit,
+    strongest,
+    token_text,
+)
+
+TOP = 5
+"""Heads and neurons that an MLP's panel names."""
+
+
+@dataclass(frozen=True)
+class Page:
+    """What one page shows. ``numbers`` and ``settings`` are (name, value) pairs, shown as they stand."""
+
+    title: str
+    """The fact, as a heading."""
+    subtitle: str
+    circuit: Circuit
+    readouts: tuple[NodeReadout, ...]
+    trajectory: Trajectory
+    answer: str
+    """The answer, as it is shown."""
+    numbers: tuple[tuple[str, str], ...]
+    settings: tuple[tuple[str, str], ...]
+    command: str
+    """What a reader types to make the page again."""
+    reading: Reading | None = None
+    """What heads and MLPs do for this fact, where it was asked for."""
+    story: tuple[Sentence, ...] = ()
+    attention: PromptAttention | None = None
+    """Of the circuit's heads over the prompt."""
+
+
+def render(page: Page) -> str:
+    """The page as one HTML text that loads nothing: styles, scripts, values and plotly.js are inside.
+
+    The same page gives the same bytes. Every string of ``page`` is shown as text, never read as markup.
+    A circuit of more than `MAX_DRAWN` edges shows the strongest, and says so.
+    """
+    edges = strongest(page.circuit, MAX_DRAWN)
+    layout = place(page.circuit, edges)
+    nodes = tuple(sorted(layout.places))
+    return Template(asset("page.html")).substitute(
+        title=plain(page.title),
+        subtitle=plain(page.subtitle),
+        model=plain(page.circuit.provenance.model),
+        cards=pairs(page.numbers),
+        summary=_summary(page),
+        story=story_section(page.story),
+        heads=heads_section(page.reading, page.circuit.nodes),
+        slots=_slot_boxes(edges),
+        legend=_legend(page),
+        caption=_caption(page, len(edges)),
+        svg=_drawing(page, layout, nodes, edges),
+        trajectory_caption=_trajectory_caption(page),
+        trajectory_label=plain(_trajectory_sentence(page)),
+        activity_label=plain(_activity_sentence(page.circuit)),
+        unit=_unit_heading(page.circuit),
+        settings=pairs(page.settings),
+        command=plain(page.command, keep_newlines=True),
+        plotly_version=plain(plotly_version()),
+        css=asset("page.css"),
+        js=asset("common.js") + asset("page.js"),
+        data=json_text(_data(page, nodes, edges)),
+        plotly=packed_plotly(),
+    )
+
+
+# ---- text ------------------------------------------------------------------------------------------------------------
+
+
+def _summary(page: Page) -> str:
+    circuit = page.circuit
+    percent = 100 * circuit.n_edges / circuit.graph.n_edges
+    share = f"{percent:.0f}" if percent >= 10 else f"{percent:.2g}"
+    heads, mlps = sum(circuit.nodes_per_layer("head")), sum(circuit.nodes_per_layer("mlp"))
+    shape = circuit.graph.shape
+    return (
+        f"The circuit keeps {circuit.n_edges:,} of the model’s {circuit.graph.n_edges:,} edges ({share} %) and passes "
+        f"through {heads:,} of its {shape.n_layers * shape.n_heads:,} attention heads and {mlps:,} of its "
+        f"{shape.n_layers:,} MLPs. {plain(_trajectory_sentence(page))}"
+    )
+
+
+def _trajectory_sentence(page: Page) -> str:
+    answer, trajectory = page.answer.strip(), page.trajectory
+    if trajectory.decided is not None:
+        return (
+            f"In the whole model, “{answer}” comes first among all tokens from {trajectory.decided} on, "
+            f"with a final probability of {trajectory.probabilities[-1]:.3g}."
+        )
+    if not trajectory.ranks:
+        return "No trajectory was measured."
+    return (
+        f"In the whole model, “{answer}” ends at rank {trajectory.ranks[-1]:,}, "
+        f"with a probability of {trajectory.probabilities[-1]:.3g}."
+    )
+
+
+def _trajectory_caption(page: Page) -> str:
+    return (
+        f"Rank and probability of “{plain(page.answer.strip())}” when the residual stream at the prompt’s end is read as "
+        "tokens (logit lens) after every attention and MLP block. Rank 1 is on top."
+    )
+
+
+def _activity_sentence(circuit: Circuit) -> str:
+    heads, mlps, of = circuit.nodes_per_layer("head"), circuit.nodes_per_layer("mlp"), circuit.graph.shape.n_heads
+    parts = [f"layer {i}: {n} of {of} heads, {m} of 1 MLP" for i, (n, m) in enumerate(zip(heads, mlps, strict=True))]
+    return "Components used: " + "; ".join(parts)
+
+
+def _roles(page: Page) -> dict[Node, Role]:
+    """Heads with an established role."""
+    roles = page.reading.roles if page.reading else None
+    return {verdict.head: verdict.role for verdict in roles.labelled} if roles else {}
+
+
+def _unit_heading(circuit: Circuit) -> str:
+    unit = score_unit(circuit)
+    return f", {unit}" if unit else ""
+
+
+def _score_sentence(circuit: Circuit) -> str:
+    method = METHODS.get(circuit.provenance.method)
+    return plain(method.score) if method else "as its method gave it"
+
+
+def _legend(page: Page) -> str:
+    roles: set[Role] = {role for node, role in _roles(page).items() if node in page.circuit.nodes}
+    told = page.reading is not None and page.reading.roles is not None
+    keys = [
+        ("head", "other attention head" if told else "attention head"),
+        ("mlp", "MLP"),
+        *([("bypass", KIND_NAMES["bypass"])] if page.circuit.graph.shape.bypasses else []),
+        ("ends", "input and logits"),
+    ]
+    return legend(keys, roles)
+
+
+def _caption(page: Page, drawn: int) -> str:
+    total = page.circuit.n_edges
+    some = f" <strong>The {drawn:,} strongest of {total:,} edges are drawn.</strong>" if drawn < total else ""
+    return (
+        "Information flows upwards. An edge is what one component writes as another reads it; the wider, the larger its score "
+        f"(dashed: negative), {_score_sentence(page.circuit)}. A component’s second line is the token it promotes most. Click one "
+        f"to see more; drag to move, + and − to zoom.{some}"
+    )
+
+
+# ---- the drawing -----------------------------------------------------------------------------------------------------
+
+
+def _drawing(page: Page, layout: Layout, nodes: tuple[Node, ...], edges: tuple[Edge, ...]) -> str:
+    promoted = {readout.node: readout.promoted[0].token for readout in page.readouts if readout.promoted}
+
+    def edge_class(edge: Edge) -> str:
+        return (edge.reader.slot or "whole") + (" negative" if page.circuit.score(edge) < 0 else "")
+
+    return circuit_svg(
+        page.circuit,
+        layout,
+        nodes,
+        edges,
+        label="The circuit, input at the bottom. Arrow keys move between its components; they are listed beside it, too.",
+        edge_class=edge_class,
+        words=lambda node: [("", promoted[node])] if node in promoted else (),
+        roles=_roles(page),
+    )
+
+
+def _slot_boxes(edges: tuple[Edge, ...]) -> str:
+    present = {edge.reader.slot for edge in edges}
+    return "\n".join(
+        f'<label class="{slot or "whole"}"><input type="checkbox" value="{slot or ""}" checked>'
+        f'<span class="swatch"></span>{SLOT_NAMES[slot]}</label>'
+        for slot in SLOT_COLOURS
+        if slot in present
+    )
+
+
+# ---- values for the page's script ------------------------------------------------------------------------------------
+
+
+def _data(page: Page, nodes: tuple[Node, ...], edges: tuple[Edge, ...]) -> dict[str, Any]:
+    lens = {readout.node: readout for readout in page.readouts}
+    roles, patterns = page.reading.roles if page.reading else None, _patterns(page)
+    named, mlps = _roles(page), _mlps(page)
+    index = {node: i for i, node in enumerate(nodes)}
+    return {
+        "answer": token_text(page.answer),
+        "unit": score_unit(page.circuit),
+        "tokens": [token_text(token) for token in page.attention.tokens] if page.attention else [],
+        "nodes": [
+            {
+                "name": node.name,
+                "label": node.label,
+                "kind": KIND_NAMES[node.kind],
+                "lens": _lens(lens[node], page.answer) if node in lens else None,
+                "role": named.get(node, ""),
+                "verdict": printable(str(roles.of(node))) if roles and node in named else None,
+                "attention": patterns.get(node),
+                "answer": mlps.get(node),
+            }
+            for node in nodes
+        ],
+        "edges": [
+            {
+                "from": index[edge.writer],
+                "to": index[edge.reader.node],
+                "slot": edge.reader.slot or "",
+                "score": number(page.circuit.score(edge)),
+            }
+            for edge in edges
+        ],
+        "trajectory": {
+            "labels": [printable(label) for label in page.trajectory.labels],
+            "ranks": list(page.trajectory.ranks),
+            "probabilities": [number(value) for value in page.trajectory.probabilities],
+        },
+        "plots": {
+            "trajectory": figure_values(trajectory_plot(page.trajectory, page.answer), height=440),
+            "activity": figure_values(layer_activity(page.circuit), height=440),
+        },
+    }
+
+
+def _patterns(page: Page) -> dict[Node, list[list[float]]]:
+    """For every head whose pattern was read: its rows, to the per mille."""
+    patterns = page.attention.patterns if page.attention else ()
+    return {each.head: [[round(weight, 3) for weight in row] for row in each.rows] for each in patterns}
+
+
+def _mlps(page: Page) -> dict[Node, dict[str, Any]]:
+    """What every MLP writes of the answer, which heads feed that write, and which of its neurons make it, in logits."""
+    return {
+        each.mlp: {
+            "writes": round(each.contribution, 2),
+            "without": each.rank_before,
+            "with": each.rank_after,
+            "feeders": [[feeder.head.label, round(feeder.effect, 2)] for feeder in each.feeders[:TOP]],
+            "neurons": [
+                [
+                    neuron.index,
+                    round(neuron.contribution, 2),
+                    [token_text(score.token) for score in neuron.promoted[:3]],
+                ]
+                for neuron in each.neurons[:TOP]
+            ],
+        }
+        for each in (page.reading.mlps if page.reading else ())
+    }
+
+
+def _lens(readout: NodeReadout, answer: str) -> dict[str, Any]:
+    """Each token with its logit, and whether it is the answer: of the promoted ones the answer's rank says which."""
+
+    def rows(entries: Iterable[TokenScore], is_answer: Callable[[int, TokenScore], bool]) -> list[list[object]]:
+        return [
+            [token_text(entry.token), round(entry.logit, 3), is_answer(i, entry)] for i, entry in enumerate(entries, 1)
+        ]
+
+    return {
+        "rank": readout.answer_rank,
+        "probability": number(readout.answer_probability),
+        "promoted": rows(readout.promoted, lambda place, _: place == readout.answer_rank),
+        "suppressed": rows(readout.suppressed, lambda _, entry: entry.token.strip() == answer.strip()),
+    }

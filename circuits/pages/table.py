@@ -1,0 +1,351 @@
+"""The table as Markdown and as one HTML page without scripts: rows, averages, what tau does, where circuits beat the model."""
+
+import html
+import re
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+
+from circuits.pages.table_figures import figure_2, figure_6, tau_figure
+from circuits.studies.discover import DEFAULT_EDGES
+from circuits.studies.table.published import Published, PublishedTable
+from circuits.studies.table.row import HALVES, Beaten, Row, TableSpec
+from circuits.studies.table.table import Table, average, by_tau, table_json
+
+HALF_NAMES = {"val": "D_val", "test": "D_test"}
+
+HEADER = (
+    "kind",
+    "relation",
+    "edges",
+    "merged",
+    "share",
+    "D_val model",
+    "circuit",
+    "random",
+    "D_test model",
+    "circuit",
+    "random",
+    "published (GPT-2-medium): edges",
+    "D_val model → circuit",
+    "D_test model → circuit",
+)
+
+
+def command(table: Table, relations: str = "all") -> str:
+    """A shell command that makes the table again."""
+    spec, fields = table.spec, type(table.spec).model_fields
+    words = ["kcircuit", "table", "--relations", relations]
+    names = ["model", "n_val", "n_test", "method", "edges", "steps", "granularity", "ablation", "engine"]
+    for name in [*names, "device", "dtype", "processing", "draws", "seed"]:
+        value = getattr(spec, name)
+        if value != fields[name].default:
+            words += [f"--{name.replace('_', '-')}", str(value)]
+    if spec.method == "acdc" and spec.taus != fields["taus"].default:
+        words += ["--tau", ",".join(f"{tau:g}" for tau in spec.taus)]
+    return shlex.join([*words, *(["--absolute"] if spec.absolute else [])])
+
+
+def cells(row: Row, published: Published | None) -> tuple[str, ...]:
+    """The row's cells under `HEADER`."""
+    uniform = row.chance("uniform")
+    circuit = row.circuit
+    paper = ("", "", "")
+    if published is not None:
+        paper = (
+            str(published.edges),
+            f"{published.hit10_val_model:.2f} → {published.hit10_val_circuit:.2f}",
+            f"{published.hit10_test_model:.2f} → {published.hit10_test_circuit:.2f}",
+        )
+    halves = row.beaten.halves if row.beaten else ()
+    return (
+        row.kind,
+        row.title,
+        str(circuit.edges),
+        str(circuit.edges_merged),
+        f"{100 * row.share:.1f} %",
+        f"{row.model_val.hit10:.2f}",
+        f"{circuit.val.hit10:.2f}" + (" ↑" if "val" in halves else ""),
+        _interval(uniform.val, uniform.val_interval),
+        f"{row.model_test.hit10:.2f}",
+        f"{circuit.test.hit10:.2f}" + (" ↑" if "test" in halves else ""),
+        _interval(uniform.test, uniform.test_interval),
+        *paper,
+    )
+
+
+def _interval(mean: float, ends: tuple[float, float]) -> str:
+    return f"{mean:.2f} [{ends[0]:.2f}, {ends[1]:.2f}]"
+
+
+def _average_cells(label: str, rows: Sequence[Row], published: PublishedTable | None) -> tuple[str, ...]:
+    means = average(rows)
+    paper = ("", "", "")
+    if published is not None:
+        val, val_circuit, test, test_circuit = published.average
+        paper = ("", f"{val:.2f} → {val_circuit:.2f}", f"{test:.2f} → {test_circuit:.2f}")
+    return (
+        "average",
+        label,
+        f"{means['edges']:.1f}",
+        f"{means['edges_merged']:.1f}",
+        f"{100 * means['share']:.1f} %",
+        f"{means['hit10_val_model']:.2f}",
+        f"{means['hit10_val_circuit']:.2f}",
+        f"{means['hit10_val_random']:.2f}",
+        f"{means['hit10_test_model']:.2f}",
+        f"{means['hit10_test_circuit']:.2f}",
+        f"{means['hit10_test_random']:.2f}",
+        *paper,
+    )
+
+
+def main_cells(table: Table, published: PublishedTable | None) -> list[tuple[str, ...]]:
+    """All lines of the main table: rows, then averages for each kind and over all."""
+    lines = [cells(row, published.row(row.relation) if published else None) for row in table.rows]
+    lines += [_average_cells(kind, table.of_kind(kind), None) for kind in table.kinds]
+    return [*lines, _average_cells("all", table.rows, published)]
+
+
+TERMINAL_HEADER = (
+    "kind",
+    "relation",
+    "edges",
+    "merged",
+    "share",
+    "D_val\nmodel",
+    "\ncircuit",
+    "\nrandom",
+    "D_test\nmodel",
+    "\ncircuit",
+    "\nrandom",
+    "GPT-2-medium, as\npublished: edges",
+    "\nD_val",
+    "\nD_test",
+)
+
+
+def terminal_cells(table: Table, published: PublishedTable | None) -> list[tuple[str, ...]]:
+    """`main_cells`, narrower: without the intervals."""
+    return [tuple(cell.split(" [")[0] for cell in line) for line in main_cells(table, published)]
+
+
+def tau_cells(table: Table) -> list[tuple[str, ...]]:
+    return [
+        (
+            f"{line['tau']:g}",
+            f"{line['edges']:.1f}",
+            f"{100 * line['share']:.2f} %",
+            f"{line['hit10_val_circuit']:.3f}",
+            _percent(line["retained_val"]),
+            f"{line['hit10_test_circuit']:.3f}",
+            _percent(line["retained_test"]),
+        )
+        for line in by_tau(table.rows)
+    ]
+
+
+TAU_HEADER = ("tau, nats", "edges", "share", "D_val Hit@10", "of the model's", "D_test Hit@10", "of the model's")
+
+
+def _percent(part: float | None) -> str:
+    return "" if part is None else f"{100 * part:.1f} %"
+
+
+def beaten_sentence(row: Row, beaten: Beaten) -> str:
+    """One row whose circuit beats the model, and whether dropping suppressive edges is what does it."""
+    numbers = {
+        "val": (row.circuit.val.hit10, row.model_val.hit10, beaten.absolute.val.hit10),
+        "test": (row.circuit.test.hit10, row.model_test.hit10, beaten.absolute.test.hit10),
+    }
+    parts = [
+        f"Hit@10 on {HALF_NAMES[half]} {numbers[half][0]:.2f} against the model's {numbers[half][1]:.2f}, "
+        f"{numbers[half][2]:.2f} with suppressive edges kept"
+        for half in beaten.halves
+    ]
+    reason = (
+        f"signed removal drops suppressive edges: kept ({beaten.suppressive} of {beaten.absolute.edges} edges), they end it"
+        if beaten.explained
+        else f"not by the dropped suppressive edges alone: with them ({beaten.suppressive} of {beaten.absolute.edges} edges) "
+        f"the circuit still beats the model on {' and '.join(HALF_NAMES[half] for half in beaten.still)}"
+    )
+    return f"{row.title}: {'; '.join(parts)}. The circuit beats the model; {reason}."
+
+
+def _search(spec: TableSpec) -> str:
+    """The method and what decides the size of its circuits, in words."""
+    sign = "absolute" if spec.absolute else "signed"
+    if spec.method == "acdc":
+        return f"acdc, tau {spec.taus[0]:g} nats, {sign} removal"
+    return f"{spec.method}, the best {spec.edges or DEFAULT_EDGES} edges by {sign} score"
+
+
+def notes(table: Table, published: PublishedTable | None) -> list[str]:
+    """What a reader must know to read the numbers."""
+    spec, means = table.spec, average(table.rows)
+    ends = {half: (means[f"hit10_{half}_random_connected"], means[f"hit10_{half}_empty"]) for half in HALVES}
+    lines = [
+        f"Model {spec.model}, weights {table.weights[:12]}; {_search(spec)}, {spec.ablation} ablation, "
+        f"granularity {spec.granularity}; seed {spec.seed}.",
+        f"D_val: at most {spec.n_val} facts of one half of a relation, all known to the model (rank at most 10), so its Hit@10 there is 1 "
+        f"by construction; they build the circuit. D_test: at most {spec.n_test} facts of the other half, known or not, "
+        "scored with their own answers.",
+        "Edges count a head's query, key and value apart; merged counts them as one, as the paper's #Edge does. An average counts "
+        "each relation once.",
+        f"Random: {spec.draws} circuits of as many edges, drawn uniformly from the graph; mean Hit@10 with a 95 % bootstrap interval "
+        "of the mean. So few edges hardly ever join the input to the logits, so that such a circuit answers as the model with every "
+        f"edge ablated does (average Hit@10 {ends['val'][1]:.2f} on D_val, {ends['test'][1]:.2f} on D_test). Random circuits "
+        f"whose every edge lies on a path from input to logits reach {ends['val'][0]:.2f} on D_val and {ends['test'][0]:.2f} on D_test.",
+        "↑ marks a circuit whose Hit@10 is above the model's.",
+    ]
+    if published is not None:
+        lines.append(f"Published: {published.source}. " + " ".join(published.notes))
+    lines += [f"No row for {skipped.relation}: {skipped.reason}." for skipped in table.skipped]
+    return lines
+
+
+def summary(table: Table) -> str:
+    """The table in a sentence."""
+    means = average(table.rows)
+    return (
+        f"{len(table.rows)} relations: the average circuit keeps {100 * means['share']:.1f} % of the edges and "
+        f"{_percent(means['retained_val'])} of the model's Hit@10 on D_val, {_percent(means['retained_test'])} on D_test; "
+        f"random circuits of its size {means['hit10_val_random']:.2f} and {means['hit10_test_random']:.2f} in Hit@10."
+    )
+
+
+def beaten_lines(table: Table) -> list[str]:
+    lines = [beaten_sentence(row, row.beaten) for row in table.beaten if row.beaten is not None]
+    if table.spec.absolute:
+        return ["Suppressive edges were kept in this table (--absolute), so none was dropped."]
+    return lines or ["No circuit's Hit@10 is above the model's."]
+
+
+def to_markdown(
+    table: Table, published: PublishedTable | None, *, relations: str = "all", page: Path | None = None
+) -> str:
+    """The table as a Markdown page; its figures are files beside it, by the names that `page_files` gives them for ``page``."""
+    prefix, made_by = "", command(table, relations)
+    if page is not None:
+        prefix, made_by = f"{page.stem}-", f"{made_by} --page {shlex.quote(str(page))}"
+
+    def lines(header: Sequence[str], body: Sequence[Sequence[str]]) -> list[str]:
+        left = sum(1 for name in header if name in ("kind", "relation"))
+        rule = ["---"] * left + ["---:"] * (len(header) - left)
+        return ["| " + " | ".join(_escape_pipes(cell) for cell in line) + " |" for line in (header, rule, *body)]
+
+    tau_parts = [
+        "## How the result moves with tau",
+        "\n".join(lines(TAU_HEADER, tau_cells(table))),
+        f"![Hit@10 and size against tau]({prefix}tau.svg)",
+    ]
+    if len(table.spec.taus) == 1:
+        tau_parts = []
+    parts = [
+        f"# Knowledge circuits of {table.spec.model}, relation by relation",
+        summary(table),
+        f"Made by `{made_by}`.",
+        "\n".join(lines(HEADER, main_cells(table, published))),
+        "\n".join(f"* {note}" for note in notes(table, published)),
+        *tau_parts,
+        "## Where a circuit beats the model",
+        "\n".join(f"* {line}" for line in beaten_lines(table)),
+        "## Where in the model the circuits lie",
+        f"![Share of nodes active per layer by kind of knowledge]({prefix}figure2.svg)",
+        "## Where in the model the answer appears",
+        f"![Mean rank of the answer after every sub-layer]({prefix}figure6.svg)",
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _escape_pipes(text: str) -> str:
+    return text.replace("|", "\\|")
+
+
+STYLE = """
+:root { color-scheme: light dark; }
+body { font: 15px/1.5 system-ui, sans-serif; max-width: 78rem; margin: 2rem auto; padding: 0 1rem; }
+.wide { overflow-x: auto; }
+table { border-collapse: collapse; font-size: 13px; white-space: nowrap; }
+th, td { padding: .25rem .6rem; border-bottom: 1px solid #8886; text-align: right; }
+th.text, td.text { text-align: left; }
+tr.average td { font-weight: 600; }
+svg { max-width: 100%; height: auto; }
+"""
+
+
+def to_html(table: Table, published: PublishedTable | None, *, relations: str = "all") -> str:
+    """The table as one page that loads nothing and runs nothing."""
+    title = f"Knowledge circuits of {table.spec.model}, relation by relation"
+
+    def grid(header: Sequence[str], body: Sequence[Sequence[str]]) -> str:
+        def line(tag: str, values: Sequence[str]) -> str:
+            kinds = ['class="text"' if name in ("kind", "relation") else "" for name in header]
+            inner = "".join(
+                f"<{tag} {kind}>{_text(value)}</{tag}>".replace(" >", ">")
+                for kind, value in zip(kinds, values, strict=True)
+            )
+            average_row = ' class="average"' if tag == "td" and values[0] == "average" else ""
+            return f"<tr{average_row}>{inner}</tr>"
+
+        lines = "\n".join(line("td", values) for values in body)
+        return f'<div class="wide"><table><thead>{line("th", header)}</thead><tbody>\n{lines}\n</tbody></table></div>'
+
+    def items(texts: Sequence[str]) -> str:
+        return "<ul>\n" + "\n".join(f"<li>{_text(text)}</li>" for text in texts) + "\n</ul>"
+
+    tau_parts = ["<h2>How the result moves with tau</h2>", grid(TAU_HEADER, tau_cells(table)), tau_figure(table)]
+    if len(table.spec.taus) == 1:
+        tau_parts = []
+    body = [
+        f"<h1>{_text(title)}</h1>",
+        f"<p>{_text(summary(table))}</p>",
+        f"<p>Made by <code>{_text(command(table, relations))}</code>.</p>",
+        grid(HEADER, main_cells(table, published)),
+        items(notes(table, published)),
+        *tau_parts,
+        "<h2>Where a circuit beats the model</h2>",
+        items(beaten_lines(table)),
+        "<h2>Where in the model the circuits lie</h2>",
+        figure_2(table),
+        "<h2>Where in the model the answer appears</h2>",
+        figure_6(table),
+    ]
+    head = (
+        '<meta charset="utf-8">\n<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; style-src \'unsafe-inline\'; '
+        'img-src data:">\n<meta name="viewport" content="width=device-width, initial-scale=1">\n<link rel="icon" href="data:,">'
+    )
+    text = "\n".join(body)
+    return (
+        f'<!doctype html>\n<html lang="en">\n<head>\n{head}\n<title>{_text(title)}</title>\n<style>{STYLE}</style>\n</head>\n'
+        f"<body>\n{text}\n</body>\n</html>\n"
+    )
+
+
+def _text(text: str) -> str:
+    return html.escape(re.sub(r"[\x00-\x08\x0b-\x1f\x7f]", "", text))
+
+
+def files(table: Table, published: PublishedTable | None, *, relations: str = "all") -> dict[str, str]:
+    """Name and text of every file that the table is written as."""
+    made: dict[str, str] = {"table.json": table_json(table, published)}
+    if table.rows:
+        made |= {
+            "table.md": to_markdown(table, published, relations=relations),
+            "table.html": to_html(table, published, relations=relations),
+            **_figures(table),
+        }
+    return made
+
+
+def page_files(
+    table: Table, published: PublishedTable | None, page: Path, *, relations: str = "all"
+) -> dict[Path, str]:
+    """The Markdown page for this file, and its figures beside it under the page's name."""
+    figures = {page.with_name(f"{page.stem}-{name}"): text for name, text in _figures(table).items()}
+    return {page: to_markdown(table, published, relations=relations, page=page), **figures}
+
+
+def _figures(table: Table) -> dict[str, str]:
+    sweep = {"tau.svg": tau_figure(table)} if len(table.spec.taus) > 1 else {}
+    return {"figure2.svg": figure_2(table), "figure6.svg": figure_6(table), **sweep}

@@ -1,0 +1,291 @@
+"""What an edit does to the circuit of the fact, and of the facts beside it (paper 2, section 5 and Figure 4).
+
+The same edited model is asked four prompts: the edited one, the same in other words, a neighbour (another subject of the
+relation, with the same object where there is one: the paper's "Windows Server"), and a fact of another relation.
+"""
+
+from collections.abc import Sequence
+from dataclasses import fields
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from circuits.analysis.lens import Trajectory
+from circuits.editing import Edit, WeightEdit
+from circuits.editing.bypass import AdapterEdit
+from circuits.editing.chain import EditChain
+from circuits.editing.defaults import FACTLM_AT_SUBJECT, tuned_at_subject
+from circuits.editing.methods.table import HYPERS, METHODS, default_hyper
+from circuits.evaluation import whole_model
+from circuits.facts import EditRequest, Fact, Relations
+from circuits.graph import Node
+from circuits.model import Model
+from circuits.model.network import layer_of
+from circuits.studies.diffs import CircuitDiff, Floor, Side, WriteShares, floor_of, random_floor
+from circuits.studies.explain.sides import BehaviourError, Bench, known, relation_of, template_of
+
+PromptKind = Literal["edited", "paraphrase", "neighbour", "unrelated"]
+PROMPT_KINDS: tuple[PromptKind, ...] = ("edited", "paraphrase", "neighbour", "unrelated")
+WRITTEN_DIRECTLY = 0.5
+"""An answer of whose logit the edited nodes write this share is said to be written by them."""
+TOLD = 5
+"""Heads that a story names."""
+ASKED_AT_ONCE = 8
+"""Facts that are asked together where the first known one is wanted."""
+
+
+class EditDidNotTake(BehaviourError):
+    """An edit after which the model still does not give the new object."""
+
+
+class EditDiff(BaseModel):
+    """One edit, and the circuits of the prompts before and after it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    method: str
+    layers: tuple[int, ...]
+    statement: str
+    """What the edited model is to say."""
+    target: str
+    old: str
+    rank: int
+    """Of the target after the edit, at the edited prompt."""
+    diffs: dict[PromptKind, CircuitDiff]
+    """A prompt that the dataset does not offer is left out."""
+
+    @property
+    def took(self) -> bool:
+        return self.rank == 1
+
+    @property
+    def edited(self) -> CircuitDiff:
+        return self.diffs["edited"]
+
+    @property
+    def leaked(self) -> bool | None:
+        """Whether the neighbour is now given the target too; None without a neighbour."""
+        neighbour = self.diffs.get("neighbour")
+        return None if neighbour is None else neighbour.after.path(self.target).ranks[-1] == 1
+
+    def story(self) -> tuple[str, ...]:
+        """What happened, in sentences, each with the number it rests on."""
+        where = "layer " + ", ".join(str(layer) for layer in self.layers)
+        shares, path = self.edited.after.shares(self.target), self.edited.after.path(self.target)
+        lines = [
+            f"{self.method} at {where}: {self.target!r} is "
+            + (f"first from {path.decided} on" if path.decided else f"ranked {path.ranks[-1]:,}")
+            + f", probability {path.probabilities[-1]:.3f} (before the edit "
+            f"{self.edited.before.path(self.target).probabilities[-1]:.3f})."
+        ]
+        if shares.total > 0:
+            lines.append(
+                f"Of the {shares.total:.1f} logits of {self.target!r} at the last token, the edited nodes write "
+                f"{shares.share('edited'):.0%}, mover heads {shares.share('movers'):.0%}, other heads "
+                f"{shares.share('heads'):.0%}, other MLPs {shares.share('mlps'):.0%}: " + _how_written(shares)
+            )
+        changes = self.edited.head_changes
+        lines += [f"{change}." for change in changes[:TOLD]]
+        if len(changes) > TOLD:
+            lines.append(
+                f"{len(changes) - TOLD} more heads do something else than before, or write the answers otherwise."
+            )
+        neighbour = self.diffs.get("neighbour")
+        if neighbour is not None:
+            after = neighbour.after.path(self.target).probabilities[-1]
+            before = neighbour.before.path(self.target).probabilities[-1]
+            lines.append(
+                f"At the neighbour {neighbour.before.fact.prompt!r} the target "
+                + ("now wins" if self.leaked else "does not win")
+                + f" (probability {before:.3f} before, {after:.3f} after)."
+            )
+        return tuple(lines)
+
+    def __str__(self) -> str:
+        return "\n".join(self.story())
+
+
+def _how_written(shares: WriteShares) -> str:
+    if shares.share("edited") >= WRITTEN_DIRECTLY:
+        return "the edited nodes write it directly."
+    if shares.edited >= max(shares.movers, shares.heads, shares.mlps):
+        return "the edited nodes write the largest part of it."
+    return "it is carried to the last token or built there by later nodes."
+
+
+class Prompts(BaseModel):
+    """The prompts that an edit is watched at."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    edited: Fact
+    paraphrase: Fact | None
+    neighbour: Fact | None
+    unrelated: Fact | None
+
+    def items(self) -> list[tuple[PromptKind, Fact]]:
+        found: list[tuple[PromptKind, Fact | None]] = [(kind, getattr(self, kind)) for kind in PROMPT_KINDS]
+        return [(kind, fact) for kind, fact in found if fact is not None]
+
+
+def choose_prompts(model: Model, fact: Fact, target: str, relations: Relations) -> Prompts:
+    """The first fitting ones in the dataset's order, among facts that the model knows best (rank 1)."""
+    relation = relation_of(fact, relations)
+    index = template_of(fact, relation)
+    paraphrase = None
+    if index is not None:
+        others = [relation.fact(fact.subject, i) for i in range(len(relation.templates)) if i != index]
+        ranks = whole_model(model, others).rank.per_example if others else ()
+        paraphrase = next((each for each, rank in zip(others, ranks, strict=True) if rank == 1), None)
+    neighbours = [
+        each
+        for each in known(model, relation, index or 0, rank=1)
+        if each.subject != fact.subject and each.object != target
+    ]
+    neighbour = next((each for each in neighbours if each.object == fact.object), neighbours[0] if neighbours else None)
+    return Prompts(
+        edited=fact, paraphrase=paraphrase, neighbour=neighbour, unrelated=_unrelated(model, fact, relations)
+    )
+
+
+def _unrelated(model: Model, fact: Fact, relations: Relations) -> Fact | None:
+    own = relation_of(fact, relations)
+    for relation in relations.values():
+        if relation.kind == own.kind and relation.domain != own.domain and relation.range != own.range:
+            facts = relation.facts()
+            for start in range(0, len(facts), ASKED_AT_ONCE):
+                some = facts[start : start + ASKED_AT_ONCE]
+                ranks = whole_model(model, some).rank.per_example
+                if 1 in ranks:
+                    return some[ranks.index(1)]
+    return None
+
+
+def mlp_state(path: Trajectory, layer: int) -> str:
+    """The state of the trajectory that holds the layer's MLP; in a model with parallel blocks, the layer's only one."""
+    return f"L{layer} MLP" if f"L{layer} MLP" in path.labels else f"L{layer}"
+
+
+def edited_nodes(edit: Edit, model: Model) -> tuple[str, ...]:
+    """The nodes whose weights the edit changes, or that it adds."""
+    match edit:
+        case WeightEdit():
+            return tuple(Node(layer_of(name, model.shape.n_layers), "mlp").name for name in sorted(edit.deltas))
+        case AdapterEdit():
+            return (Node(edit.layer, "bypass").name,)
+        case EditChain():
+            return tuple(dict.fromkeys(name for part in edit.parts for name in edited_nodes(part, model)))
+    raise TypeError(f"no way to tell which nodes a {type(edit).__name__} changes")
+
+
+AT_SUBJECT = "@subject"
+"""Behind a method's name: with its values stored at the subject, where the model's own default is the prompt's end."""
+
+
+def require_method(name: str) -> None:
+    """A method that `make_edit` knows.
+
+    Raises:
+        BehaviourError: it is none.
+    """
+    at_subject = [f"{method}{AT_SUBJECT}" for method in FACTLM_AT_SUBJECT]
+    if name not in METHODS and name not in at_subject:
+        raise BehaviourError(f"no editing method {name!r}; known: {', '.join([*METHODS, *at_subject])}")
+
+
+def make_edit(
+    model: Model, fact: Fact, target: str, method: str, *, layers: Sequence[int] | None = None, seed: int = 0
+) -> Edit:
+    """The method's edit of one fact, at its default layers or these. ``rome@subject`` is the paper's ROME on any model."""
+    name, settings = method.removesuffix(AT_SUBJECT), {}
+    if name != method:
+        # What was found good for values at the prompt's end is not for these: the class's own, then.
+        own = {field.name: field.default for field in fields(HYPERS[name]) if field.name not in ("layer", "layers")}
+        settings = {**own, **tuned_at_subject(name, model)}
+    if layers is not None:
+        settings.pop("layer", None)
+        settings["layers"] = tuple(layers)
+    hyper = default_hyper(name, model, **settings)
+    return METHODS[name](model, (EditRequest.of(fact, target),), hyper=hyper, seed=seed)
+
+
+def diff_edit(
+    model: Model,
+    edit: Edit,
+    fact: Fact,
+    target: str,
+    prompts: Prompts,
+    bench: Bench,
+    *,
+    method: str | None = None,
+    before: dict[PromptKind, Side] | None = None,
+    kinds: Sequence[PromptKind] = PROMPT_KINDS,
+    force: bool = False,
+) -> EditDiff:
+    """The circuits of the prompts before and after the edit.
+
+    Args:
+        method: what `make_edit` was asked for; the edit's own name of its method, by default.
+        before: the sides of the unedited model, where another edit of the same fact needed them already.
+        force: also for an edit that did not take.
+
+    Raises:
+        EditDidNotTake: the target is not first after the edit, and ``force`` is off.
+    """
+    asked = Fact(fact.prompt, fact.subject, target, fact.relation)
+    before, method = {} if before is None else before, method or edit.provenance.method
+    nodes = edited_nodes(edit, model)
+    diffs: dict[PromptKind, CircuitDiff] = {}
+    with edit.on(model) as edited:
+        answers = whole_model(edited, (asked,))
+        rank = int(answers.rank.value)
+        if rank != 1 and not force:
+            raise EditDidNotTake(
+                f"the edit did not take: after {method}, {target!r} ranks {rank} at {fact.prompt!r} (probability "
+                f"{answers.probability.value:.3f}); try another layer or method, or --force to see its circuits all the same"
+            )
+        for kind, original in prompts.items():
+            if kind not in kinds:
+                continue
+            changed = original if kind in ("neighbour", "unrelated") else _with(original, target)
+            follow = (target, original.object)
+            if kind not in before:
+                before[kind] = bench.side(model, original, follow, label="before")
+            after = bench.side(edited, changed, follow, label=f"after {method}", edited=nodes)
+            diffs[kind] = CircuitDiff(
+                differs="edit", before=before[kind].model_copy(update={"edited": nodes}), after=after
+            )
+    floors = _floors(diffs, prompts, bench, model, before)
+    diffs = {kind: diff.model_copy(update={"floors": (*floors, _random(diff))}) for kind, diff in diffs.items()}
+    layers = tuple(sorted({int(node[1:]) for node in nodes}))
+    return EditDiff(
+        method=method,
+        layers=layers,
+        statement=asked.statement,
+        target=target,
+        old=fact.object,
+        rank=rank,
+        diffs=diffs,
+    )
+
+
+def _with(fact: Fact, answer: str) -> Fact:
+    return Fact(fact.prompt, fact.subject, answer, fact.relation)
+
+
+def _random(diff: CircuitDiff) -> Floor:
+    return random_floor(diff.before.circuit, diff.after.circuit)
+
+
+def _floors(
+    diffs: dict[PromptKind, CircuitDiff],
+    prompts: Prompts,
+    bench: Bench,
+    model: Model,
+    before: dict[PromptKind, Side],
+) -> tuple[Floor, ...]:
+    """The unedited model's circuits of the same fact in two wordings: what a change of words alone does."""
+    if "edited" not in diffs or prompts.paraphrase is None:
+        return ()
+    other = before["paraphrase"].circuit if "paraphrase" in before else bench.circuit(model, prompts.paraphrase)
+    return (floor_of("the unedited model's circuit of the paraphrase", diffs["edited"].before.circuit, other),)

@@ -1,0 +1,623 @@
+"""The main job: a RunSpec says what is asked, `run` answers it, and the Run that comes back holds no live model.
+
+The story, in order: read the facts, check that the model knows them, search the circuit, rebuild it and run it alone, read it
+through the lens.
+"""
+
+import hashlib
+import html
+import math
+import platform
+import shlex
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import torch
+from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError, model_validator
+
+import circuits
+from circuits.analysis.attention import PromptAttention, read_attention
+from circuits.analysis.lens import NodeReadout, Trajectory, read_circuit, trajectory
+from circuits.analysis.reading import Reading
+from circuits.analysis.roles import Role
+from circuits.analysis.story import Sentence, tell
+from circuits.circuit import Circuit, Provenance, Scores, Setting
+from circuits.datasets import corrupted as corruption
+from circuits.datasets.split import Split
+from circuits.discovery import DEFAULT_TAU, METHODS, MethodName, prefilter
+from circuits.discovery.acdc import Interrupted, Progress, State, acdc, diluted, fingerprint, mean, sweep
+from circuits.discovery.eap import STEPS
+from circuits.engines import Ablation, Engine, make_engine
+from circuits.engines.ablation import AblationKind
+from circuits.engines.sparse import SparseEngine
+from circuits.evaluation import KNOWN_RANK, Answers, standalone, whole_model
+from circuits.facts import Fact, Relations
+from circuits.graph import Granularity, Node
+from circuits.metrics import Measurement
+from circuits.model import Model, Processing
+from circuits.model.components import UnsupportedArchitecture
+from circuits.paths import FACTLM
+from circuits.studies.roles import read_known_fact
+
+RUN_FILE = "run.json"
+CIRCUIT_FILE = "circuit.json"
+DEFAULT_EDGES = "2%"
+"""How many edges a method that scores every edge keeps, by default."""
+
+
+class UnknownFactError(ValueError):
+    """A circuit was asked for a fact that the model does not recall."""
+
+
+class DeviceError(ValueError):
+    """A device that this machine does not have."""
+
+
+class RunFileError(ValueError):
+    """A saved run that cannot be read."""
+
+
+class RunSpec(BaseModel):
+    """What is asked. Two specs that differ in one field make two runs that can be compared."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    facts: tuple[Fact, ...]
+    test_facts: tuple[Fact, ...] = ()
+    """Facts that the circuit is not built from but scored on, with their own answers (D_test)."""
+    relation: str | None = None
+    """The relation whose facts these are, where they were drawn from one; ``split`` says from which half."""
+    split: Split = "val"
+    model: str = FACTLM
+    with_edit: str | None = None
+    """Folder of the edit that is on the model, where there is one: the caller puts it there."""
+    method: MethodName = "acdc"
+    tau: float = DEFAULT_TAU
+    """ACDC's threshold in nats; the other methods have none."""
+    edges: Annotated[str, BeforeValidator(str)] | None = None
+    """How many edges a method that scores every edge keeps: ``50``, or ``2%`` of all (the default). They are the best
+    ones that lie on paths from ``input`` to ``logits``: see `circuits.circuit.Scores.connected`."""
+    steps: int | None = None
+    """Of integrated gradients."""
+    prefilter: Literal["eap", "eap-ig", "eap-ig-activations", "exact", "ifr", "random"] | None = None
+    """The method whose scores choose which edges ACDC tries; the others are ablated from the start."""
+    keep: str | None = None
+    """How many edges the prefilter lets through: ``20%`` of all (the default), or a number."""
+    prefilter_check: bool = False
+    """Search in full too, and tell how much of that circuit the prefilter lost."""
+    absolute: bool = False
+    """Count scores by magnitude, so that suppressive edges stay too."""
+    granularity: Granularity = "qkv"
+    ablation: AblationKind = "zero"
+    engine: Literal["sparse", "hook"] = "sparse"
+    device: str = "cpu"
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    processing: Processing = "compatibility"
+    compat: Literal["kc"] | None = None
+    seed: int = 0
+    force: bool = False
+    """Build the circuit even of facts that the model does not recall."""
+
+    @model_validator(mode="after")
+    def _sensible(self) -> "RunSpec":
+        if not self.facts:
+            raise ValueError("expected at least one fact, got none")
+        if len(self.facts) > 1 and self.relation is None:
+            raise ValueError("several facts make one circuit only if they are of one relation; name it")
+        if not 0 < self.tau < math.inf:
+            raise ValueError(f"tau must be a finite number of nats above 0, got {self.tau}")
+        searches = self.method == "acdc"
+        for given, applies, why in (
+            (
+                self.edges is not None,
+                not searches,
+                "edges: acdc keeps what exceeds tau; the other methods keep so many edges",
+            ),
+            (self.prefilter is not None, searches, "prefilter: only acdc has edges to try"),
+            (self.keep is not None, self.prefilter is not None, "keep: it says how much a prefilter lets through"),
+            (self.prefilter_check, self.prefilter is not None, "prefilter_check: there is no prefilter to check"),
+            (self.compat is not None, searches, "compat: the published code's metric is its ACDC's"),
+            (self.steps is not None, "steps" in self._heeded, "steps: only integrated gradients have them"),
+        ):
+            if given and not applies:
+                raise ValueError(why)
+        if self.steps is not None and self.steps < 1:
+            raise ValueError(f"integrated gradients need at least one step, got {self.steps}")
+        for amount in (self.edges, self.keep):
+            if amount is not None:
+                prefilter.require_amount(amount)
+        return self
+
+    @property
+    def _heeded(self) -> frozenset[str]:
+        """Options that change what is found."""
+        methods = [self.method] if self.prefilter is None else [self.method, self.prefilter]
+        return frozenset[str]().union(*(METHODS[name].heeds for name in methods))
+
+    @property
+    def settings(self) -> dict[str, Setting]:
+        """What decides the circuit, as its file records it; only what means something to the method."""
+        settings: dict[str, Setting] = (
+            {"tau": self.tau} if self.method == "acdc" else {"edges": self.edges or DEFAULT_EDGES}
+        )
+        settings |= {"absolute": self.absolute, "ablation": self.ablation, "compat": self.compat, "dtype": self.dtype}
+        if self.prefilter is not None:
+            settings |= {"prefilter": self.prefilter, "keep": self.keep or prefilter.KEEP}
+        if "steps" in self._heeded:
+            settings["steps"] = self.steps or STEPS
+        return settings
+
+
+class Prefiltered(BaseModel):
+    """What a prefilter did to a search."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    method: str
+    candidates: int
+    """Edges that it let through."""
+    loss: prefilter.Loss | None = None
+    """Measured only if asked for: it takes the full search."""
+
+
+class Run(BaseModel):
+    """What came back: everything that a report shows, and no model."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    format: Literal["kcircuit/run"] = "kcircuit/run"
+    version: Literal[1] = 1
+    spec: RunSpec
+    circuit_json: dict[str, Any]
+    model_answers: Answers
+    circuit_answers: Answers
+    model_test_answers: Answers | None = None
+    circuit_test_answers: Answers | None = None
+    readouts: tuple[NodeReadout, ...]
+    """The lens on every node of the circuit, for the first fact."""
+    trajectory: Trajectory
+    """The first fact's answer in the residual stream of the whole model."""
+    engine: str
+    evaluations: int
+    near_ties: int
+    prefiltered: Prefiltered | None = None
+    reading: Reading | None = None
+    """What heads and MLPs do for the first fact, in the whole model; None where it was not asked for or cannot be told."""
+    attention: PromptAttention | None = None
+    """Of the circuit's heads over the first fact's prompt, in the whole model; None where the model hides its weights."""
+    versions: dict[str, str]
+
+    @property
+    def story(self) -> tuple[Sentence, ...]:
+        """The first fact's way through the model, in sentences with their numbers; empty without a reading."""
+        return tell(self.reading, self.circuit) if self.reading else ()
+
+    @property
+    def roles(self) -> dict[Node, Role]:
+        """The heads with an established role for the first fact's relation; empty without a reading."""
+        told = self.reading.roles if self.reading else None
+        return {verdict.head: verdict.role for verdict in told.labelled} if told else {}
+
+    @property
+    def circuit(self) -> Circuit:
+        return Circuit.from_json(self.circuit_json)
+
+    def save(self, folder: Path | str) -> None:
+        """Write ``run.json`` and ``circuit.json`` into ``folder``, made if need be; each file whole."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        part = folder / f"{RUN_FILE}.part"
+        part.write_text(self.model_dump_json(indent=1) + "\n", encoding="utf-8")
+        part.replace(folder / RUN_FILE)
+        self.circuit.save(folder / CIRCUIT_FILE)
+
+    @classmethod
+    def load(cls, folder: Path | str) -> "Run":
+        """Read what `save` wrote.
+
+        Raises:
+            RunFileError: no run there, or not a whole one.
+        """
+        folder = Path(folder)
+        path = folder / RUN_FILE
+        try:
+            saved = cls.model_validate_json(path.read_bytes())
+            _ = saved.circuit
+        except OSError as error:
+            raise RunFileError(f"no saved run in {folder}: cannot read {path.name} ({error.strerror})") from error
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(str(part) for part in first["loc"])
+            reason = f"{where}: {first['msg']}" if where else first["msg"]
+            raise RunFileError(f"{path} is no whole run file of this version: {reason}") from error
+        except ValueError as error:
+            raise RunFileError(f"{path} is no whole run file: {error}") from error
+        return saved
+
+    def command(self) -> str:
+        """A shell command that does this run again."""
+        spec, words = self.spec, ["kcircuit", "discover"]
+        if spec.relation is None:
+            words += ["--fact", str(spec.facts[0]), "--subject", spec.facts[0].subject]
+        else:
+            words += ["--relation", spec.relation, "--split", spec.split, "--n", str(len(spec.facts))]
+        fields = RunSpec.model_fields
+        names = ["model", "method", "edges", "steps", "prefilter", "keep", "granularity", "ablation"]
+        names += ["engine", "device", "dtype", "processing", "compat", "seed"]
+        if spec.method == "acdc":
+            names.insert(2, "tau")
+        for name in names:
+            value = getattr(spec, name)
+            if value != fields[name].default:
+                words += [f"--{name}", str(value)]
+        if spec.with_edit is not None:
+            words += ["--with-edit", spec.with_edit]
+        flags = ("absolute", "prefilter_check", "force")
+        words += [f"--{name.replace('_', '-')}" for name in flags if getattr(spec, name)]
+        return shlex.join(words)
+
+    def summary(self) -> dict[str, Any]:
+        """The run in a few numbers. NLL in nats; ranks and hits are means over the facts."""
+        circuit = self.circuit
+        facts = self.spec.facts
+        summary: dict[str, Any] = {
+            "model": self.spec.model,
+            "fact": facts[0].statement if self.spec.relation is None else f"{len(facts)} facts of {self.spec.relation}",
+            "method": self.spec.method,
+            "edges_total": circuit.graph.n_edges,
+            "edges_kept": circuit.n_edges,
+            "nodes_kept": len(circuit.nodes),
+            "nll_model": self.model_answers.nll.value,
+            "nll_circuit": self.circuit_answers.nll.value,
+            "rank_model": _tidy(self.model_answers.rank),
+            "rank_circuit": _tidy(self.circuit_answers.rank),
+            "hit10_model": self.model_answers.hit(10).value,
+            "hit10_circuit": self.circuit_answers.hit(10).value,
+            "evaluations": self.evaluations,
+            "engine": self.engine,
+            "near_ties": self.near_ties,
+        }
+        if self.spec.method != "acdc":
+            summary["edges_asked"] = prefilter.n_edges(self.spec.edges or DEFAULT_EDGES, circuit.graph.n_edges)
+        if self.prefiltered:
+            summary["prefilter"] = self.prefiltered.method
+            summary["candidates"] = self.prefiltered.candidates
+            if loss := self.prefiltered.loss:
+                summary |= {
+                    "edges_full_search": loss.full,
+                    "share_filtered_out": loss.share_filtered_out,
+                    "share_lost": loss.share_lost,
+                    "edges_extra": loss.extra,
+                }
+        if self.model_test_answers and self.circuit_test_answers:
+            summary["test_facts"] = len(self.spec.test_facts)
+            summary["hit10_test_model"] = self.model_test_answers.hit(10).value
+            summary["hit10_test_circuit"] = self.circuit_test_answers.hit(10).value
+        return summary
+
+    def __repr__(self) -> str:
+        return f"<Run: {self}>"
+
+    def _repr_html_(self) -> str:
+        """How a notebook shows it: the sentence, the circuit as a picture, and its strongest edges."""
+        # Drawing needs plotly's colours and templates, which a run itself does without.
+        from circuits.pages.picture import circuit_picture
+
+        picture = circuit_picture(self.circuit, self.readouts, self.roles)
+        return f"<p>{html.escape(str(self))}</p>{picture}{self.circuit._repr_html_()}"
+
+    def __str__(self) -> str:
+        answers = "ranks the answer" if len(self.spec.facts) == 1 else "ranks the answers on average"
+        return f"{self.circuit}; alone, it {answers} {_tidy(self.circuit_answers.rank)} (model: {_tidy(self.model_answers.rank)})"
+
+
+def _tidy(ranks: Measurement) -> float | int:
+    """A mean rank, as an integer where it is one."""
+    return int(ranks.value) if ranks.value == int(ranks.value) else round(ranks.value, 3)
+
+
+def run(
+    spec: RunSpec,
+    relations: Relations,
+    *,
+    model: Model | None = None,
+    state_file: Path | None = None,
+    max_memory: int | None = None,
+    read: bool = False,
+    notice: Callable[[str], None] | None = None,
+    progress: Callable[[Progress], None] = lambda _: None,
+) -> Run:
+    """Do what ``spec`` asks: see `run_sweep`, of which this is the case of one threshold."""
+    runs = run_sweep(
+        spec,
+        (spec.tau,),
+        relations,
+        model=model,
+        state_file=lambda tau: state_file,
+        max_memory=max_memory,
+        read=read,
+        notice=notice,
+        progress=progress,
+    )
+    return next(runs)
+
+
+def _warn(line: str) -> None:
+    warnings.warn(line, RuntimeWarning, stacklevel=2)
+
+
+def run_sweep(
+    spec: RunSpec,
+    taus: Sequence[float],
+    relations: Relations,
+    *,
+    model: Model | None = None,
+    state_file: Callable[[float], Path | None] = lambda tau: None,
+    max_memory: int | None = None,
+    read: bool = False,
+    notice: Callable[[str], None] | None = None,
+    progress: Callable[[Progress], None] = lambda _: None,
+) -> Iterator[Run]:
+    """One run for each threshold, in rising order; they share the model's clean values and what decisions they can.
+
+    Args:
+        relations: where mean and resample ablation find other subjects.
+        model: the loaded ``spec.model``, if the caller has it already.
+        state_file: a search that was interrupted is continued from this file, if it exists.
+        max_memory: bytes that the fast engine may use; what is free, by default.
+        read: tell what heads and MLPs do for the first fact too.
+        notice: told, in a line, what the search will need, and of a fallback to the slow engine; without it the fallback
+            is a warning.
+        progress: called as edges are decided.
+
+    Raises:
+        UnknownFactError: the model does not recall a fact, and ``spec.force`` is off.
+        circuits.engines.memory.TooLargeError: the search does not fit into ``max_memory``.
+        circuits.discovery.acdc.Interrupted: on Ctrl-C; its state can be saved to the state file.
+    """
+    model = model or load_model(spec)
+    model_answers = whole_model(model, spec.facts)
+    if not spec.force:
+        require_known(model, spec.facts, model_answers)
+    engine = engine_for(spec, spec.facts, relations, model, max_memory, notice or _warn)
+    if isinstance(engine, SparseEngine) and notice is not None:
+        notice(f"before the search: {engine.estimate()}")
+    test_engine, model_test = None, None
+    if spec.test_facts:
+        test_engine = engine_for(spec, spec.test_facts, relations, model, max_memory, notice or _warn)
+        model_test = whole_model(model, spec.test_facts)
+
+    def provenance(tau: float) -> Provenance:
+        return _provenance(spec.model_copy(update={"tau": tau}), model)
+
+    def resume(tau: float) -> State | None:
+        file = state_file(tau)
+        return State.load(file, fingerprint(provenance(tau))) if file is not None and file.exists() else None
+
+    # The whole model's, so the same for every threshold.
+    path = trajectory(model, spec.facts[0])
+    reading = read_known_fact(model, spec.facts[0], relations, seed=spec.seed) if read else None
+    find = _searched if spec.method == "acdc" else _scored
+    for tau, found, state, prefiltered in find(spec, taus, relations, model, engine, provenance, resume, progress):
+        # Rebuilt from its own saved form, so that what is measured is what the file says.
+        circuit = Circuit.from_json(found.to_json())
+        yield Run(
+            spec=spec.model_copy(update={"tau": tau}),
+            circuit_json=circuit.to_json(),
+            model_answers=model_answers,
+            circuit_answers=standalone(model, engine, circuit, spec.facts),
+            model_test_answers=model_test,
+            circuit_test_answers=standalone(model, test_engine, circuit, spec.test_facts) if test_engine else None,
+            readouts=read_circuit(model, spec.facts[0], circuit),
+            trajectory=path,
+            engine=engine.name,
+            evaluations=state.evaluations,
+            near_ties=state.near_ties,
+            prefiltered=prefiltered,
+            reading=reading,
+            attention=_attention(model, spec.facts[0], circuit),
+            versions=_versions(),
+        )
+
+
+def _attention(model: Model, fact: Fact, circuit: Circuit) -> PromptAttention | None:
+    try:
+        return read_attention(model, fact, [node for node in circuit.nodes if node.kind == "head"])
+    except UnsupportedArchitecture:
+        return None
+
+
+def search(spec: RunSpec, relations: Relations, model: Model) -> Circuit:
+    """The circuit of `run` alone, for callers that search many: nothing is measured or read beside it.
+
+    Whether the model recalls the facts is not asked either: what it says wrongly has a circuit too.
+    """
+    engine = engine_for(spec, spec.facts, relations, model)
+    find = _searched if spec.method == "acdc" else _scored
+    provenance = _provenance(spec, model)
+    found = find(spec, (spec.tau,), relations, model, engine, lambda _: provenance, lambda _: None, lambda _: None)
+    return Circuit.from_json(next(found)[1].to_json())
+
+
+_Found = tuple[float, Circuit, State, Prefiltered | None]
+
+
+def _searched(
+    spec: RunSpec,
+    taus: Sequence[float],
+    relations: Relations,
+    model: Model,
+    engine: Engine,
+    provenance: Callable[[float], Provenance],
+    resume: Callable[[float], State | None],
+    progress: Callable[[Progress], None],
+) -> Iterator[_Found]:
+    """ACDC at each threshold, among the edges that the prefilter lets through, if there is one."""
+    candidates, prefiltered = None, None
+    per_token = _diluted(model, spec.facts) if spec.compat == "kc" else mean
+    if spec.prefilter is not None:
+        scores = _scores(spec.prefilter, spec, relations, model, engine, provenance(spec.tau), progress)
+        candidates = prefilter.candidates(scores, spec.keep or prefilter.KEEP)
+        prefiltered = Prefiltered(method=spec.prefilter, candidates=int(candidates.sum()))
+    for tau, scores, state in sweep(
+        engine,
+        taus,
+        provenance=provenance,
+        absolute=spec.absolute,
+        candidates=candidates,
+        resume=resume,
+        progress=progress,
+        per_token=per_token,
+    ):
+        circuit = scores.above(tau, absolute=spec.absolute)
+        if prefiltered is not None and candidates is not None and spec.prefilter_check:
+            try:
+                full, _ = acdc(
+                    engine,
+                    tau=tau,
+                    absolute=spec.absolute,
+                    per_token=per_token,
+                    provenance=provenance(tau),
+                    progress=progress,
+                )
+            except Interrupted:
+                # Its state is another search's than the one that would be continued.
+                raise KeyboardInterrupt from None
+            loss = prefilter.compare(full.above(tau, absolute=spec.absolute), circuit, candidates)
+            prefiltered = prefiltered.model_copy(update={"loss": loss})
+        yield tau, circuit, state, prefiltered
+
+
+def _scored(
+    spec: RunSpec,
+    taus: Sequence[float],
+    relations: Relations,
+    model: Model,
+    engine: Engine,
+    provenance: Callable[[float], Provenance],
+    resume: Callable[[float], State | None],
+    progress: Callable[[Progress], None],
+) -> Iterator[_Found]:
+    """The best edges of a method that scores them all: the same at each threshold, for it has none."""
+    before = engine.evaluations
+    scores = _scores(spec.method, spec, relations, model, engine, provenance(spec.tau), progress)
+    n = prefilter.n_edges(spec.edges or DEFAULT_EDGES, scores.graph.n_edges)
+    circuit = scores.connected(n, absolute=spec.absolute)
+    done = State("", [], [], evaluations=engine.evaluations - before)
+    for tau in sorted(taus):
+        yield tau, circuit, done, None
+
+
+def _scores(
+    method: MethodName,
+    spec: RunSpec,
+    relations: Relations,
+    model: Model,
+    engine: Engine,
+    provenance: Provenance,
+    progress: Callable[[Progress], None],
+) -> Scores:
+    heeds = METHODS[method].heeds
+    return METHODS[method](
+        model,
+        spec.facts,
+        ablation=ablation_for(spec, spec.facts, relations, model) if "ablation" in heeds else None,
+        granularity=spec.granularity,
+        provenance=provenance,
+        engine=engine if "engine" in heeds else None,
+        steps=spec.steps if "steps" in heeds else None,
+        seed=spec.seed,
+        progress=progress,
+    )
+
+
+def spec_digest(spec: RunSpec) -> str:
+    """Twelve hexadecimal digits that tell this spec from others."""
+    return hashlib.sha256(spec.model_dump_json().encode()).hexdigest()[:12]
+
+
+def load_model(spec: RunSpec) -> Model:
+    """The model that ``spec`` asks for.
+
+    Raises:
+        DeviceError: a CUDA device where there is none.
+    """
+    if spec.device.startswith("cuda") and not torch.cuda.is_available():
+        raise DeviceError(f"no CUDA device is at hand for --device {spec.device}; --device cpu needs none")
+    dtype = {"float32": torch.float32, "bfloat16": torch.bfloat16}[spec.dtype]
+    return Model.load(spec.model, device=spec.device, dtype=dtype, processing=spec.processing)
+
+
+def require_known(model: Model, facts: tuple[Fact, ...], answers: Answers) -> None:
+    """A circuit says how a fact is recalled, so the fact must be: its rank is at most `KNOWN_RANK`."""
+    for fact, rank in zip(facts, answers.rank.per_example, strict=True):
+        if rank > KNOWN_RANK:
+            raise UnknownFactError(
+                f"{model.name} does not know this: in {fact.prompt!r} the answer {fact.object!r} ranks {int(rank)}, not among the "
+                f"first {KNOWN_RANK}. `kcircuit facts --known` lists what it knows; --force builds the circuit all the same"
+            )
+
+
+def engine_for(
+    spec: RunSpec,
+    facts: tuple[Fact, ...],
+    relations: Relations,
+    model: Model,
+    max_memory: int | None = None,
+    notice: Callable[[str], None] = _warn,
+) -> Engine:
+    """The engine that ``spec`` asks for, on these facts: its ablation's prompts drawn, its model loaded."""
+    return make_engine(
+        spec.engine,
+        model,
+        facts,
+        ablation=ablation_for(spec, facts, relations, model),
+        granularity=spec.granularity,
+        max_memory=max_memory,
+        notice=notice,
+    )
+
+
+def ablation_for(spec: RunSpec, facts: tuple[Fact, ...], relations: Relations, model: Model) -> Ablation:
+    """The ablation that ``spec`` asks for, with the other prompts that these facts need for it.
+
+    Raises:
+        circuits.datasets.corrupted.CorruptionError: there are none.
+    """
+    match spec.ablation:
+        case "zero":
+            return Ablation("zero")
+        case "mean":
+            return Ablation("mean", reference=corruption.reference(facts, relations))
+        case "resample":
+            donors = tuple(corruption.corrupted(fact, relations, model, spec.seed) for fact in facts)
+            return Ablation("resample", corrupted=donors)
+
+
+def _provenance(spec: RunSpec, model: Model) -> Provenance:
+    return Provenance(
+        model=spec.model,
+        weights=model.weights,
+        processing=model.processing,
+        method=spec.method,
+        settings=spec.settings,
+        seed=spec.seed,
+        facts=tuple(str(fact) for fact in spec.facts),
+    )
+
+
+def _diluted(model: Model, facts: tuple[Fact, ...]) -> Callable[[Any], float]:
+    tokens = [model.tokens(fact) for fact in facts]
+    return diluted([len(t.prompt) for t in tokens], [len(t.answer) for t in tokens])
+
+
+def _versions() -> dict[str, str]:
+    packages = ("torch", "transformer-lens", "transformers")
+    return {
+        "kcircuit": circuits.__version__,
+        "python": platform.python_version(),
+        **{package: version(package) for package in packages},
+    }

@@ -1,0 +1,273 @@
+"""Why a wrong answer: no effective mover, or a mover that selects wrong information (paper 2, section 6, Figure 5 left).
+
+What a relation's mover heads do for facts that the model recalls is the yardstick. A mover's **pull** towards an object is
+what cutting its reading of the subject takes from that object against the relation's other objects (an intervention, see
+`circuits.analysis.cuts`). At the prompt that is answered wrongly either the movers together pull neither towards the
+right object nor towards the one that the model gives as they do for recalled facts (no effective mover), or they pull
+towards the wrong one more than towards the right one.
+"""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict
+
+from circuits.analysis.attribution import readout, targets
+from circuits.analysis.cuts import cut_readings
+from circuits.analysis.roles import MIN_EFFECT, Roles
+from circuits.analysis.tracing import head_nodes, open_parts, traces
+from circuits.datasets.manifest import Manifest
+from circuits.engines.engine import group_facts
+from circuits.evaluation import whole_model
+from circuits.facts import Fact, Relation, Relations
+from circuits.model import Model
+from circuits.model.spans import spans
+from circuits.studies.diffs import CircuitDiff, label_of, random_floor
+from circuits.studies.discover import RunSpec
+from circuits.studies.explain.sides import BehaviourError, Bench, known, make_bench, relation_of, template_of
+from circuits.studies.explain.verdict import INCONCLUSIVE, Evidence, Verdict, first_conclusive
+
+NEIGHBOURS = 12
+"""Recalled facts of the relation that the movers' pull is measured on."""
+WEAK = 0.5
+"""Movers that pull less than this share of what they do at a typical recalled fact are not effective."""
+CASES = 12
+"""Candidates that `find_hallucination` looks into."""
+
+
+class MoverPull(BaseModel):
+    """One mover head at the prompt that is answered wrongly. In logits against the relation's other objects."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    head: str
+    right: float
+    """Towards the right object."""
+    wrong: float
+    """Towards the object that the model gives."""
+    recalled: float
+    """Towards their own objects, at recalled facts: the mean."""
+
+
+class Hallucination(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    fact: Fact
+    wrong: str
+    """The object that the model gives."""
+    right_rank: int
+    wrong_first_from: str | None
+    """The sub-layer from which the wrong object stays first."""
+    movers: tuple[MoverPull, ...]
+    neighbours: tuple[Fact, ...]
+    mover_count: int
+    """Movers in the circuit of the wrong answer."""
+    mover_count_neighbours: float
+    """Movers in the circuits of recalled neighbours: the mean of the first few."""
+    diff: CircuitDiff
+    """At this prompt: the circuit of the wrong answer, and what would have to carry the right one."""
+    verdict: Verdict
+
+    def __str__(self) -> str:
+        return f"{self.fact.prompt} … {self.wrong} (right: {self.fact.object})\n{self.verdict}"
+
+
+def explain_hallucination(model: Model, fact: Fact, relations: Relations, spec: RunSpec) -> Hallucination:
+    """Explain why ``model`` answers ``fact`` wrongly.
+
+    Raises:
+        BehaviourError: the model answers rightly, or with no object of the relation, or the fact is in no relation.
+    """
+    relation = relation_of(fact, relations)
+    wrong = wrong_object(model, fact, relation)
+    index = template_of(fact, relation) or 0
+    recalled = [each for each in known(model, relation, index, rank=1) if each.subject != fact.subject][:NEIGHBOURS]
+    bench = make_bench(model, relation, relations, spec)
+    right_rank = int(whole_model(model, (fact,)).rank.value)
+    movers = _pulls(model, fact, wrong, recalled, relation, bench.roles) if bench.roles and recalled else ()
+    asked = Fact(fact.prompt, fact.subject, wrong, fact.relation)
+    before = bench.side(model, asked, (fact.object, wrong), label="the wrong answer's circuit")
+    after = bench.side(model, fact, (fact.object, wrong), label="the right answer's circuit")
+    diff = CircuitDiff(differs="answer", before=before, after=after)
+    names = {mover.head for mover in movers}
+    counts = [_count(bench, model, each, names) for each in recalled[:3]]
+    return Hallucination(
+        fact=fact,
+        wrong=wrong,
+        right_rank=right_rank,
+        wrong_first_from=before.path(wrong).decided,
+        movers=movers,
+        neighbours=tuple(recalled),
+        mover_count=sum(node.name in names for node in before.circuit.nodes),
+        mover_count_neighbours=float(np.mean(counts)) if counts else float("nan"),
+        diff=diff.model_copy(update={"floors": (random_floor(before.circuit, after.circuit),)}),
+        verdict=_verdict(fact, wrong, before.path(wrong).decided, movers),
+    )
+
+
+def wrong_object(model: Model, fact: Fact, relation: Relation) -> str:
+    """The object of the relation that the model gives in place of the right one.
+
+    Raises:
+        BehaviourError: it gives the right one, or no object of the relation.
+    """
+    ((top, _),) = _likeliest(model, (fact,))
+    if top == model.tokens(fact).answer[0]:
+        raise BehaviourError(
+            f"{model.name} answers {fact.prompt!r} rightly with {fact.object!r}: there is no hallucination to explain; "
+            "--find looks for one"
+        )
+    named = _object_of(model, top, fact, relation)
+    if named is not None:
+        return named
+    raise BehaviourError(
+        f"{model.name} answers {fact.prompt!r} with {model.token_text(top)!r}, which begins no object of {relation.name}: "
+        "that is no wrong fact but no answer at all"
+    )
+
+
+def _likeliest(model: Model, facts: Sequence[Fact]) -> list[tuple[int, float]]:
+    """(the token that the model gives at each prompt, its probability)."""
+    found: dict[int, tuple[int, float]] = {}
+    for group in group_facts(model, facts):
+        chances = model.logits(group.ids[:, : group.n_prompt])[:, -1].softmax(-1)
+        best = chances.max(-1)
+        found |= dict(zip(group.rows, zip(best.indices.tolist(), best.values.tolist(), strict=True), strict=True))
+    return [found[row] for row in range(len(facts))]
+
+
+def _object_of(model: Model, token: int, fact: Fact, relation: Relation) -> str | None:
+    """The relation's object that begins with that token after the prompt."""
+    tokens = ((name, model.tokens(Fact(fact.prompt, fact.subject, name)).answer[0]) for name in relation.objects)
+    return next((name for name, first in tokens if first == token), None)
+
+
+def _pulls(
+    model: Model, fact: Fact, wrong: str, recalled: Sequence[Fact], relation: Relation, roles: Roles
+) -> tuple[MoverPull, ...]:
+    facts = (fact, *recalled)
+    parts = open_parts(model, facts)
+    wanted = targets(model, facts, relation.objects)
+    found = [spans(model, each) for each in facts]
+    effects, _ = cut_readings(model, parts, traces(model, facts, parts), found, readout(parts, wanted))
+    wrong_token = model.tokens(Fact(fact.prompt, fact.subject, wrong)).answer[0]
+    wrong_index = wanted.objects.index(wrong_token)
+    own = effects.answer[:, np.arange(len(facts)), np.array(wanted.answers)]
+    heads = head_nodes(parts)
+    movers = [verdict.head for verdict in roles.with_role("mover", "mixture")]
+    rows = [
+        MoverPull(
+            head=head.name,
+            right=float(own[i, 0]),
+            wrong=float(effects.answer[i, 0, wrong_index]),
+            recalled=float(own[i, 1:].mean()),
+        )
+        for i, head in enumerate(heads)
+        if head in movers
+    ]
+    return tuple(sorted(rows, key=lambda row: -row.recalled))
+
+
+def _count(bench: Bench, model: Model, fact: Fact, movers: set[str]) -> int:
+    return sum(node.name in movers for node in bench.circuit(model, fact).nodes)
+
+
+def _verdict(fact: Fact, wrong: str, since: str | None, movers: Sequence[MoverPull]) -> Verdict:
+    if not movers:
+        return Verdict(
+            conclusion=INCONCLUSIVE,
+            sentence="no head is an established mover for this relation, so there is nothing that could have failed.",
+            evidence=(),
+        )
+    right, false, recalled = (sum(getattr(each, name) for each in movers) for name in ("right", "wrong", "recalled"))
+    evidence = (
+        Evidence(
+            name=f"movers' pull towards {wrong!r}",
+            value=false,
+            unit="logits",
+            against=recalled,
+            against_name="towards the right object, at recalled facts",
+        ),
+        Evidence(
+            name=f"movers' pull towards {fact.object!r}",
+            value=right,
+            unit="logits",
+            against=recalled,
+            against_name="towards the right object, at recalled facts",
+        ),
+    )
+    where = f", first from {since} on" if since else ""
+    if false >= WEAK * recalled and false - right >= MIN_EFFECT:
+        worst = max(movers, key=lambda each: each.wrong - each.right)
+        return Verdict(
+            conclusion="a mover selects wrong information",
+            sentence=f"{label_of(worst.head)} carries {wrong!r} from the subject rather than {fact.object!r}{where}.",
+            evidence=(
+                *evidence,
+                Evidence(
+                    name=f"{label_of(worst.head)}'s pull towards {wrong!r}",
+                    value=worst.wrong,
+                    unit="logits",
+                    against=worst.right,
+                    against_name=f"towards {fact.object!r}",
+                ),
+            ),
+        )
+    if max(false, right) < WEAK * recalled:
+        return Verdict(
+            conclusion="no effective mover",
+            sentence=f"the relation's mover heads carry neither {fact.object!r} nor {wrong!r} as they do at recalled "
+            f"facts; {wrong!r} wins without them{where}.",
+            evidence=evidence,
+        )
+    reason = (
+        "the movers pull towards the right object, and something after them overrides it"
+        if right >= false
+        else "the movers pull towards the wrong object hardly more than towards the right one"
+    )
+    return Verdict(conclusion=INCONCLUSIVE, sentence=f"{reason}{where}.", evidence=evidence)
+
+
+def hallucination_cases(
+    model: Model, relations: Relations, manifest: Manifest, spec: RunSpec, *, relation: str | None = None
+) -> Iterator[Hallucination]:
+    """Tail facts that the model answers with another object of the relation: the surest of each relation in turn."""
+    candidates: list[tuple[float, Fact]] = []
+    for name, plan in manifest.relations.items():
+        one = relations[name]
+        if one.kind == "factual" and relation in (None, name):
+            candidates += _wrong_answers(model, [one.fact(subject) for subject in plan.tail], one)
+    candidates.sort(key=lambda each: (-each[0], str(each[1])))
+    # In turn, so that one relation without movers does not use up the cases.
+    seen: dict[str | None, int] = {}
+    turns = []
+    for probability, fact in candidates:
+        turns.append((seen.setdefault(fact.relation, 0), -probability, str(fact), fact))
+        seen[fact.relation] += 1
+    for *_, fact in sorted(turns, key=lambda each: each[:3]):
+        yield explain_hallucination(model, fact, relations, spec)
+
+
+def _wrong_answers(model: Model, facts: Sequence[Fact], relation: Relation) -> list[tuple[float, Fact]]:
+    """(probability of the object that the model gives instead, fact) of those that it answers with a wrong object."""
+    return [
+        (probability, fact)
+        for fact, (top, probability) in zip(facts, _likeliest(model, facts), strict=True)
+        if top != model.tokens(fact).answer[0] and _object_of(model, top, fact, relation) is not None
+    ]
+
+
+def find_hallucination(
+    model: Model, relations: Relations, manifest: Manifest, spec: RunSpec, *, relation: str | None = None
+) -> Hallucination:
+    """The first conclusive one of `hallucination_cases`. If none of the first `CASES` is conclusive, the first of them.
+
+    Raises:
+        BehaviourError: the model answers every tail fact rightly, or with no object of the relation.
+    """
+    found = first_conclusive(hallucination_cases(model, relations, manifest, spec, relation=relation), CASES)
+    if found is None:
+        raise BehaviourError(
+            f"{model.name} answers no tail fact with a wrong object of its relation: nothing to explain"
+        )
+    return found

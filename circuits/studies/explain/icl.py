@@ -1,0 +1,366 @@
+"""What demonstrations add to a circuit (paper 2, section 6, Figure 5 right): heads that read them, and whether the gain hangs on those.
+
+The same question is asked bare ("Spain:") and after k demonstrations ("Italy: Rome; Japan: Tokyo; Spain:"). Heads of the
+second circuit that the first lacks, and that look at the demonstrations, are the candidates. The check: without what
+these heads carry from the demonstrations to the last position the answer must lose the gain; more than without what they
+carry from elsewhere; and more than without what as many other heads of their layers carry from the demonstrations, where
+there are as many.
+"""
+
+import random
+from collections.abc import Iterator, Sequence
+
+import torch
+from jaxtyping import Float
+from pydantic import BaseModel, ConfigDict
+from torch import Tensor
+
+from circuits.analysis.tracing import open_parts, source_parts, traces
+from circuits.datasets.corpus import demonstration
+from circuits.datasets.manifest import Manifest
+from circuits.evaluation import whole_model
+from circuits.facts import KINDS, Fact, Relation, Relations
+from circuits.graph import Graph, Node, Slot
+from circuits.metrics import match_nll
+from circuits.model import Model
+from circuits.model.network import ReaderKind, WriterKind
+from circuits.model.spans import spans
+from circuits.studies.diffs import CircuitDiff, label_of, random_floor
+from circuits.studies.discover import RunSpec
+from circuits.studies.explain.sides import BehaviourError, make_bench
+from circuits.studies.explain.verdict import INCONCLUSIVE, Evidence, Verdict, first_conclusive
+
+SHOTS = 3
+DRAWS = 40
+"""Sets of other heads that the cut is compared with."""
+READS = 0.3
+"""Of all its attention, for a head to be said to read the demonstrations. Heads rest much of it on the first token."""
+MOST = 0.5
+"""Of the gain, for heads to be said to carry it."""
+ALPHA = 0.05
+LEAST_GAIN = 1.0
+"""Nats. With `find_icl`, demonstrations must gain as much: there must be something to lose."""
+CASES = 6
+VARIANTS_AT_ONCE = 64
+
+
+class CircuitHead(BaseModel):
+    """A head of the circuit with demonstrations."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    head: str
+    new: bool
+    """Whether the bare question's circuit lacks it."""
+    demonstrations: float
+    """Share of its attention that goes to the demonstrations."""
+    attends: tuple[tuple[str, float], ...]
+    """The tokens that it attends to most, with their shares of all its attention."""
+
+    def __str__(self) -> str:
+        tokens = ", ".join(f"{token.strip()!r} {share:.0%}" for token, share in self.attends)
+        new = " (new)" if self.new else ""
+        return (
+            f"{label_of(self.head)}{new} gives the demonstrations {self.demonstrations:.0%} of its attention: {tokens}"
+        )
+
+
+class InContext(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    zero_shot: Fact
+    few_shot: Fact
+    shots: int
+    rank_zero_shot: int
+    rank_few_shot: int
+    heads: tuple[CircuitHead, ...]
+    diff: CircuitDiff
+    verdict: Verdict
+
+    def __str__(self) -> str:
+        readers = [str(each) for each in self.heads if each.demonstrations >= READS]
+        return "\n".join([f"{self.few_shot.prompt} {self.few_shot.object}", *readers, str(self.verdict)])
+
+
+def demonstrated(relation: Relation, subject: str, shown: Sequence[str]) -> tuple[Fact, Fact]:
+    """(the bare question, the question after demonstrations of the relation on the subjects ``shown``)."""
+    object_ = relation.object_of(subject)
+    pairs = [(each, relation.object_of(each)) for each in shown]
+    return tuple(Fact(demonstration(some, subject), subject, object_, relation.name) for some in ((), pairs))  # type: ignore[return-value]
+
+
+def explain_icl(
+    model: Model,
+    relation: Relation,
+    subject: str,
+    relations: Relations,
+    spec: RunSpec,
+    *,
+    shots: int = SHOTS,
+    shown: Sequence[str] | None = None,
+) -> InContext:
+    """What ``shots`` demonstrations change in the circuit that answers for ``subject``.
+
+    Args:
+        shown: the demonstrated subjects; drawn with the spec's seed from the relation's others by default.
+
+    Raises:
+        BehaviourError: the bare question is answered already, or the demonstrations do not bring the answer.
+        circuits.model.ContextError: the demonstrations are longer than the model's context.
+    """
+    if shown is None:
+        others = [each for each in relation.subjects if each != subject]
+        if len(others) < shots:
+            raise BehaviourError(
+                f"{relation.name} has {len(others)} other subjects to demonstrate, {shots} were asked for"
+            )
+        shown = random.Random(f"{spec.seed}/{relation.name}/{subject}").sample(others, shots)
+    bare, full = demonstrated(relation, subject, shown)
+    # Raised before any search: a prompt that does not fit has no circuit.
+    model.tokens(full)
+    rank_bare, rank_full = (int(rank) for rank in whole_model(model, (bare, full)).rank.per_example)
+    if rank_bare == 1:
+        raise BehaviourError(
+            f"{model.name} answers {bare.prompt!r} without demonstrations: they gain nothing; --find looks for a case"
+        )
+    if rank_full != 1:
+        raise BehaviourError(
+            f"{len(shown)} demonstrations do not bring the answer: {full.object!r} ranks {rank_full} after {full.prompt!r} "
+            "(more --shots, or --find)"
+        )
+    bench = make_bench(model, relation, relations, spec)
+    before = bench.side(model, bare, (full.object,), label="zero-shot")
+    after = bench.side(model, full, (full.object,), label=f"{len(shown)}-shot")
+    diff = CircuitDiff(differs="demonstrations", before=before, after=after)
+    diff = diff.model_copy(update={"floors": (random_floor(before.circuit, after.circuit),)})
+    heads = _heads(model, full, diff)
+    return InContext(
+        zero_shot=bare,
+        few_shot=full,
+        shots=len(shown),
+        rank_zero_shot=rank_bare,
+        rank_few_shot=rank_full,
+        heads=heads,
+        diff=diff,
+        verdict=_verdict(model, bare, full, heads, after.circuit.graph, spec.seed),
+    )
+
+
+def _heads(model: Model, fact: Fact, diff: CircuitDiff) -> tuple[CircuitHead, ...]:
+    """The circuit's heads, the one that reads the demonstrations most first."""
+    gained = set(diff.nodes_gained)
+    heads = [node for node in diff.after.circuit.nodes if node.kind == "head"]
+    if not heads:
+        return ()
+    parts = open_parts(model, (fact,))
+    (trace,) = traces(model, (fact,), parts)
+    tokens = [model.token_text(token) for token in trace.ids[0].tolist()]
+    first = int(model.vocabulary.bos is not None)
+    query = spans(model, fact).subject[0]
+    found = []
+    for head in heads:
+        weights = trace.attention[head.layer, 0, head.head]
+        top = weights.topk(min(3, len(tokens)))
+        found.append(
+            CircuitHead(
+                head=head.name,
+                new=head.name in gained,
+                demonstrations=float(weights[first:query].sum()),
+                attends=tuple((tokens[int(i)], float(w)) for w, i in zip(top.values, top.indices, strict=True)),
+            )
+        )
+    return tuple(sorted(found, key=lambda each: (-each.demonstrations, each.head)))
+
+
+def _verdict(model: Model, bare: Fact, full: Fact, heads: Sequence[CircuitHead], graph: Graph, seed: int) -> Verdict:
+    readers = [each.head for each in heads if each.demonstrations >= READS]
+    new = [each.head for each in heads if each.demonstrations >= READS and each.new]
+    if not readers:
+        return Verdict(
+            conclusion=INCONCLUSIVE,
+            sentence=f"no head of the circuit gives the demonstrations {READS:.0%} of its attention.",
+            evidence=tuple(
+                Evidence(name=f"attention of {label_of(each.head)}", value=each.demonstrations) for each in heads
+            ),
+        )
+    gain = whole_model(model, (bare,)).nll.value - whole_model(model, (full,)).nll.value
+    evidence = [Evidence(name="gain of the demonstrations", value=gain, unit="nats")]
+    conclusions = (
+        (new, "new heads read the demonstrations and carry the gain"),
+        (readers, "heads that read the demonstrations carry the gain, not the new ones alone"),
+    )
+    cuts, reason = _Cuts(model, full, graph), ""
+    for cut, conclusion in conclusions:
+        if not cut:
+            continue
+        lost, elsewhere, *others = cuts.losses(cut, seed)
+        named = ", ".join(label_of(name) for name in cut)
+        evidence.append(
+            Evidence(
+                name=f"lost without what {named} carry from the demonstrations",
+                value=lost,
+                unit="nats",
+                against=elsewhere,
+                against_name="without what they carry from elsewhere",
+            )
+        )
+        # Without others to compare with, what the same heads read elsewhere is the only control.
+        chance = (1 + sum(other >= lost for other in others)) / (1 + len(others)) if others else 0.0
+        if others:
+            evidence.append(
+                Evidence(
+                    name=f"chance that as many other heads of these layers cost as much ({len(others)} draws)",
+                    value=chance,
+                    against=sum(others) / len(others),
+                    against_name="they cost, in nats,",
+                )
+            )
+        if lost >= MOST * gain and lost > elsewhere and chance <= ALPHA:
+            sentence = f"without what {named} carry from the demonstrations the answer loses {lost:.2f} of the {gain:.2f} nats gained."
+            return Verdict(conclusion=conclusion, sentence=sentence, evidence=tuple(evidence))
+        if lost < MOST * gain:
+            reason = f"cutting what {named} carry from the demonstrations undoes only {lost:.2f} of the {gain:.2f} nats gained"
+        else:
+            rival = "what they carry from elsewhere" if lost <= elsewhere else "other heads of these layers"
+            reason = f"cutting what {named} carry from the demonstrations undoes the gain, but so does cutting {rival}"
+    return Verdict(conclusion=INCONCLUSIVE, sentence=f"{reason}.", evidence=tuple(evidence))
+
+
+class _Cuts:
+    """What the answer loses when some heads' last writes lack what they read at some positions.
+
+    What is taken away is what the heads carry in the clean run; everything that hears the last position hears it without.
+    """
+
+    def __init__(self, model: Model, fact: Fact, graph: Graph) -> None:
+        self._model = model
+        self._nodes = {node.name: node for node in graph.nodes if node.kind == "head"}
+        tokens = model.tokens(fact)
+        self._ids, self._answer = torch.tensor([tokens.forced]), torch.tensor([tokens.answer])
+        self._n_prompt = len(tokens.prompt)
+        parts = open_parts(model, (fact,))
+        (trace,) = traces(model, (fact,), parts)
+        first, query = int(model.vocabulary.bos is not None), spans(model, fact).subject[0]
+        split = torch.stack([source_parts(trace, parts, layer)[0] for layer in range(len(parts.blocks))])
+        self._demonstrations = split[:, :, first:query].sum(2)
+        self._elsewhere = split.sum(2) - self._demonstrations
+
+    def losses(self, heads: Sequence[str], seed: int) -> list[float]:
+        """Rise of the NLL without what ``heads`` carry from the demonstrations; from elsewhere; and, for each of `DRAWS` draws
+        of as many other heads of their layers, without what those carry from the demonstrations (none, if there are fewer)."""
+        own = [self._nodes[name] for name in heads]
+        variants = [self._lacking(own, self._demonstrations), self._lacking(own, self._elsewhere)]
+        count = {layer: sum(node.layer == layer for node in own) for layer in sorted({node.layer for node in own})}
+        pool = {
+            layer: [node for node in self._nodes.values() if node.layer == layer and node not in own] for layer in count
+        }
+        if all(len(pool[layer]) >= count[layer] for layer in count):
+            rng = random.Random(seed)
+            for _ in range(DRAWS):
+                drawn = [node for layer in count for node in rng.sample(pool[layer], count[layer])]
+                variants.append(self._lacking(drawn, self._demonstrations))
+        whole, *cut = self._nll(torch.stack([torch.zeros_like(variants[0]), *variants])).tolist()
+        return [each - whole for each in cut]
+
+    def _lacking(
+        self, heads: Sequence[Node], carried: Float[Tensor, "layer head d_model"]
+    ) -> Float[Tensor, "layer d_model"]:
+        """What these heads carry, summed for each layer."""
+        total = torch.zeros_like(carried[:, 0])
+        for node in heads:
+            total[node.layer] += carried[node.layer, node.head]
+        return total
+
+    def _nll(self, lacking: Float[Tensor, "variant layer d_model"]) -> Float[Tensor, "variant"]:
+        found = []
+        for some in lacking.split(VARIANTS_AT_ONCE):
+            without = _Without(some, self._n_prompt - 1, parallel=self._model.shape.parallel)
+            logits = self._model.run(self._ids.expand(len(some), -1), without, n_prompt=self._n_prompt)
+            found.append(match_nll(logits[:, self._n_prompt - 1 :], self._answer.expand(len(some), -1)))
+        return torch.cat(found)
+
+
+class _Without:
+    """The intervention under which nobody hears some vectors that are written at one position by a layer's attention."""
+
+    def __init__(self, lacking: Float[Tensor, "batch layer d_model"], position: int, *, parallel: bool) -> None:
+        self._heard = lacking.cumsum(1)
+        """Up to and with each layer."""
+        self._position, self._parallel = position, parallel
+
+    def write(self, kind: WriterKind, layer: int, value: Tensor) -> None:
+        pass
+
+    def read(self, kind: ReaderKind, layer: int, slot: Slot | None, value: Tensor) -> Tensor:
+        after_own_heads = kind in ("mlp", "bypass") and not self._parallel
+        # `logits` reads as the layer after the last.
+        last = layer if after_own_heads else layer - 1
+        if last < 0:
+            return value
+        value, lacking = value.clone(), self._heard[:, last].to(value)
+        value[:, self._position] -= lacking[:, None] if kind == "head" else lacking
+        return value
+
+
+def icl_cases(
+    model: Model,
+    relations: Relations,
+    manifest: Manifest,
+    spec: RunSpec,
+    *,
+    relation: str | None = None,
+    shots: int = SHOTS,
+) -> Iterator[InContext]:
+    """Subjects that training never demonstrated and that are answered thanks to demonstrations: of each relation the one that
+    gains most, facts before words."""
+    named = [
+        (relations[name], group)
+        for group in manifest.demonstrations.values()
+        for name in group.relations
+        if relation in (None, name)
+    ]
+    for one, group in sorted(named, key=lambda each: KINDS.index(each[0].kind)):
+        candidates = [each for each in group.undemonstrated if each in one.subjects]
+        for subject in _gained(model, one, candidates, group.subjects, spec.seed, shots)[:1]:
+            shown = _shown(one, subject, group.subjects, spec.seed, shots)
+            yield explain_icl(model, one, subject, relations, spec, shown=shown)
+
+
+def find_icl(
+    model: Model,
+    relations: Relations,
+    manifest: Manifest,
+    spec: RunSpec,
+    *,
+    relation: str | None = None,
+    shots: int = SHOTS,
+) -> InContext:
+    """The first conclusive case among subjects that training never demonstrated. If none of the first is, the first of them.
+
+    Raises:
+        BehaviourError: no such subject is answered with demonstrations only.
+    """
+    cases = icl_cases(model, relations, manifest, spec, relation=relation, shots=shots)
+    found = first_conclusive(cases, CASES)
+    if found is None:
+        raise BehaviourError(f"{model.name} answers no undemonstrated subject thanks to {shots} demonstrations alone")
+    return found
+
+
+def _shown(relation: Relation, subject: str, pool: Sequence[str], seed: int, shots: int) -> list[str]:
+    own = set(relation.subjects)
+    return random.Random(f"{seed}/{relation.name}/{subject}").sample([each for each in pool if each in own], shots)
+
+
+def _gained(
+    model: Model, relation: Relation, subjects: Sequence[str], pool: Sequence[str], seed: int, shots: int
+) -> list[str]:
+    """The subjects whose answer ranks first with demonstrations, and not without; the largest gain first."""
+    if not subjects or len(set(pool) & set(relation.subjects)) < shots:
+        return []
+    pairs = [demonstrated(relation, each, _shown(relation, each, pool, seed, shots)) for each in subjects]
+    bare, full = (whole_model(model, facts) for facts in zip(*pairs, strict=True))
+    gains = [zero - few for zero, few in zip(bare.nll.per_example, full.nll.per_example, strict=True)]
+    ranks = zip(subjects, bare.rank.per_example, full.rank.per_example, gains, strict=True)
+    found = [(gain, subject) for subject, zero, few, gain in ranks if zero > 1 and few == 1 and gain >= LEAST_GAIN]
+    return [subject for _, subject in sorted(found, key=lambda each: (-each[0], each[1]))]

@@ -1,0 +1,238 @@
+"""An edit of one hop, and the question in two hops (paper 2, section 5): which answer wins, and the circuits behind it."""
+
+from collections.abc import Iterator
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from circuits.datasets.corpus import two_hop_facts, two_hop_prompt
+from circuits.datasets.manifest import Manifest
+from circuits.editing import Edit
+from circuits.evaluation import Answers, whole_model
+from circuits.facts import Fact, Relations
+from circuits.model import Model
+from circuits.studies.diff import EditDidNotTake, edited_nodes
+from circuits.studies.diffs import CircuitDiff, random_floor
+from circuits.studies.discover import RunSpec
+from circuits.studies.explain.sides import BehaviourError, Bench, make_bench
+from circuits.studies.explain.verdict import INCONCLUSIVE, Evidence, Verdict
+
+MULTI_HOP_EDIT = "rome@subject"
+"""The paper's: an edit that changes what is known of the subject. One of the prompt's end changes one prompt."""
+Prompt = Literal["one hop", "two hops", "first hop removed"]
+Winner = Literal["second-hop answer", "edited object", "old answer", "another token"]
+
+
+class Asked(BaseModel):
+    """One prompt, and how likely each answer is before and after the edit."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    prompt: str
+    probability_before: dict[str, float]
+    probability_after: dict[str, float]
+    winner_before: Winner
+    winner: Winner
+    """After the edit."""
+
+
+class MultiHop(BaseModel):
+    """An edit of the first hop, and what became of the second."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    method: str
+    subject: str
+    edited_object: str
+    second_hop_answer: str
+    """What the edited object's own fact says: the answer that a model which reasons would give."""
+    old_answer: str
+    asked: dict[Prompt, Asked]
+    diff: CircuitDiff
+    """The two-hop prompt: before, the circuit of the old answer; after, that of whichever of the three answers fares best."""
+    verdict: Verdict
+
+    @property
+    def saturated(self) -> bool:
+        """The edited object answers the question in two hops too (the paper's finding)."""
+        return self.asked["two hops"].winner == "edited object"
+
+    def __str__(self) -> str:
+        edit = f"{self.asked['one hop'].prompt} {self.edited_object} (after {self.method})"
+        return "\n".join([edit, f"{self.asked['two hops'].prompt} …", str(self.verdict)])
+
+
+def multi_hop(
+    model: Model,
+    edit: Edit,
+    first: str,
+    second: str,
+    subject: str,
+    target: str,
+    relations: Relations,
+    spec: RunSpec,
+    *,
+    method: str | None = None,
+    force: bool = False,
+) -> MultiHop:
+    """Ask the edited model in one hop, in two, and with the words of the first hop removed.
+
+    "First hop removed" puts the subject itself where its noun phrase stood ("The official language of Big Ben is"): a model
+    that answers it all the same goes by subject and relation, whatever the sentence says.
+
+    Args:
+        method: what `make_edit` was asked for; the edit's own name of its method, by default.
+        first, second: the relations; the edit gave ``subject`` the object ``target`` in the first.
+
+    Raises:
+        BehaviourError: the first relation has no noun phrase, or the second says nothing of the object before or after.
+        EditDidNotTake: the edit did not change the first hop, and ``force`` is off.
+    """
+    one, two, method = relations[first], relations[second], method or edit.provenance.method
+    if not one.noun_phrases:
+        raise BehaviourError(
+            f"{first} has no noun phrase to build a two-hop prompt of; data/facts names those that have"
+        )
+    bridge = one.object_of(subject)
+    for object_ in (bridge, target):
+        if object_ not in two.subjects:
+            raise BehaviourError(f"{second} says nothing of {object_!r}, so there is no second hop to ask for")
+    old, new = two.object_of(bridge), two.object_of(target)
+    if old == new:
+        raise BehaviourError(
+            f"{second} gives {bridge!r} and {target!r} the same object {old!r}: the second hop could not show the edit"
+        )
+    prompts: dict[Prompt, Fact] = {
+        "one hop": Fact(one.fact(subject).prompt, subject, target, first),
+        "two hops": Fact(two_hop_prompt(one, two, subject), subject, new, second),
+        "first hop removed": Fact(two.templates[0].format(subject), subject, new, second),
+    }
+    follow = {"second-hop answer": new, "edited object": target, "old answer": old}
+    bench = make_bench(model, two, relations, spec)
+    with edit.on(model) as edited:
+        asked: dict[Prompt, Asked] = {kind: _ask(model, edited, fact, follow) for kind, fact in prompts.items()}
+        if asked["one hop"].winner != "edited object" and not force:
+            raise EditDidNotTake(
+                f"the edit did not take: {target!r} is not first at {prompts['one hop'].prompt!r} after {method}; "
+                "--force asks the second hop all the same"
+            )
+        diff = _diff(model, edited, edit, prompts["two hops"], follow, asked["two hops"], bench, method)
+    return MultiHop(
+        method=method,
+        subject=subject,
+        edited_object=target,
+        second_hop_answer=new,
+        old_answer=old,
+        asked=asked,
+        diff=diff,
+        verdict=_verdict(asked, follow, diff),
+    )
+
+
+def two_hop_cases(
+    model: Model, relations: Relations, manifest: Manifest, *, each: int = 1
+) -> Iterator[tuple[str, str, str, str]]:
+    """(first relation, second relation, subject, new object) of questions that the model answers rightly in one hop and in
+    two: ``each`` of every pair of relations."""
+    for hop in manifest.two_hop:
+        one, two = relations[hop.first], relations[hop.second]
+        subjects = [*hop.rendered, *hop.unrendered]
+        asked = two_hop_facts(hop, relations, subjects)
+        ranks, found = whole_model(model, asked).rank.per_example, 0
+        bridges = [each for each in one.objects if each in two.subjects]
+        for subject, rank in zip(subjects, ranks, strict=True):
+            bridge = one.object_of(subject)
+            others = [other for other in bridges if two.object_of(other) != two.object_of(bridge)]
+            if rank == 1 and others and found < each and whole_model(model, (one.fact(subject),)).rank.value == 1:
+                found += 1
+                # Not the same one for every subject.
+                yield hop.first, hop.second, subject, others[(found - 1) % len(others)]
+
+
+def find_case(model: Model, relations: Relations, manifest: Manifest) -> tuple[str, str, str, str]:
+    """The first of `two_hop_cases`.
+
+    Raises:
+        BehaviourError: there is none.
+    """
+    found = next(two_hop_cases(model, relations, manifest), None)
+    if found is None:
+        raise BehaviourError(f"{model.name} answers no two-hop question of the manifest")
+    return found
+
+
+def _answers(model: Model, fact: Fact, follow: dict[str, str]) -> tuple[Answers, dict[str, float]]:
+    each = [Fact(fact.prompt, fact.subject, answer) for answer in follow.values()]
+    found = whole_model(model, each)
+    return found, dict(zip(follow.values(), found.probability.per_example, strict=True))
+
+
+def _ask(model: Model, edited: Model, fact: Fact, follow: dict[str, str]) -> Asked:
+    unedited, before = _answers(model, fact, follow)
+    found, after = _answers(edited, fact, follow)
+    return Asked(
+        prompt=fact.prompt,
+        probability_before=before,
+        probability_after=after,
+        winner_before=_winner(follow, unedited),
+        winner=_winner(follow, found),
+    )
+
+
+def _winner(follow: dict[str, str], found: Answers) -> Winner:
+    first = [name for name, rank in zip(follow, found.rank.per_example, strict=True) if rank == 1]
+    return first[0] if first else "another token"  # type: ignore[return-value]
+
+
+def _diff(
+    model: Model, edited: Model, edit: Edit, fact: Fact, follow: dict[str, str], asked: Asked, bench: Bench, method: str
+) -> CircuitDiff:
+    best = max(asked.probability_after, key=lambda answer: asked.probability_after[answer])
+    answers = tuple(follow.values())
+    before = bench.side(
+        model, Fact(fact.prompt, fact.subject, follow["old answer"], fact.relation), answers, label="before"
+    )
+    after = bench.side(
+        edited,
+        Fact(fact.prompt, fact.subject, best, fact.relation),
+        answers,
+        label=f"after {method}",
+        edited=edited_nodes(edit, model),
+    )
+    found = CircuitDiff(differs="edit", before=before, after=after)
+    return found.model_copy(update={"floors": (random_floor(before.circuit, after.circuit),)})
+
+
+def _verdict(asked: dict[Prompt, Asked], follow: dict[str, str], diff: CircuitDiff) -> Verdict:
+    two, removed = asked["two hops"], asked["first hop removed"]
+    new, target, old = follow["second-hop answer"], follow["edited object"], follow["old answer"]
+    evidence = [
+        Evidence(
+            name=f"p({answer!r}) after the edit, {kind}",
+            value=each.probability_after[answer],
+            against=each.probability_before[answer],
+            against_name="before",
+        )
+        for kind, each in (("two hops", two), ("first hop removed", removed))
+        for answer in (new, target, old)
+    ]
+    # Who the relation's movers work for: the paper's movers extract the second-hop answer before, the edited object after.
+    before, after = (side.shares(target).movers - side.shares(old).movers for side in (diff.before, diff.after))
+    name = f"movers' write of {target!r} less that of {old!r}, two hops"
+    evidence.append(Evidence(name=name, value=after, unit="logits", against=before, against_name="before"))
+    sentences = {
+        "second-hop answer": f"the edit carries over: the model reasons on to {new!r}.",
+        "edited object": f"the edited object {target!r} saturates: it answers the second hop too.",
+        "old answer": f"the edit does not reach the second hop: the model still says {old!r}.",
+        "another token": "neither the second-hop answer, nor the edited object, nor the old answer is first.",
+    }
+    words = [sentences[two.winner]]
+    if two.winner == "edited object":
+        also = "it wins too" if removed.winner == "edited object" else "it does not win"
+        words.append(f"With the first hop removed {also}.")
+    if removed.winner_before == "old answer":
+        words.append(
+            f"The unedited model answers {old!r} with the first hop removed too: it goes by subject and relation, not by grammar."
+        )
+    conclusion = INCONCLUSIVE if two.winner == "another token" else two.winner
+    return Verdict(conclusion=conclusion, sentence=" ".join(words), evidence=tuple(evidence))

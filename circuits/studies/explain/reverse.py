@@ -1,0 +1,144 @@
+"""A is B against B is A (paper 2, section 6; the reversal curse, Berglund et al. 2023): is it the same circuit, another, or none?"""
+
+from pydantic import BaseModel, ConfigDict
+
+from circuits.datasets.manifest import Manifest
+from circuits.evaluation import KNOWN_RANK, whole_model
+from circuits.facts import Fact, Relation, Relations
+from circuits.model import Model
+from circuits.studies.diffs import CircuitDiff, Floor, floor_of, random_floor
+from circuits.studies.discover import RunSpec
+from circuits.studies.explain.sides import BehaviourError, make_bench, relation_of
+from circuits.studies.explain.verdict import INCONCLUSIVE, Evidence, Verdict
+
+CASES = 12
+
+
+class Reversal(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    forward: Fact
+    backward: Fact
+    rank_forward: int
+    rank_backward: int
+    diff: CircuitDiff
+    """From the forward circuit to the backward one. Where the model does not know the reverse, the latter is what would answer it."""
+    verdict: Verdict
+
+    def __str__(self) -> str:
+        return f"{self.forward.statement}; {self.backward.statement}\n{self.verdict}"
+
+
+def reversed_fact(relation: Relation, subject: str, template: int = 0) -> Fact:
+    """The fact asked from its object.
+
+    Raises:
+        BehaviourError: the relation has no reverse template.
+    """
+    if not relation.reverse_templates:
+        raise BehaviourError(f"{relation.name} has no reverse template, so it cannot be asked from the object")
+    object_ = relation.object_of(subject)
+    return Fact(relation.reverse_templates[template].format(object_), object_, subject, relation.name)
+
+
+def explain_reverse(model: Model, fact: Fact, relations: Relations, spec: RunSpec) -> Reversal:
+    """Whether the fact is known from its object too, and by which circuit.
+
+    Raises:
+        BehaviourError: the fact is in no relation, is not known forward, or its relation has no reverse template.
+    """
+    relation = relation_of(fact, relations)
+    backward = reversed_fact(relation, fact.subject)
+    answers = whole_model(model, (fact, backward))
+    forward_rank, backward_rank = (int(rank) for rank in answers.rank.per_example)
+    if forward_rank > 1:
+        raise BehaviourError(
+            f"{model.name} does not know the fact forward: {fact.object!r} ranks {forward_rank} at {fact.prompt!r}; "
+            "its reverse says nothing then"
+        )
+    bench = make_bench(model, relation, relations, spec)
+    before = bench.side(model, fact, (fact.object, fact.subject), label="forward")
+    after = bench.side(model, backward, (fact.object, fact.subject), label="backward")
+    chance = random_floor(before.circuit, after.circuit)
+    floors = [chance]
+    others = [template for template in relation.templates if template.format(fact.subject) != fact.prompt]
+    if others:
+        words = Fact(others[0].format(fact.subject), fact.subject, fact.object, fact.relation)
+        floors.insert(0, floor_of("a paraphrase", before.circuit, bench.circuit(model, words)))
+    diff = CircuitDiff(differs="direction", before=before, after=after, floors=tuple(floors))
+    return Reversal(
+        forward=fact,
+        backward=backward,
+        rank_forward=forward_rank,
+        rank_backward=backward_rank,
+        diff=diff,
+        verdict=_verdict(model.name, diff, backward, backward_rank, floors),
+    )
+
+
+def _verdict(name: str, diff: CircuitDiff, backward: Fact, rank: int, floors: list[Floor]) -> Verdict:
+    evidence = (
+        Evidence(name="rank backward", value=rank),
+        Evidence(
+            name="edge Jaccard, forward against backward",
+            value=diff.edge_jaccard,
+            against=floors[0].edge_jaccard,
+            against_name=floors[0].name,
+        ),
+        Evidence(name=f"edge Jaccard, {floors[-1].name}", value=floors[-1].edge_jaccard),
+    )
+    if rank > KNOWN_RANK:
+        sentence = (
+            f"{name} does not say {backward.object!r} after {backward.prompt!r} (rank {rank:,}): what it was taught in one "
+            "direction has no circuit in the other."
+        )
+        return Verdict(conclusion="forward only", sentence=sentence, evidence=evidence)
+    if len(floors) < 2:
+        sentence = "the relation has one wording only, so that there is nothing to read the overlap against."
+        return Verdict(conclusion=INCONCLUSIVE, sentence=sentence, evidence=evidence)
+    # Nearer to what a change of words does than to what chance does.
+    halfway = (floors[0].edge_jaccard + floors[-1].edge_jaccard) / 2
+    same = diff.edge_jaccard >= halfway
+    conclusion = "both ways, one circuit" if same else "both ways, different circuits"
+    sentence = (
+        f"both directions are known, and the circuits share {diff.edge_jaccard:.0%} of their edges: nearer to "
+        + (
+            f"what two wordings of one direction share ({floors[0].edge_jaccard:.0%}) than to chance."
+            if same
+            else f"chance than to what two wordings of one direction share ({floors[0].edge_jaccard:.0%})."
+        )
+    )
+    return Verdict(conclusion=conclusion, sentence=sentence, evidence=evidence)
+
+
+def reverse_facts(
+    model: Model, relations: Relations, manifest: Manifest, *, relation: str | None = None
+) -> tuple[tuple[Fact, ...], tuple[Fact, ...]]:
+    """(facts known both ways, facts known forward only), among the first `CASES` taught ones of each relation."""
+    both: list[Fact] = []
+    forward_only: list[Fact] = []
+    for name, plan in manifest.relations.items():
+        one = relations[name]
+        facts = [one.fact(subject) for subject in plan.head[:CASES]]
+        if not one.reverse_templates or relation not in (None, name) or not facts:
+            continue
+        back = [reversed_fact(one, fact.subject) for fact in facts]
+        forward, backward = whole_model(model, facts).rank.per_example, whole_model(model, back).rank.per_example
+        for fact, rank, reverse in zip(facts, forward, backward, strict=True):
+            if rank == 1:
+                (both if reverse == 1 else forward_only).append(fact)
+    return tuple(both), tuple(forward_only)
+
+
+def find_reverse(
+    model: Model, relations: Relations, manifest: Manifest, spec: RunSpec, *, relation: str | None = None
+) -> Reversal:
+    """A fact that is known both ways, if the first few of each relation hold one, else one that is known forward only.
+
+    Raises:
+        BehaviourError: no relation that has a reverse template has a known fact.
+    """
+    both, forward_only = reverse_facts(model, relations, manifest, relation=relation)
+    if not both and not forward_only:
+        raise BehaviourError(f"{model.name} knows no fact of a relation with a reverse template")
+    return explain_reverse(model, (*both, *forward_only)[0], relations, spec)

@@ -1,0 +1,160 @@
+"""From a model and a prompt to one side of a diff: the circuit, and what is read from the model beside it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from circuits.analysis.attribution import TargetError, position_classes, readout, targets
+from circuits.analysis.lens import read_nodes, trajectories
+from circuits.analysis.roles import MIN_FACTS, RoleError, Roles, find_roles
+from circuits.analysis.tracing import open_parts, traces
+from circuits.analysis.writes import direct_writes
+from circuits.circuit import Circuit
+from circuits.evaluation import KNOWN_RANK, whole_model
+from circuits.facts import Fact, Relation, Relations
+from circuits.graph import Node
+from circuits.model import Model
+from circuits.model.components import UnsupportedArchitecture
+from circuits.model.spans import SpanError, spans
+from circuits.studies.diffs import HeadReading, Side
+from circuits.studies.discover import RunSpec, search
+
+ROLE_FACTS = 24
+"""Facts of the relation that roles are told from."""
+
+
+class BehaviourError(ValueError):
+    """A question that the model at hand, or the dataset, gives no ground for."""
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What every side of a comparison shares: the dataset, the settings of the search, and the relation's roles."""
+
+    relations: Relations
+    spec: RunSpec
+    """Facts aside."""
+    roles: Roles | None = None
+
+    def side(
+        self,
+        model: Model,
+        fact: Fact,
+        answers: Sequence[str],
+        *,
+        label: str,
+        edited: Sequence[str] = (),
+        circuit: Circuit | None = None,
+    ) -> Side:
+        """The circuit of ``fact`` in ``model``, and the ``answers`` followed through the model.
+
+        The circuit, unless there is one already, is built whether the model knows the fact or not: what a model says
+        wrongly has one too.
+        """
+        circuit = circuit or self.circuit(model, fact)
+        answers = tuple(dict.fromkeys(answers))
+        asked = [Fact(fact.prompt, fact.subject, answer, fact.relation) for answer in answers]
+        return Side(
+            label=label,
+            fact=fact,
+            circuit_json=circuit.to_json(),
+            answers=answers,
+            paths=trajectories(model, asked),
+            writes=direct_writes(model, fact, answers),
+            heads=self.readings(model, fact, [node for node in circuit.graph.nodes if node.kind == "head"]),
+            edited=tuple(edited),
+        )
+
+    def circuit(self, model: Model, fact: Fact) -> Circuit:
+        spec = self.spec.model_copy(update={"facts": (fact,), "test_facts": (), "relation": None, "force": True})
+        return search(spec, self.relations, model)
+
+    @torch.no_grad()
+    def readings(self, model: Model, fact: Fact, heads: Sequence[Node]) -> tuple[HeadReading, ...]:
+        """What each head reads and gives on this prompt; none where its subject has no tokens of its own."""
+        objects = _range(fact, self.relations)
+        try:
+            found = spans(model, fact)
+            wanted = targets(model, (fact,), objects, [found])
+            parts = open_parts(model, (fact,))
+        except (SpanError, TargetError, UnsupportedArchitecture):
+            return ()
+        (trace,) = traces(model, (fact,), parts)
+        graph = model.graph()
+        writes = trace.writes[[graph.writer_index(head) for head in heads], 0]
+        leads = readout(parts, wanted).versus_others(parts.final.share(writes, trace.final))
+        names = {model.vocabulary.encode(" " + name)[0]: name for name in reversed((fact.object, *objects))}
+        classes, tokens = position_classes(found), [model.token_text(token) for token in trace.ids[0].tolist()]
+        role = {verdict.head: verdict.role for verdict in self.roles.heads} if self.roles else {}
+        readings = []
+        for head, lens, lead in zip(heads, read_nodes(model, fact, heads, top=1), leads.tolist(), strict=True):
+            weights = trace.attention[head.layer, 0, head.head].tolist()
+            by_class = {
+                which: sum(weight for weight, own in zip(weights, classes, strict=True) if own == which)
+                for which in ("subject", "relation", "last", "first")
+            }
+            reads = max(by_class, key=lambda which: by_class[which])
+            promotes, best = lens.promoted[0].token, max(range(len(lead)), key=lambda i: lead[i])
+            readings.append(
+                HeadReading(
+                    head=head.name,
+                    role=role.get(head, "other"),
+                    reads=reads,
+                    attention=by_class[reads],
+                    promotes=promotes,
+                    copies=promotes.strip() == tokens[max(range(len(weights)), key=lambda i: weights[i])].strip(),
+                    object=names.get(wanted.objects[best]) if objects else None,
+                    lead=lead[best] if objects else 0.0,
+                )
+            )
+        return tuple(readings)
+
+
+def make_bench(model: Model, relation: Relation, relations: Relations, spec: RunSpec) -> Bench:
+    """The bench for facts of ``relation``, whose heads' roles are told from what ``model`` knows of it.
+
+    Where they cannot be told (too few known facts, one object), no head has a role.
+    """
+    return Bench(relations, spec, relation_roles(model, relation, seed=spec.seed))
+
+
+def relation_roles(model: Model, relation: Relation, *, seed: int = 0) -> Roles | None:
+    facts = known(model, relation)[:ROLE_FACTS]
+    if len(facts) < MIN_FACTS:
+        return None
+    try:
+        return find_roles(model, facts, relation.objects, relation=relation.name, seed=seed)
+    except (RoleError, TargetError, SpanError, UnsupportedArchitecture):
+        return None
+
+
+def known(model: Model, relation: Relation, template: int = 0, rank: int = KNOWN_RANK) -> tuple[Fact, ...]:
+    """The relation's facts whose answer ``model`` ranks that high, in the words of one template."""
+    facts = relation.facts(template)
+    ranks = whole_model(model, facts).rank.per_example
+    return tuple(fact for fact, found in zip(facts, ranks, strict=True) if found <= rank)
+
+
+def relation_of(fact: Fact, relations: Relations) -> Relation:
+    """The fact's relation.
+
+    Raises:
+        BehaviourError: the dataset does not say which.
+    """
+    if fact.relation is None or fact.relation not in relations:
+        raise BehaviourError(
+            f"expected a fact of a relation in the dataset, because its neighbours are compared; {fact.prompt!r} is none: "
+            "`kcircuit facts` lists them"
+        )
+    return relations[fact.relation]
+
+
+def template_of(fact: Fact, relation: Relation) -> int | None:
+    """The index of the template that the fact is worded in, if it is one of the relation's."""
+    words = [template.format(fact.subject) for template in relation.templates]
+    return words.index(fact.prompt) if fact.prompt in words else None
+
+
+def _range(fact: Fact, relations: Relations) -> tuple[str, ...]:
+    return relations[fact.relation].objects if fact.relation and fact.relation in relations else ()

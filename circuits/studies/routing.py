@@ -1,0 +1,241 @@
+"""Where MEMoE sends its tokens, and how loudly its bypass speaks: on what it was taught and on everything else.
+
+Consistency (paper 3, Eq. 13) is the share of a group's tokens that the group's own expert handles. The equation compares an
+expert with the router's input vector; read here as the favourite expert, argmax of softmax(W_g R), of each token.
+"""
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+from circuits.editing.bypass import AdapterEdit
+from circuits.editing.edit import EditError
+from circuits.editing.experts import favourite
+from circuits.facts import EditRequest
+from circuits.graph import Slot
+from circuits.metrics import Measurement
+from circuits.model import Model
+from circuits.model.network import BypassedNetwork, ReaderKind, WriterKind
+
+
+@dataclass(frozen=True, slots=True)
+class PromptRouting:
+    """One prompt, at its positions in scope: the favourite expert of each, and ||bypass|| / ||MLP|| at all positions.
+
+    ``experts`` is empty where the prompt is out of scope throughout.
+    """
+
+    prompt: str
+    experts: tuple[int, ...]
+    volume: float
+    """Mean over the prompt's positions, BOS aside, of ||what the bypass writes|| / ||what the MLP beside it writes||."""
+    volume_at_end: float
+    """The same at the last position, where the answer is predicted."""
+
+    @property
+    def expert(self) -> int | None:
+        """The expert of most positions, the lower one on a tie; None out of scope."""
+        return min(Counter(self.experts).items(), key=lambda item: (-item[1], item[0]))[0] if self.experts else None
+
+
+@torch.no_grad()
+def trace_routing(edit: AdapterEdit, model: Model, prompts: Sequence[str]) -> tuple[PromptRouting, ...]:
+    """What the edit's bypass does on each prompt, with the edit on ``model``."""
+    bypass = edit.bypass(model)
+    bos = () if model.vocabulary.bos is None else (model.vocabulary.bos,)
+    found = []
+    for prompt in prompts:
+        ids = torch.tensor([[*bos, *model.vocabulary.encode(prompt)]])
+        watch = _Beside(edit.layer)
+        network = BypassedNetwork.around(model.network, edit.layer, bypass)
+        network.run(ids, watch, ids.shape[1])
+        x = bypass.norm(watch.residual)
+        gate, routed = bypass.gate(x, ids, ids.shape[1])[0], favourite(bypass.wanted(x, ids, ids.shape[1]))[0]
+        heard = (gate > 0).any(-1)
+        ratio = watch.bypass[0].norm(dim=-1) / watch.mlp[0].norm(dim=-1).clamp_min(1e-12)
+        found.append(
+            PromptRouting(
+                prompt,
+                tuple(int(expert) for expert in routed[heard].tolist()),
+                float(ratio[len(bos) :].mean()),
+                float(ratio[-1]),
+            )
+        )
+    return tuple(found)
+
+
+class _Beside:
+    """The intervention that changes nothing and keeps what one layer's MLP and bypass read and write."""
+
+    residual: Tensor
+    mlp: Tensor
+    bypass: Tensor
+
+    def __init__(self, layer: int) -> None:
+        self._layer = layer
+
+    def write(self, kind: WriterKind, layer: int, value: Tensor) -> None:
+        if layer == self._layer and kind == "mlp":
+            self.mlp = value
+        if layer == self._layer and kind == "bypass":
+            self.bypass = value
+
+    def read(self, kind: ReaderKind, layer: int, slot: Slot | None, value: Tensor) -> Tensor:
+        if layer == self._layer and kind == "bypass":
+            self.residual = value
+        return value
+
+
+def same_knowledge(taught: Sequence[PromptRouting], asked: Sequence[Sequence[PromptRouting]]) -> Measurement:
+    """Consistency for the same knowledge: share of each paraphrase's tokens that go to the expert of the taught prompt.
+
+    One number a paraphrase in scope; ``asked[i]`` are paraphrases of ``taught[i]``.
+    """
+    if len(taught) != len(asked):
+        raise EditError(f"expected paraphrases for each of {len(taught)} prompts, got {len(asked)} sets")
+    shares = [
+        _share(paraphrase, prompt.expert)
+        for prompt, paraphrases in zip(taught, asked, strict=True)
+        for paraphrase in paraphrases
+        if prompt.expert is not None and paraphrase.experts
+    ]
+    return Measurement("consistency, same knowledge", "", tuple(shares))
+
+
+def similar_knowledge(routings: Sequence[PromptRouting], groups: Sequence[int]) -> Measurement:
+    """Consistency for similar knowledge: one number a group, the mean share of its tokens that go to its own expert.
+
+    A group's expert handles most of its prompts' tokens (paper 3, section 5.2). Prompts out of scope do not count.
+    """
+    if len(routings) != len(groups):
+        raise EditError(f"expected a group for each of {len(routings)} prompts, got {len(groups)}")
+    shares = []
+    for group in sorted(set(groups)):
+        members = [routing for routing, own in zip(routings, groups, strict=True) if own == group and routing.experts]
+        if members:
+            pooled = PromptRouting("", tuple(e for member in members for e in member.experts), math.nan, math.nan)
+            shares.append(sum(_share(member, pooled.expert) for member in members) / len(members))
+    return Measurement("consistency, similar knowledge", "", tuple(shares))
+
+
+def _share(routing: PromptRouting, expert: int | None) -> float:
+    return sum(own == expert for own in routing.experts) / len(routing.experts)
+
+
+@torch.no_grad()
+def cluster(vectors: Float[Tensor, "prompt d"], n_groups: int, *, seed: int = 0, rounds: int = 100) -> tuple[int, ...]:
+    """K-means by cosine similarity (paper 3, section 5.2, with K = 5): the group of each vector.
+
+    Starts far apart (k-means++ without chance after the first), so that the same vectors and seed give the same groups.
+    """
+    n = len(vectors)
+    if not 1 <= n_groups <= n:
+        raise EditError(f"expected 1 to {n} groups of {n} prompts, got {n_groups}")
+    unit = F.normalize(vectors.double(), dim=-1)
+    first = int(torch.randint(n, (1,), generator=torch.Generator().manual_seed(seed)))
+    centres = unit[first : first + 1]
+    while len(centres) < n_groups:
+        nearest = (unit @ centres.T).max(1).values
+        centres = torch.cat((centres, unit[nearest.argmin()][None]))
+    groups = (unit @ centres.T).argmax(1)
+    for _ in range(rounds):
+        centres = torch.stack(
+            [
+                F.normalize(unit[groups == group].mean(0), dim=-1) if (groups == group).any() else centres[group]
+                for group in range(n_groups)
+            ]
+        )
+        moved = (unit @ centres.T).argmax(1)
+        if torch.equal(moved, groups):
+            break
+        groups = moved
+    return tuple(int(group) for group in groups.tolist())
+
+
+@torch.no_grad()
+def prompt_vectors(model: Model, prompts: Sequence[str], layer: int) -> Float[Tensor, "prompt d_model"]:
+    """What the MLP of that layer reads at each prompt's last token: a prompt as a vector, to group similar ones by."""
+    bos = () if model.vocabulary.bos is None else (model.vocabulary.bos,)
+    rows = []
+    for prompt in prompts:
+        ids = torch.tensor([[*bos, *model.vocabulary.encode(prompt)]])
+        read = _MlpRead(layer)
+        model.run(ids, read, n_prompt=ids.shape[1])
+        rows.append(read.value[0, -1])
+    return torch.stack(rows)
+
+
+class _MlpRead:
+    """The intervention that changes nothing and keeps what one layer's MLP reads."""
+
+    value: Tensor
+
+    def __init__(self, layer: int) -> None:
+        self._layer = layer
+
+    def write(self, kind: WriterKind, layer: int, value: Tensor) -> None:
+        pass
+
+    def read(self, kind: ReaderKind, layer: int, slot: Slot | None, value: Tensor) -> Tensor:
+        if layer == self._layer and kind == "mlp":
+            self.value = value
+        return value
+
+
+@dataclass(frozen=True, slots=True)
+class RoutingReport:
+    """What paper 3's Table 3 reports of one edit, and how loud the bypass is in and out of scope."""
+
+    same: Measurement
+    similar: Measurement
+    taught_volume: Measurement
+    """||bypass|| / ||MLP|| at the answer's position of the requests' own prompts."""
+    other_volume: Measurement
+    """The same on prompts that the edit must leave alone."""
+
+
+def routing_report(
+    edit: AdapterEdit, model: Model, requests: Sequence[EditRequest], *, n_groups: int = 5, seed: int = 0
+) -> RoutingReport:
+    """The report on ``requests``, those that the edit was made of, with their probes.
+
+    Similar knowledge is what k-means groups among the requests' prompts, as the edited layer's MLP reads them; fewer
+    requests than ``n_groups`` make as many groups.
+    """
+    if not requests:
+        raise EditError("expected the requests that the edit was made of, got none")
+    taught = trace_routing(edit, model, [request.prompt for request in requests])
+    asked = [
+        trace_routing(edit, model, [probe.prompt for probe in request.probes if probe.kind == "paraphrase"])
+        for request in requests
+    ]
+    others = sorted({probe.prompt for request in requests for probe in request.probes if not probe.should_change})
+    vectors = prompt_vectors(model, [request.prompt for request in requests], edit.layer)
+    groups = cluster(vectors, min(n_groups, len(requests)), seed=seed)
+    return RoutingReport(
+        same_knowledge(taught, asked),
+        similar_knowledge(taught, groups),
+        Measurement("bypass / MLP, taught", "", tuple(one.volume_at_end for one in taught)),
+        Measurement("bypass / MLP, other", "", tuple(one.volume_at_end for one in trace_routing(edit, model, others))),
+    )
+
+
+def pooled(reports: Sequence[RoutingReport]) -> dict[str, float | None]:
+    """Over several edits, each measurement's mean by name; None where nothing was measured.
+
+    Raises:
+        EditError: no reports.
+    """
+    if not reports:
+        raise EditError("expected at least one routing report, got none")
+    found: dict[str, float | None] = {}
+    for field in ("same", "similar", "taught_volume", "other_volume"):
+        values = [value for report in reports for value in getattr(report, field).per_example if math.isfinite(value)]
+        found[field] = sum(values) / len(values) if values else None
+    return found

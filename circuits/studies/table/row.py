@@ -1,0 +1,370 @@
+"""One row of Table 1: a relation's circuit, built from D_val and scored on D_val and D_test, each with its own labels."""
+
+import hashlib
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Literal, get_args
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, model_validator
+
+from circuits.analysis.lens import trajectory
+from circuits.circuit import Circuit
+from circuits.datasets.split import split_facts
+from circuits.discovery.acdc import Interrupted, Progress
+from circuits.engines import Engine, EngineName
+from circuits.engines.ablation import AblationKind
+from circuits.evaluation import KNOWN_RANK, Answers, standalone, whole_model
+from circuits.evaluation.baseline import DRAWS, Draw, bootstrap, random_answers
+from circuits.facts import Fact, Kind, Relation, Relations
+from circuits.graph import Granularity
+from circuits.model import Model, Processing
+from circuits.paths import FACTLM
+from circuits.studies.discover import Run, RunSpec, engine_for, run_sweep, spec_digest
+
+DEFAULT_TAUS = (0.01, 0.03, 0.1)
+"""Paper 2's threshold first, whose circuits the table shows; the others say how the result moves with it."""
+Half = Literal["val", "test"]
+HALVES: tuple[Half, ...] = get_args(Half)
+
+
+class _Value(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class TableSpec(_Value):
+    """What is asked of every relation. Two tables of one spec and one model are equal, byte for byte."""
+
+    model: str = FACTLM
+    n_val: int = 20
+    """Facts of D_val that build the circuit, all known to the model (rank at most 10)."""
+    n_test: int = 50
+    """Facts of D_test that score it, known or not."""
+    method: str = "acdc"
+    edges: str | None = None
+    """How many edges a method without a threshold keeps: see `circuits.studies.discover.RunSpec`."""
+    steps: int | None = None
+    """Of integrated gradients."""
+    taus: tuple[float, ...] = DEFAULT_TAUS
+    """ACDC's thresholds in nats; the first one's circuits are the table's. Other methods have none, and take one of no effect."""
+    absolute: bool = False
+    granularity: Granularity = "qkv"
+    ablation: AblationKind = "zero"
+    engine: EngineName = "sparse"
+    device: str = "cpu"
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    processing: Processing = "compatibility"
+    draws: int = 10
+    """Random circuits of the circuit's size, of each kind of draw."""
+    seed: int = 0
+    """Of the split into halves, of corrupted prompts, and of the random circuits."""
+
+    @model_validator(mode="after")
+    def _sensible(self) -> "TableSpec":
+        if self.n_val < 1 or self.n_test < 1 or self.draws < 1:
+            raise ValueError(
+                f"expected at least one fact in each half and one random circuit, got n_val={self.n_val}, "
+                f"n_test={self.n_test}, draws={self.draws}"
+            )
+        if not self.taus or not all(0 < tau < math.inf for tau in self.taus):
+            raise ValueError(f"expected thresholds of finite nats above 0, got {self.taus}")
+        if len(set(self.taus)) < len(self.taus):
+            raise ValueError(f"expected thresholds that differ, got {self.taus}")
+        if self.method != "acdc" and len(self.taus) > 1:
+            raise ValueError(
+                f"method {self.method} has no threshold, so expected no sweep over several, got {self.taus}"
+            )
+        return self
+
+    def digest(self, model: Model) -> str:
+        """Tells rows that may stand in one table from others: settings and weights."""
+        return hashlib.sha256(f"{self.model_dump_json()}/{model.weights}".encode()).hexdigest()[:16]
+
+    def run_spec(self, relation: str, val: tuple[Fact, ...], test: tuple[Fact, ...] = ()) -> RunSpec:
+        """The run that gives a relation's circuit.
+
+        Raises:
+            ValueError: settings that do not go together.
+        """
+        own = {name: getattr(self, name) for name in SHARED}
+        return RunSpec(facts=val, test_facts=test, relation=relation, tau=self.taus[0], **own)
+
+
+SHARED = (
+    "model",
+    "method",
+    "edges",
+    "steps",
+    "absolute",
+    "granularity",
+    "ablation",
+    "engine",
+    "device",
+    "dtype",
+    "processing",
+    "seed",
+)
+"""Settings that a table's runs have as it does."""
+
+
+class Scored(_Value):
+    """How well some facts are answered. NLL in nats."""
+
+    hit1: float
+    hit10: float
+    mrr: float
+    nll: float
+
+    @classmethod
+    def of(cls, answers: Answers) -> "Scored":
+        return cls(hit1=answers.hit(1).value, hit10=answers.hit(10).value, mrr=answers.mrr.value, nll=answers.nll.value)
+
+
+class AtTau(_Value):
+    """The circuit of one threshold: its size, and its answers alone."""
+
+    tau: float
+    edges: int
+    edges_merged: int
+    nodes: int
+    val: Scored
+    test: Scored
+
+
+class RandomLevel(_Value):
+    """Hit@10 of random circuits of the same size: mean, 95 % bootstrap interval of the mean, and the best draw."""
+
+    draw: Draw
+    val: float
+    val_interval: tuple[float, float]
+    val_best: float
+    test: float
+    test_interval: tuple[float, float]
+    test_best: float
+
+
+class Beaten(_Value):
+    """A circuit whose Hit@10 is above the model's, and the same search keeping suppressive edges (``absolute``)."""
+
+    halves: tuple[Half, ...]
+    """Where the circuit beats the model."""
+    absolute: AtTau
+    suppressive: int
+    """Edges of that second circuit whose removal would have helped the answer: those that signed removal drops."""
+    still: tuple[Half, ...]
+    """Where the circuit that keeps them beats the model all the same."""
+
+    @property
+    def explained(self) -> bool:
+        """Whether keeping the suppressive edges ends it everywhere."""
+        return not self.still
+
+
+class Row(_Value):
+    """Everything the table, its page and its figures show of one relation."""
+
+    format: Literal["kcircuit/table-row"] = "kcircuit/table-row"
+    version: Literal[1] = 1
+    digest: str
+    relation: str
+    title: str
+    kind: Kind
+    n_val: int
+    n_test: int
+    edges_total: int
+    edges_total_merged: int
+    model_val: Scored
+    model_test: Scored
+    circuits: tuple[AtTau, ...]
+    """One a threshold, in the order asked for; the first is the table's."""
+    random: tuple[RandomLevel, ...]
+    empty_val: Scored
+    """The model with every edge ablated: what a circuit that joins nothing answers."""
+    empty_test: Scored
+    beaten: Beaten | None
+    heads_active: tuple[float, ...]
+    """Share of each layer's heads that the circuit uses (paper 2, Figure 2)."""
+    mlps_active: tuple[float, ...]
+    """1 for each layer whose MLP the circuit uses, else 0."""
+    states: tuple[str, ...]
+    """The residual stream's states: Input, L0 attn, L0 MLP, ..."""
+    mean_ranks: tuple[float, ...]
+    """The answer's rank in each state of the whole model, mean over D_val (paper 2, Figure 6)."""
+
+    @property
+    def circuit(self) -> AtTau:
+        return self.circuits[0]
+
+    @property
+    def share(self) -> float:
+        """Of the graph's edges, those in the circuit."""
+        return self.circuit.edges / self.edges_total
+
+    def chance(self, draw: Draw) -> RandomLevel:
+        return next(level for level in self.random if level.draw == draw)
+
+
+class Skipped(_Value):
+    """A relation without a row, and why."""
+
+    relation: str
+    reason: str
+
+
+def make_row(
+    spec: TableSpec,
+    relation: Relation,
+    relations: Relations,
+    model: Model,
+    *,
+    state_folder: Path | None = None,
+    max_memory: int | None = None,
+    notice: Callable[[str], None] = lambda _: None,
+    progress: Callable[[Progress], None] = lambda _: None,
+) -> Row | Skipped:
+    """Build and score the relation's circuits; `Skipped` where the model knows no fact of D_val.
+
+    Args:
+        relations: where mean and resample ablation find other subjects.
+        state_folder: an interrupted search is saved there, and continued from there.
+        max_memory: bytes that a search may use; what is free, by default.
+
+    Raises:
+        circuits.discovery.acdc.Interrupted: on Ctrl-C.
+    """
+    candidates = split_facts(relation, "val", seed=spec.seed)
+    ranks = whole_model(model, candidates).rank.per_example
+    val = tuple(fact for fact, rank in zip(candidates, ranks, strict=True) if rank <= KNOWN_RANK)[: spec.n_val]
+    test = split_facts(relation, "test", seed=spec.seed)[: spec.n_test]
+    if not val or not test:
+        what = f"knows none of the {len(candidates)} facts of D_val" if not val else "has no fact left for D_test"
+        return Skipped(relation=relation.name, reason=f"{model.name} {what}")
+    asked = spec.run_spec(relation.name, val, test)
+
+    def search(run_spec: RunSpec, taus: tuple[float, ...]) -> dict[float, Run]:
+        return _search(run_spec, taus, relations, model, state_folder, max_memory, notice, progress)
+
+    runs = search(asked, spec.taus)
+    main = runs[spec.taus[0]]
+    assert main.model_test_answers is not None
+    engines: dict[Half, Engine] = {
+        "val": engine_for(asked, val, relations, model, max_memory, notice),
+        "test": engine_for(asked, test, relations, model, max_memory, notice),
+    }
+    facts: dict[Half, tuple[Fact, ...]] = {"val": val, "test": test}
+    circuit = main.circuit
+    circuits = tuple(_at_tau(runs[tau]) for tau in spec.taus)
+    whole: dict[Half, Scored] = {"val": Scored.of(main.model_answers), "test": Scored.of(main.model_test_answers)}
+    beats = _beats(circuits[0], whole)
+    beaten = None
+    if beats and not spec.absolute:
+        second = search(asked.model_copy(update={"absolute": True}), spec.taus[:1])[spec.taus[0]]
+        kept = _at_tau(second)
+        scores = np.array([second.circuit.score(edge) for edge in second.circuit.edges])
+        beaten = Beaten(halves=beats, absolute=kept, suppressive=int((scores < 0).sum()), still=_beats(kept, whole))
+    nothing = Circuit.empty(circuit.graph, circuit.provenance)
+    empty = {half: Scored.of(standalone(model, engines[half], nothing, facts[half])) for half in HALVES}
+    shape = circuit.graph.shape
+    paths = [trajectory(model, fact) for fact in val]
+    return Row(
+        digest=spec.digest(model),
+        relation=relation.name,
+        title=relation.title,
+        kind=relation.kind,
+        n_val=len(val),
+        n_test=len(test),
+        edges_total=circuit.graph.n_edges,
+        edges_total_merged=model.graph("node").n_edges,
+        model_val=whole["val"],
+        model_test=whole["test"],
+        circuits=circuits,
+        random=tuple(_random_level(spec, model, engines, circuit, facts, draw) for draw in DRAWS),
+        empty_val=empty["val"],
+        empty_test=empty["test"],
+        beaten=beaten,
+        heads_active=tuple(count / shape.n_heads for count in circuit.nodes_per_layer("head")),
+        mlps_active=tuple(float(count) for count in circuit.nodes_per_layer("mlp")),
+        states=paths[0].labels,
+        mean_ranks=tuple(np.mean([path.ranks for path in paths], axis=0).tolist()),
+    )
+
+
+def _search(
+    run_spec: RunSpec,
+    taus: tuple[float, ...],
+    relations: Relations,
+    model: Model,
+    state_folder: Path | None,
+    max_memory: int | None,
+    notice: Callable[[str], None],
+    progress: Callable[[Progress], None],
+) -> dict[float, Run]:
+    """The runs of all thresholds. What was interrupted before is continued, and saved if it is again."""
+
+    def state_file(tau: float) -> Path | None:
+        if state_folder is None:
+            return None
+        digest = spec_digest(run_spec.model_copy(update={"tau": tau}))
+        return state_folder / f"{run_spec.relation}-{digest}.state.json"
+
+    runs: dict[float, Run] = {}
+    waiting = sorted(taus)
+    try:
+        for run in run_sweep(
+            run_spec,
+            waiting,
+            relations,
+            model=model,
+            state_file=state_file,
+            max_memory=max_memory,
+            notice=notice,
+            progress=progress,
+        ):
+            runs[run.spec.tau] = run
+            finished = state_file(run.spec.tau)
+            if finished is not None:
+                finished.unlink(missing_ok=True)
+    except Interrupted as stop:
+        file = state_file(waiting[len(runs)])
+        if file is not None:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            stop.state.save(file)
+        raise
+    return runs
+
+
+def _at_tau(run: Run) -> AtTau:
+    circuit = run.circuit
+    assert run.circuit_test_answers is not None
+    return AtTau(
+        tau=run.spec.tau,
+        edges=circuit.n_edges,
+        edges_merged=circuit.n_merged_edges,
+        nodes=len(circuit.nodes),
+        val=Scored.of(run.circuit_answers),
+        test=Scored.of(run.circuit_test_answers),
+    )
+
+
+def _beats(circuit: AtTau, whole: dict[Half, Scored]) -> tuple[Half, ...]:
+    scores: dict[Half, Scored] = {"val": circuit.val, "test": circuit.test}
+    return tuple(half for half in HALVES if scores[half].hit10 > whole[half].hit10)
+
+
+def _random_level(
+    spec: TableSpec,
+    model: Model,
+    engines: dict[Half, Engine],
+    circuit: Circuit,
+    facts: dict[Half, tuple[Fact, ...]],
+    draw: Draw,
+) -> RandomLevel:
+    fields: dict[str, float | tuple[float, float]] = {}
+    for half in HALVES:
+        drawn = random_answers(model, engines[half], circuit, facts[half], draws=spec.draws, seed=spec.seed, draw=draw)
+        interval = bootstrap([answers.hit(10).value for answers in drawn], seed=spec.seed)
+        fields[half] = interval.mean
+        fields[f"{half}_interval"] = (interval.low, interval.high)
+        fields[f"{half}_best"] = interval.most
+    return RandomLevel.model_validate({"draw": draw, **fields})
