@@ -1,15 +1,9 @@
 """A pretrained transformer that circuits can be found in: its weights, its vocabulary, its forward pass."""
 
-from circuits.model.model import (
-    ContextError,
-    Model,
-    ModelError,
-    OutputVocabulary,
-    Processing,
-    Tokens,
-    Vocabulary,
-    WordVocabulary,
-)
+from circuits.model.hub import Processing
+from circuits.model.model import Model
+from circuits.model.network import ModelError
+from circuits.model.text import ContextError, OutputVocabulary, Tokens, Vocabulary, WordVocabulary
 
 __all__ = [
     "ContextError",

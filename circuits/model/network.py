@@ -93,6 +93,10 @@ class EditableNetwork(Network, Protocol):
         ...
 
 
+class ModelError(ValueError):
+    """A model that cannot be loaded, or that has no exact residual rewrite over heads; the message says which."""
+
+
 class UnknownWeight(ValueError):
     """A name that is not one of a weight that edits can change."""
 
