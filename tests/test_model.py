@@ -180,7 +180,7 @@ def test_a_model_says_what_it_is(small_model: LoadModel) -> None:
 
 def test_gemma2_is_refused_by_name_and_reason(model_folder: Folder) -> None:
     with pytest.raises(
-        ModelError, match=r"gemma2 has no exact residual rewrite over heads: in layer 0 .*norm"
+        ModelError, match=r"gemma2 has no exact residual rewrite over heads: in layer 0, .*norm"
     ) as refused:
         Model.load(model_folder("gemma2"))
     assert "Gemma2ForCausalLM" in str(refused.value)

@@ -30,6 +30,7 @@ from circuits.model.network import (
     layer_of,
     require_shape,
 )
+from circuits.model.rewrite import BlockTrace, require_residual_rewrite
 from circuits.model.text import HubVocabulary
 
 Processing = Literal["compatibility", "raw"]
@@ -56,8 +57,9 @@ def load_pretrained(
         source, tokenizer = _load_pretrained(str(folder or name), name, dtype, local=folder is not None)
         digest = weight_hash(source.state_dict())
         bridge = _boot(_ungrouped(source, name), tokenizer, name, device, dtype, processing)
-        network = _network(bridge, name)
-    return network, HubVocabulary(tokenizer, prepend_bos=bool(bridge.cfg.default_prepend_bos)), digest
+        vocabulary = HubVocabulary(tokenizer, prepend_bos=bool(bridge.cfg.default_prepend_bos))
+        network = _network(bridge, vocabulary, name)
+    return network, vocabulary, digest
 
 
 def _require_model_folder(folder: Path) -> None:
@@ -208,12 +210,16 @@ def _first_line(error: Exception) -> str:
     return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
 
 
-def _network(bridge: Any, name: str) -> Network:
+SENTENCE = "The official language of France is French, and Tokyo is the capital of Japan."
+
+
+def _network(bridge: Any, vocabulary: HubVocabulary, name: str) -> Network:
     """The bridge with its hooks on heads; where it has none (GPT-J, GPT-Neo), the same model run from its weights.
 
     Raises:
         ModelError: neither shows the heads one by one.
     """
+    ids = _text_ids(vocabulary, bridge.cfg.n_ctx, bridge.cfg.d_vocab).to(bridge.cfg.device)
     try:
         bridge.set_use_attn_result(True)
         bridge.set_use_split_qkv_input(True)
@@ -221,14 +227,22 @@ def _network(bridge: Any, name: str) -> Network:
     except _REFUSALS as error:
         architecture = bridge.cfg.architecture
         why = f"TransformerLens cannot show the heads of {name} ({architecture}) one by one: {_first_line(error)}"
-        return _from_weights(bridge, why)
-    return _BridgeNetwork(bridge, name)
+        return _from_weights(bridge, ids, why)
+    return _BridgeNetwork(bridge, ids, name)
 
 
-def _from_weights(bridge: Any, why: str) -> ComponentNetwork:
+def _text_ids(vocabulary: HubVocabulary, n_ctx: int, d_vocab: int) -> Ids:
+    """A sentence as the model reads it; where its tokenizer knows too few of the words, tokens from all over it."""
+    ids = vocabulary.encode(SENTENCE)
+    if len(set(ids)) < 8:
+        ids = torch.linspace(0, d_vocab - 1, 16).long().unique().tolist()
+    start = [] if vocabulary.bos is None else [vocabulary.bos]
+    return torch.tensor([(start + ids)[:n_ctx]])
+
+
+def _from_weights(bridge: Any, ids: Ids, why: str) -> ComponentNetwork:
     config = bridge.cfg
     shape = Shape(config.n_layers, config.n_heads, bool(getattr(config, "parallel_attn_mlp", False)))
-    ids = torch.arange(1, min(config.n_ctx, 16) + 1).remainder(config.d_vocab).unsqueeze(0).to(config.device)
     try:
         biases = _output_biases(bridge, shape.n_layers)
         network = ComponentNetwork(_bridge_components(bridge, shape, biases, config.n_ctx), config.n_ctx)
@@ -245,11 +259,12 @@ def _from_weights(bridge: Any, why: str) -> ComponentNetwork:
 class _BridgeNetwork:
     """A TransformerBridge as a `Network`: the residual stream is read and written at its hooks."""
 
-    def __init__(self, bridge: Any, name: str) -> None:
+    def __init__(self, bridge: Any, ids: Ids, name: str) -> None:
+        """``ids``: a text to check the model on."""
         self._bridge = bridge
         config = bridge.cfg
         self.d_model, self.d_vocab, self.n_ctx = config.d_model, config.d_vocab, config.n_ctx
-        parallel = _require_residual_rewrite(bridge, name)
+        parallel = _require_residual_rewrite(bridge, ids, name)
         self.shape = Shape(config.n_layers, config.n_heads, parallel)
         self._replaced: Mapping[str, Tensor] = {}
         """Value matrices that take the place of the bridge's own, each while this network runs and no longer."""
@@ -467,44 +482,36 @@ def _output_bias(bridge: Any, layer: int) -> Tensor | None:
     return getattr(bridge.blocks[layer].attn, "b_O", None)
 
 
-def _require_residual_rewrite(bridge: Any, name: str) -> bool:
-    """Check on a short prompt that heads, MLPs and biases add up to the residual stream; True if blocks are parallel.
+def _require_residual_rewrite(bridge: Any, ids: Ids, name: str) -> bool:
+    """Check on these ids that heads, MLPs and biases add up to the residual stream; True if blocks are parallel.
 
     Raises:
         ModelError: in some layer they do not.
         FloatingPointError: the model's logits are not finite.
     """
     config = bridge.cfg
-    ids = torch.arange(1, 6).remainder(config.d_vocab).unsqueeze(0).to(config.device)
     with torch.no_grad():
-        logits, cache = bridge.run_with_cache(ids)
+        logits, cache = bridge.run_with_cache(ids, names_filter=lambda hook: hook.split(".", 2)[-1] in _TRACED)
     require_finite(logits, name)
-    tolerance = 1e-3 if config.dtype == torch.float32 else 0.1
+    parallel = bool(getattr(config, "parallel_attn_mlp", False))
+    biases = _output_biases(bridge, config.n_layers).double().cpu()
 
-    def same(left: Tensor, right: Tensor) -> bool:
-        return bool((left - right).norm() <= tolerance * right.norm().clamp_min(1e-6))
+    def trace(layer: int) -> BlockTrace:
+        before, heads, attention, mlp_in, mlp, after = (
+            cache[f"blocks.{layer}.{site}"][0].double().cpu() for site in _TRACED
+        )
+        return BlockTrace(before, heads, biases[layer], attention, mlp_in, mlp, after, torch.finfo(config.dtype).eps)
 
-    parallel = set()
-    for layer in range(config.n_layers):
-        block = f"blocks.{layer}."
-        bias = _output_bias(bridge, layer)
-        heads = cache[f"{block}attn.hook_result"].sum(2) + (0 if bias is None else bias)
-        before, attention, mlp, after = (
-            cache[f"{block}{site}"] for site in ("hook_resid_pre", "hook_attn_out", "hook_mlp_out", "hook_resid_post")
-        )
-        if not same(heads, attention):
-            raise ModelError(
-                f"{name} has no exact residual rewrite over heads: in layer {layer} what attention adds to the residual stream "
-                f"is not the sum of its heads' results ({config.architecture} puts an operation, such as a norm, after them)"
-            )
-        if not same(before + attention + mlp, after):
-            raise ModelError(
-                f"{name} has no exact residual rewrite: in layer {layer} the residual stream is not the sum of what attention "
-                f"and MLP add to it ({config.architecture})"
-            )
-        parallel.add(same(cache[f"{block}hook_mlp_in"], before))
-    if len(parallel) > 1:
-        raise ModelError(
-            f"{name} mixes parallel and sequential blocks ({config.architecture}), which no graph here describes"
-        )
-    return parallel.pop()
+    blocks = [trace(layer) for layer in range(config.n_layers)]
+    require_residual_rewrite(blocks, parallel, name, config.architecture)
+    return parallel
+
+
+_TRACED = (
+    "hook_resid_pre",
+    "attn.hook_result",
+    "hook_attn_out",
+    "hook_mlp_in",
+    "hook_mlp_out",
+    "hook_resid_post",
+)
