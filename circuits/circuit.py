@@ -88,18 +88,18 @@ class Scores:
     def top(self, n: int, *, absolute: bool = True) -> "Circuit":
         """The n edges of highest score (magnitude, by default); ties go to the earlier writer, then reader.
 
-        Nothing is asked of them but their scores: some may lie on no path from ``input`` to ``logits``. See `connected`.
+        Nothing is asked of them but their scores: some may not be `live`. See `connected`.
         """
         if not 0 <= n <= self.graph.n_edges:
             raise ValueError(f"expected 0 to {self.graph.n_edges} edges, got {n}")
         return self._best(self._ranking(absolute), n)
 
     def connected(self, n: int, *, absolute: bool = True) -> "Circuit":
-        """At most n edges, as many of the highest scores as leave every edge on a path from ``input`` to ``logits``.
+        """At most n edges, as many of the highest scores as leave every edge `live`.
 
-        It is ``top(k).pruned()`` for the largest k at which that has no more than n edges. An edge that no path uses
-        changes no logit if it never reaches ``logits``, and without ``input`` carries nothing of the prompt. One more edge
-        may join many, so the circuit can be smaller than n, and empty where the best edges do not form any path.
+        It is ``top(k).pruned()`` for the largest k at which that has no more than n edges. One more edge may join many,
+        so the circuit can be smaller than n, and empty where the best edges form no path on which every head is read
+        through v.
         """
         if not 0 <= n <= self.graph.n_edges:
             raise ValueError(f"expected 0 to {self.graph.n_edges} edges, got {n}")
@@ -226,25 +226,8 @@ class Circuit:
         return replace(self, kept=operation(self.kept, other.kept), scores=scores)
 
     def pruned(self) -> "Circuit":
-        """Without the edges on no path from ``input`` to ``logits``.
-
-        A head is entered through any of its slots. Under zero ablation such an edge may still matter through biases;
-        the pruned circuit is for reading, the circuit itself is what was measured.
-        """
-        graph = self.graph
-        slots = [graph.readers_of(node) for node in graph.writers]
-        reached = np.zeros(len(graph.writers), dtype=bool)
-        reached[0] = True
-        for i in range(1, len(graph.writers)):
-            reached[i] = any(self.kept[reached, slot].any() for slot in slots[i])
-        useful = np.zeros(len(graph.writers), dtype=bool)
-        useful_reader = np.zeros(len(graph.readers), dtype=bool)
-        useful_reader[-1] = True
-        for i in range(len(graph.writers) - 1, -1, -1):
-            useful[i] = self.kept[i, useful_reader].any()
-            if useful[i]:
-                useful_reader[list(slots[i])] = True
-        return replace(self, kept=self.kept & reached[:, None] & useful_reader[None, :])
+        """The live edges alone: see `live`. For reading; the circuit itself is what was measured."""
+        return replace(self, kept=live(self.graph, self.kept))
 
     def merged(self) -> "Circuit":
         """The same circuit with each head's q, k and v as one slot; an edge keeps its largest score."""
@@ -387,6 +370,34 @@ class Circuit:
         """How many heads (or MLPs) of each layer the circuit uses (paper 2, Figure 2)."""
         count = Counter(node.layer for node in self.nodes if node.kind == kind)
         return tuple(count[layer] for layer in range(self.graph.shape.n_layers))
+
+
+def live(graph: Graph, kept: Bool[np.ndarray, "writer reader"]) -> Bool[np.ndarray, "writer reader"]:
+    """The edges kept that can carry something of the prompt to the logits while all others are ablated by zero.
+
+    A node is fed if a fed node writes to it, ``input`` being fed; a head, only if one writes to its v: z = sum over
+    positions of A v, and where v gets nothing, q and k alone move nothing. A node is read if a fed node that is read, or
+    ``logits``, reads it in any slot. An edge is live if its sender is fed and its receiver is fed and read, or is ``logits``.
+
+    What holds (DESIGN section 4). Under zero ablation a head whose v gets nothing writes the same constant at every
+    position, whatever its q and k read: its v sees only the attention output biases before it, and A sums to 1. An MLP
+    that gets nothing writes a constant too. Where these constants are 0 (no biases in values, attention outputs, MLPs
+    and norms) the circuit and its live edges have the same logits. With biases an edge that is not live can carry such
+    a constant, of which nothing depends on the prompt, and taking it away can move logits. Under a mean or resample
+    ablation q and k choose among replaced values that differ from position to position: there an edge that is not live
+    may matter, and ``live`` says no more than which edges carry a value of the prompt.
+    """
+    n_writers, values = len(graph.writers), graph.value_readers
+    slots = [graph.readers_of(node) for node in graph.writers]
+    fed = np.zeros(n_writers, dtype=bool)
+    read = np.zeros(len(graph.readers), dtype=bool)
+    read[-1] = True
+    for i, value in enumerate(values):
+        fed[i] = value is None or kept[fed, value].any()
+    for i in reversed(range(n_writers)):
+        if fed[i] and kept[i, read].any():
+            read[list(slots[i])] = True
+    return kept & fed[:, None] & read[None, :]
 
 
 def _digest(content: Mapping[str, Any]) -> str:

@@ -197,6 +197,14 @@ class Graph:
         return self._slots_of_node.get(node.name, ())
 
     @cached_property
+    def value_readers(self) -> tuple[int | None, ...]:
+        """For each writer, the reader slot that decides what it writes: a head's v, any other node's only one.
+
+        None for ``input``, which reads nothing. With granularity ``node`` a head's one slot holds its v.
+        """
+        return tuple(slots[-1] if (slots := self.readers_of(node)) else None for node in self.writers)
+
+    @cached_property
     def _slots_of_node(self) -> dict[str, tuple[int, ...]]:
         slots: dict[str, tuple[int, ...]] = {}
         for i, reader in enumerate(self.readers):

@@ -73,9 +73,13 @@ SQUARED_ERROR = Metric("squared error", "", squared_error)
 
 
 def rank(logits: Float[Tensor, "*rest d_vocab"], token: Int[Tensor, "*rest"]) -> Int[Tensor, "*rest"]:
-    """1 + the number of tokens with a strictly higher logit; 1 is the likeliest."""
+    """The number of tokens whose logit is at least the token's own: 1 is the likeliest, d_vocab the last.
+
+    Ties count against it, so that a circuit that tells no token from another ranks every answer last (DESIGN section 4).
+    A logit that is NaN is below none: a token whose own is NaN is last.
+    """
     own = logits.gather(-1, token.unsqueeze(-1))
-    return (logits > own).sum(-1) + 1
+    return logits.shape[-1] - (logits < own).sum(-1)
 
 
 def probability(logits: Float[Tensor, "*rest d_vocab"], token: Int[Tensor, "*rest"]) -> Float[Tensor, "*rest"]:

@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from circuits.circuit import Circuit, CircuitFileError, Provenance, Scores
+from circuits.circuit import Circuit, CircuitFileError, Provenance, Scores, live
 from circuits.graph import Granularity, Graph, Node, Shape
 
 # beartype looks at a random element of each container; that does not concern the examples.
@@ -130,7 +130,18 @@ def test_equality_is_of_the_edges_alone_and_equal_circuits_hash_alike(a: Circuit
         ("input->a0.h0<q> a0.h0->m1", ""),  # a dead end in two steps
         ("m0->a1.h0<v> a1.h0->logits", ""),  # a source that is not input
         ("input->logits", "input->logits"),
-        ("input->a0.h0<q> a0.h0->logits", "input->a0.h0<q> a0.h0->logits"),  # a head is entered through any slot
+        ("input->a0.h0<q> a0.h0->logits", ""),  # a head whose v gets nothing writes nothing
+        ("input->a0.h0<q> input->a0.h0<k> a0.h0->logits", ""),
+        # Where its v is fed, its q and k matter, and so does what only they read.
+        ("input->a0.h0<v> input->a0.h0<q> a0.h0->logits", "input->a0.h0<v> input->a0.h0<q> a0.h0->logits"),
+        (
+            "input->m0 m0->a1.h0<k> input->a1.h0<v> a1.h0->logits",
+            "input->m0 m0->a1.h0<k> input->a1.h0<v> a1.h0->logits",
+        ),
+        # What is read only by a head that writes nothing is not read: a0.h0 feeds a1.h0's q alone.
+        ("input->a0.h0<v> a0.h0->a1.h0<q> a1.h0->logits", ""),
+        # A v that only an unfed node writes to is not fed.
+        ("m0->a1.h0<v> input->a1.h0<q> a1.h0->logits", ""),
         # An unreached writer into a live head goes; the head stays.
         (
             "input->a1.h1<v> m0->a1.h1<k> a1.h1->logits",
@@ -145,14 +156,28 @@ def test_pruning_leaves_the_edges_on_paths_from_input_to_logits(edges: str, left
 
 @given(circuits())
 def test_pruning_agrees_with_reachability_in_networkx(a: Circuit) -> None:
-    view = networkx.DiGraph([(edge.writer.name, edge.reader.node.name) for edge in a])
-    view.add_nodes_from(["input", "logits"])
-    reached = networkx.descendants(view, "input") | {"input"}
-    useful = networkx.ancestors(view, "logits") | {"logits"}
-    expected = {edge.name for edge in a if edge.writer.name in reached and edge.reader.node.name in useful}
+    """Fed: reached from ``input`` over edges into v and into nodes without slots. Read: ``logits`` reached over fed nodes."""
+    feeding = networkx.DiGraph([(e.writer.name, e.reader.node.name) for e in a if e.reader.slot in (None, "v")])
+    feeding.add_node("input")
+    fed = networkx.descendants(feeding, "input") | {"input"}
+    reading = networkx.DiGraph(
+        [(e.writer.name, e.reader.node.name) for e in a if {e.writer.name, e.reader.node.name} <= fed | {"logits"}]
+    )
+    reading.add_node("logits")
+    read = networkx.ancestors(reading, "logits") | {"logits"}
+    expected = {
+        edge.name for edge in a if edge.writer.name in fed and edge.reader.node.name in read & (fed | {"logits"})
+    }
     assert names(a.pruned()) == expected
     assert a.pruned().pruned() == a.pruned()
-    assert a.merged().pruned() == a.pruned().merged()
+    # Merging forgets which slot a head is entered through, so it can only make more edges live.
+    assert names(a.pruned().merged()) <= names(a.merged().pruned())
+
+
+@given(circuits(), st.data())
+def test_more_edges_never_make_fewer_live(a: Circuit, data: st.DataObject) -> None:
+    fewer = a.kept & data.draw(hnp.arrays(np.bool_, a.kept.shape))
+    assert not (live(a.graph, fewer) & ~live(a.graph, a.kept)).any()
 
 
 def test_merging_joins_a_heads_slots_and_keeps_the_largest_score() -> None:

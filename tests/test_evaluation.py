@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from circuits.circuit import Circuit, Provenance, Scores
+from circuits.engines.ablation import Ablation
 from circuits.engines.hook import HookEngine
 from circuits.engines.sparse import SparseEngine
 from circuits.evaluation.answers import Answers
@@ -19,7 +20,7 @@ from circuits.evaluation.curves import MIB_SIZES, curve, curve_of
 from circuits.evaluation.faithfulness import faithfulness, log_probability, logit_difference
 from circuits.evaluation.minimality import minimality
 from circuits.facts import Fact
-from circuits.graph import Edge, Graph, Node, Reader, Shape
+from circuits.graph import Edge, Granularity, Graph, Node, Reader, Shape
 from circuits.model import Model
 from tests.models import plain_model, random_plain_model, word_fact, zero_weights
 
@@ -329,13 +330,71 @@ def test_a_random_circuit_has_exactly_the_edges_asked_for(
 
 
 @given(shape=SHAPES, share=st.floats(0.05, 1), seed=st.integers(0, 2**31))
-def test_a_connected_circuit_lies_on_paths_from_input_to_logits_but_for_its_last_path(
-    shape: tuple[int, int, bool], share: float, seed: int
-):
+def test_every_edge_of_a_connected_random_circuit_is_live(shape: tuple[int, int, bool], share: float, seed: int):
+    """All but one edge where none fits alone: every two nodes of the circuit are joined already, and a new one takes two."""
     graph = Graph(Shape(*shape))
     circuit = random_circuit(graph, round(share * graph.n_edges), seed=seed, draw="connected", provenance=HERE)
-    dangling = circuit.n_edges - circuit.pruned().n_edges
-    assert dangling <= 2 * graph.shape.n_layers + 1
+    assert circuit.n_edges - circuit.pruned().n_edges <= 1
+    if circuit.pruned() != circuit:
+        nodes = {node.name for node in circuit.pruned().nodes}
+        assert all(
+            circuit.kept[i, j]
+            for i, j in np.argwhere(graph.legal)
+            if {graph.writers[i].name, graph.readers[j].node.name} <= nodes
+        )
+
+
+# ---- live edges: what takes away nothing -------------------------------------------------------------------------------
+
+
+def without_biases(seed: int, n_layers: int = 2) -> Model:
+    """A random model in which a node that reads nothing writes nothing."""
+    weights = dict(random_plain_model(seed, n_layers=n_layers).network.weights)  # type: ignore[attr-defined]
+    weights = {name: value for name, value in weights.items() if ".b_" not in name}
+    return plain_model(weights, "w0 w1 w2 w3 w4 w5")
+
+
+ASKED = tuple(word_fact(prompt, answer) for prompt, answer in (("1 2 3", "4"), ("3 1 5", "2")))
+
+
+@settings(max_examples=15)
+@given(seed=st.integers(0, 2**31), share=st.floats(0.1, 0.9), granularity=st.sampled_from(["qkv", "node"]))
+def test_under_zero_ablation_a_circuit_has_the_logits_of_its_live_edges(
+    seed: int, share: float, granularity: Granularity
+):
+    """In a model without biases in values, attention outputs and MLPs."""
+    model = without_biases(seed % 5)
+    graph = model.graph(granularity)
+    circuit = random_circuit(graph, round(share * graph.n_edges), seed=seed, draw="uniform", provenance=HERE)
+    engine = HookEngine(model, ASKED, granularity=granularity)
+    for whole, alive in zip(
+        engine.answer_logits(circuit.kept), engine.answer_logits(circuit.pruned().kept), strict=True
+    ):
+        torch.testing.assert_close(whole, alive, rtol=0, atol=1e-6)
+
+
+def test_a_head_without_v_writes_nothing_under_zero_ablation_and_something_where_values_are_replaced():
+    """The controls: with its v the head writes; with biases a dead head writes a constant; resampled values differ by position."""
+    names = ("input->a0.h0<q>", "input->a0.h0<k>", "a0.h0->logits", "input->logits")
+    model, dead = without_biases(1), of_edges(names, Graph(Shape(2, 2)))
+    assert {edge.name for edge in dead.pruned()} == {"input->logits"}
+
+    def moved(engine: HookEngine, circuit: Circuit) -> float:
+        pairs = zip(engine.answer_logits(circuit.kept), engine.answer_logits(dead.pruned().kept), strict=True)
+        return max(float((one - other).abs().max()) for one, other in pairs)
+
+    assert moved(HookEngine(model, ASKED), dead) < 1e-6
+    assert moved(HookEngine(model, ASKED), of_edges((*names, "input->a0.h0<v>"), dead.graph)) > 1e-3
+    biased = random_plain_model(1)
+    assert moved(HookEngine(biased, ASKED), dead) > 1e-3
+    # Of the prompt that constant says nothing: without q and k it is the same.
+    alone = of_edges(("a0.h0->logits", "input->logits"), dead.graph)
+    pairs = zip(*(HookEngine(biased, ASKED).answer_logits(c.kept) for c in (dead, alone)), strict=True)
+    assert max(float((one - other).abs().max()) for one, other in pairs) < 1e-5
+    donors = tuple(word_fact(prompt, "1") for prompt in ("5 0 4", "0 4 2"))
+    replaced = HookEngine(model, ASKED, ablation=Ablation("resample", corrupted=donors))
+    pairs = zip(*(replaced.answer_logits(c.kept) for c in (dead, alone)), strict=True)
+    assert max(float((one - other).abs().max()) for one, other in pairs) > 1e-3
 
 
 def test_a_uniform_circuit_takes_every_edge_equally_often_and_hardly_ever_joins_input_and_logits():

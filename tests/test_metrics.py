@@ -46,21 +46,35 @@ def test_match_nll_is_in_double_precision_and_blind_to_a_shift() -> None:
     assert certain.tolist() == [2000]
 
 
-def test_rank_is_one_more_than_the_tokens_strictly_above() -> None:
+def test_rank_counts_the_tokens_whose_logit_is_at_least_its_own() -> None:
     logits = torch.tensor([3.0, 1.0, 3.0, 2.0, -1.0])
-    assert [int(rank(logits, torch.tensor(token))) for token in range(5)] == [1, 4, 1, 3, 5]
+    assert [int(rank(logits, torch.tensor(token))) for token in range(5)] == [2, 4, 2, 3, 5]
 
 
 @given(st.lists(st.integers(-3, 3), min_size=1, max_size=6), st.data())
-def test_rank_is_the_place_in_the_sorted_list(values: list[int], data: st.DataObject) -> None:
+def test_rank_is_the_last_place_of_its_value_in_the_sorted_list(values: list[int], data: st.DataObject) -> None:
     token = data.draw(st.integers(0, len(values) - 1))
-    expected = sorted(values, reverse=True).index(values[token]) + 1
+    expected = max(place for place, value in enumerate(sorted(values, reverse=True), 1) if value == values[token])
     assert int(rank(torch.tensor([float(v) for v in values]), torch.tensor(token))) == expected
+
+
+def test_where_all_logits_are_alike_the_answer_is_last_and_no_hit() -> None:
+    """What a model without biases puts out when every edge is ablated. Control: the least lead is the first rank."""
+    dead = torch.zeros(1, 50)
+    assert rank(dead, torch.tensor([7])).tolist() == [50]
+    assert hit(rank(dead, torch.tensor([7])), 10).tolist() == [0]
+    dead[0, 7] = 1e-6
+    assert rank(dead, torch.tensor([7])).tolist() == [1]
+
+
+def test_an_answer_that_is_no_number_is_last_and_others_that_are_none_count_against() -> None:
+    logits = torch.tensor([1.0, math.nan, 0.0, 2.0])
+    assert [int(rank(logits, torch.tensor(token))) for token in range(4)] == [3, 4, 4, 2]
 
 
 def test_rank_and_probability_of_a_batch_are_those_of_its_members() -> None:
     logits, tokens = torch.tensor([ONE_TWO_FIVE, THREE_ONE_ONE]), torch.tensor([1, 2])
-    assert rank(logits, tokens).tolist() == [2, 2]
+    assert rank(logits, tokens).tolist() == [2, 3]
     assert probability(logits, tokens).tolist() == pytest.approx([2 / 8, 1 / 5])
 
 

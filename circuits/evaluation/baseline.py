@@ -2,7 +2,7 @@
 
 ``uniform`` draws edges of the graph, each set of n equally likely. Below some per cent of the edges such a circuit hardly
 ever joins the input to the logits, so it answers as the model with every edge ablated does: an easy baseline.
-``connected`` draws n edges of which each lies on a path from ``input`` to ``logits``: the harder one.
+``connected`` draws n edges that are `live`, each on a path from ``input`` to ``logits``: the harder one.
 """
 
 from collections.abc import Sequence
@@ -77,60 +77,72 @@ def _uniform(graph: Graph, n: int, rng: np.random.Generator) -> Bool[np.ndarray,
 
 
 def _connected(graph: Graph, n: int, rng: np.random.Generator) -> Bool[np.ndarray, "writer reader"]:
-    """Random edges in turn, each with a random walk back to what the input reaches and one on to what reaches the logits.
+    """Random edges in turn, each with random walks that feed what it needs from the input and take it on to the logits.
 
-    The last edge's walks are left out where they would exceed n: at most a path's length of edges then dangles.
+    An edge whose walks would exceed n is passed over. Where no edge fits any more, its walks are cut short: of what is
+    then added, less than one path, some edges are not `live`.
     """
-    kept = np.zeros_like(graph.legal)
-    growth = _Growth(graph, kept, rng)
-    count = 0
-    for flat in rng.permutation(np.flatnonzero(graph.legal)):
-        if count == n:
-            break
-        writer, reader = (int(i) for i in np.unravel_index(flat, kept.shape))
-        if kept[writer, reader]:
-            continue
-        for edge in growth.path_through(writer, reader):
-            if count < n and not kept[edge]:
-                kept[edge] = True
-                count += 1
-    return kept
+    growth = _Growth(graph, rng)
+    order = rng.permutation(np.flatnonzero(graph.legal)).tolist()
+    for whole in (True, False):
+        before = -1
+        while before < growth.count < n:
+            before = growth.count
+            for flat in order:
+                if growth.count == n:
+                    break
+                growth.add(*divmod(flat, len(graph.readers)), n - growth.count, whole=whole)
+    return growth.kept
 
 
 class _Growth:
-    """A circuit that grows by paths: which writers it reaches from the input, and from which the logits are reached."""
+    """A circuit that grows by paths, on which every head is read through v."""
 
-    def __init__(self, graph: Graph, kept: Bool[np.ndarray, "writer reader"], rng: np.random.Generator) -> None:
-        self.graph, self.kept, self.rng = graph, kept, rng
-        self.slots = [graph.readers_of(node) for node in graph.writers]
-        self.owner = {slot: writer for writer, slots in enumerate(self.slots) for slot in slots}
+    def __init__(self, graph: Graph, rng: np.random.Generator) -> None:
+        self.graph, self.rng = graph, rng
+        self.kept = np.zeros_like(graph.legal)
+        self.count = 0
+        self.owner = {slot: i for i, node in enumerate(graph.writers) for slot in graph.readers_of(node)}
         self.fed, self.read = {0}, set[int]()
-        """Writers with a path from the input; writers with a path to the logits."""
+        """Writers that carry something of the input; writers of which something gets to the logits."""
 
-    def path_through(self, writer: int, reader: int) -> list[tuple[int, int]]:
-        """The edge, and what joins it to the rest: the new edges of one path from input to logits, in no order that matters."""
-        edges = [(writer, reader)]
-        back = writer
-        while back not in self.fed:
-            self.fed.add(back)
-            slot = int(self.rng.choice(self.slots[back]))
+    def add(self, writer: int, reader: int, room: int, *, whole: bool) -> None:
+        """Keep the edge and new ones that make it live, if that is at most ``room``; unless ``whole``, the first ``room`` of them."""
+        if self.kept[writer, reader]:
+            return
+        fed, read, edges = set(self.fed), set(self.read), [(writer, reader)]
+        self._feed(writer, fed, read, edges)
+        read.add(writer)
+        slot = reader
+        while (ahead := self.owner.get(slot)) is not None:
+            if slot == self.graph.value_readers[ahead]:
+                fed.add(ahead)
+            self._feed(ahead, fed, read, edges)
+            if ahead in read:
+                break
+            read.add(ahead)
+            slot = int(self.rng.choice(np.flatnonzero(self.graph.legal[ahead])))
+            edges.append((ahead, slot))
+            if whole and len(edges) > room:
+                return
+        if whole and len(edges) > room:
+            return
+        # None of them is kept already: a node that was not fed, or not read, had no edge.
+        for edge in edges[:room]:
+            self.kept[edge] = True
+        self.count += min(len(edges), room)
+        self.fed, self.read = fed, read
+
+    def _feed(self, writer: int, fed: set[int], read: set[int], edges: list[tuple[int, int]]) -> None:
+        """A walk back from the writer to one that is fed, through what each node's write is made of."""
+        while writer not in fed:
+            fed.add(writer)
+            slot = self.graph.value_readers[writer]
+            assert slot is not None  # only ``input`` has none, and it is fed
             sender = int(self.rng.integers(self.graph.upstream[slot]))
             edges.append((sender, slot))
-            self.read.add(sender)
-            back = sender
-        ahead = self.owner.get(reader)
-        self.read.add(writer)
-        if ahead is not None:
-            self.fed.add(ahead)
-        while ahead is not None and ahead not in self.read:
-            self.read.add(ahead)
-            legal = np.flatnonzero(self.graph.legal[ahead])
-            slot = int(self.rng.choice(legal))
-            edges.append((ahead, slot))
-            ahead = self.owner.get(slot)
-            if ahead is not None:
-                self.fed.add(ahead)
-        return edges
+            read.add(sender)
+            writer = sender
 
 
 def size_matched(circuit: Circuit, *, draws: int = 10, seed: int = 0, draw: Draw = "uniform") -> tuple[Circuit, ...]:
