@@ -8,6 +8,7 @@ from circuits.datasets import load_relations
 from circuits.datasets.manifest import Manifest
 from circuits.editing import EditProvenance, LowRank, WeightEdit
 from circuits.evaluation import whole_model
+from circuits.evaluation.roles import known_facts, relation_roles
 from circuits.facts import EditRequest, Fact
 from circuits.graph import Node
 from circuits.model import ContextError, Model
@@ -20,7 +21,7 @@ from circuits.studies.explain.hallucination import MoverPull, _verdict, explain_
 from circuits.studies.explain.icl import DRAWS, _Cuts, _Without, demonstrated, explain_icl
 from circuits.studies.explain.multihop import find_case, multi_hop
 from circuits.studies.explain.reverse import explain_reverse, reversed_fact
-from circuits.studies.explain.sides import BehaviourError, Bench, known, make_bench, relation_of, relation_roles
+from circuits.studies.explain.sides import BehaviourError, Bench, make_bench, relation_of
 
 FRANCE = Fact("The official language of France is", "France", "French", "country_language")
 SPEC = RunSpec(facts=(FRANCE,), tau=0.1)
@@ -41,15 +42,14 @@ def roles_told_once():
     """The roles of a relation's heads are the same whenever they are told, and take most of a test's time."""
     told = {}
 
-    def remembered(model, relation, *, seed=0):
-        asked = (model.weights, relation.name, seed)
+    def remembered(model, relation, relations, **options):
+        asked = (model.weights, relation.name, *sorted(options.items()))
         if asked not in told:
-            told[asked] = relation_roles(model, relation, seed=seed)
+            told[asked] = relation_roles(model, relation, relations, **options)
         return told[asked]
 
     with pytest.MonkeyPatch.context() as patch:
-        for module in ("sides", "compare"):
-            patch.setattr(f"circuits.studies.explain.{module}.relation_roles", remembered)
+        patch.setattr("circuits.evaluation.roles.relation_roles", remembered)
         yield
 
 
@@ -107,7 +107,9 @@ def test_the_prompts_of_an_edit_are_known_and_the_neighbour_has_the_same_object_
     assert prompts.unrelated is not None
     assert prompts.neighbour.subject != "France"
     same = [
-        f for f in known(model, relations["country_language"], rank=1) if f.object == "French" and f.subject != "France"
+        f
+        for f in known_facts(model, relations["country_language"], rank=1)
+        if f.object == "French" and f.subject != "France"
     ]
     assert prompts.neighbour.object == "French" if same else True
     assert prompts.paraphrase.prompt != FRANCE.prompt
@@ -173,6 +175,23 @@ def test_the_table_edits_each_fact_with_each_method(model, relations):
     assert (row.method, row.n, row.took) == ("ft-m", 1, 1)
     assert each.share_edited + each.share_movers + each.share_others == pytest.approx(1)
     assert 0 <= each.leaked <= each.neighbours == NEIGHBOURS
+
+
+# ---- roles -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("template", [0, 1])
+def test_a_run_and_a_diff_of_the_same_fact_name_every_head_alike(model, relations, template):
+    fact = relations["country_language"].fact("France", template)
+    reading = run(RunSpec(facts=(fact,), method="ifr", edges="40", seed=3), relations, model=model, read=True).reading
+    assert reading is not None
+    assert reading.roles is not None
+    heads = [node for node in model.graph().nodes if node.kind == "head"]
+    spec = SPEC.model_copy(update={"seed": 3})
+    in_diff = make_bench(model, fact, relations, spec).readings(model, fact, heads)
+    in_run = {verdict.head.name: verdict.role for verdict in reading.roles.heads}
+    assert {each.head: each.role for each in in_diff} == in_run
+    assert set(in_run.values()) > {"other"}
 
 
 # ---- two runs --------------------------------------------------------------------------------------------------------
@@ -323,7 +342,7 @@ def test_a_fact_reversed_asks_for_the_subject_from_the_object(relations):
 
 def test_a_fact_not_known_forward_has_no_reverse_to_explain(model, relations):
     relation = next(relation for relation in relations.values() if relation.reverse_templates)
-    right = known(model, relation, rank=1)[0]
+    right = known_facts(model, relation, rank=1)[0]
     wrong = next(object_ for object_ in relation.objects if object_ != right.object)
     with pytest.raises(BehaviourError):
         explain_reverse(model, Fact(right.prompt, right.subject, wrong, relation.name), relations, SPEC)
@@ -358,7 +377,7 @@ def test_the_verdict_on_two_hops_names_the_answer_that_wins(model, relations):
 
 
 def test_roles_are_told_once_a_bench_and_movers_are_named_in_its_readings(model, relations):
-    bench = make_bench(model, relations["country_language"], relations, SPEC)
+    bench = make_bench(model, FRANCE, relations, SPEC)
     assert bench.roles is not None
     heads = [node for node in model.graph().nodes if node.kind == "head"]
     readings = bench.readings(model, FRANCE, heads)

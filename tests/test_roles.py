@@ -21,10 +21,11 @@ from circuits.analysis.nulls import (
 from circuits.analysis.roles import ALPHA, MIN_EFFECT, RoleError, Roles, find_roles
 from circuits.analysis.tracing import head_nodes, open_parts, replay_by_running, source_parts, traces
 from circuits.datasets import load_relations
+from circuits.evaluation.roles import relation_roles
 from circuits.facts import Fact
 from circuits.model import Model
 from circuits.model.spans import SpanError, spans
-from circuits.studies.roles import kappa, relation_roles
+from circuits.studies.roles import kappa
 from tests.models import plain_model, zero_weights
 from tests.planted_heads import FACTS, OBJECTS, ROLES, planted
 

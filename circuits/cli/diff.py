@@ -148,13 +148,13 @@ def _edits(
     from circuits.evaluation import whole_model
     from circuits.studies.diff import choose_prompts, diff_edit, make_edit
     from circuits.studies.discover import require_known
-    from circuits.studies.explain.sides import make_bench, relation_of
+    from circuits.studies.explain.sides import make_bench
 
     if to == asked.object:
         raise CommandError(f"expected a new object, got {to!r}, which the fact has already")
     if not force:
         require_known(model, (asked,), whole_model(model, (asked,)))
-    bench = make_bench(model, relation_of(asked, relations), relations, spec)
+    bench = make_bench(model, asked, relations, spec)
     prompts = choose_prompts(model, asked, to, relations)
     before: dict[Any, Any] = {}
     found = []

@@ -64,7 +64,8 @@ def heads(
             f"{'; '.join(chosen.templates)}"
         )
     from circuits.analysis.reading import read_fact
-    from circuits.studies.roles import check_roles, known_facts, relation_roles
+    from circuits.evaluation.roles import known_facts, relation_roles
+    from circuits.studies.roles import check_roles
 
     loaded = put_edit(load(model), with_edit)
     found = relation_roles(loaded, chosen, relations, template=template, n=n, seed=seed)

@@ -17,12 +17,13 @@ from circuits.editing.chain import EditChain
 from circuits.editing.defaults import FACTLM_AT_SUBJECT, tuned_at_subject
 from circuits.editing.methods.table import HYPERS, METHODS, default_hyper
 from circuits.evaluation import whole_model
+from circuits.evaluation.roles import known_facts, template_of
 from circuits.facts import EditRequest, Fact, Relations
 from circuits.graph import Node
 from circuits.model import Model
 from circuits.model.network import layer_of
 from circuits.studies.diffs import CircuitDiff, Floor, Side, WriteShares, floor_of, random_floor
-from circuits.studies.explain.sides import BehaviourError, Bench, known, relation_of, template_of
+from circuits.studies.explain.sides import BehaviourError, Bench, relation_of
 
 PromptKind = Literal["edited", "paraphrase", "neighbour", "unrelated"]
 PROMPT_KINDS: tuple[PromptKind, ...] = ("edited", "paraphrase", "neighbour", "unrelated")
@@ -139,7 +140,7 @@ def choose_prompts(model: Model, fact: Fact, target: str, relations: Relations) 
         paraphrase = next((each for each, rank in zip(others, ranks, strict=True) if rank == 1), None)
     neighbours = [
         each
-        for each in known(model, relation, index or 0, rank=1)
+        for each in known_facts(model, relation, template=index or 0, rank=1)
         if each.subject != fact.subject and each.object != target
     ]
     neighbour = next((each for each in neighbours if each.object == fact.object), neighbours[0] if neighbours else None)

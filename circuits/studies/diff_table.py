@@ -8,13 +8,14 @@ import torch
 from pydantic import BaseModel, ConfigDict
 
 from circuits.evaluation import whole_model
+from circuits.evaluation.roles import known_facts, template_of
 from circuits.facts import Fact, Relations
 from circuits.metrics import Measurement
 from circuits.model import Model
 from circuits.studies.diff import EditDiff, PromptKind, Prompts, diff_edit, make_edit, mlp_state
 from circuits.studies.diffs import Side
 from circuits.studies.discover import RunSpec, load_model
-from circuits.studies.explain.sides import Bench, known, make_bench, relation_of, template_of
+from circuits.studies.explain.sides import Bench, make_bench, relation_of
 from circuits.studies.explain.verdict import Claim
 
 NEIGHBOURS = 5
@@ -153,17 +154,18 @@ class _Worker:
     def __call__(self, group: Sequence[tuple[Fact, str]]) -> tuple[EditNumbers, ...]:
         """The numbers of facts of one relation."""
         relation = relation_of(group[0][0], self._relations)
-        bench = make_bench(self._model, relation, self._relations, self._spec)
+        benches: dict[int, Bench] = {}
         recalled: dict[int, tuple[Fact, ...]] = {}
         found = []
         for fact, target in group:
             index = template_of(fact, relation) or 0
             if index not in recalled:
-                recalled[index] = known(self._model, relation, index, rank=1)
+                recalled[index] = known_facts(self._model, relation, template=index, rank=1)
+                benches[index] = make_bench(self._model, fact, self._relations, self._spec)
             others = [each for each in recalled[index] if each.subject != fact.subject and each.object != target]
             near = sorted(others, key=lambda each: each.object != fact.object)[:NEIGHBOURS]
             wordings = [relation.fact(fact.subject, i) for i in range(len(relation.templates)) if i != index]
-            found += self._edit(bench, fact, target, near, wordings)
+            found += self._edit(benches[index], fact, target, near, wordings)
         return tuple(found)
 
     def _edit(

@@ -34,13 +34,13 @@ from circuits.engines import Ablation, Engine, make_engine
 from circuits.engines.ablation import AblationKind
 from circuits.engines.sparse import SparseEngine
 from circuits.evaluation import KNOWN_RANK, Answers, standalone, whole_model
+from circuits.evaluation.roles import read_known_fact
 from circuits.facts import Fact, Relations
 from circuits.graph import Granularity, Node
 from circuits.metrics import Measurement
 from circuits.model import Model, Processing
 from circuits.model.components import UnsupportedArchitecture
 from circuits.paths import FACTLM
-from circuits.studies.roles import read_known_fact
 
 RUN_FILE = "run.json"
 CIRCUIT_FILE = "circuit.json"

@@ -12,11 +12,11 @@ from torch import Tensor
 
 from circuits.analysis.roles import ALPHA, MIN_EFFECT, MIN_READING, Roles, find_roles
 from circuits.analysis.tracing import open_parts
+from circuits.evaluation.roles import ROLE_FACTS, other_ranges
 from circuits.facts import Fact, Relation, Relations
 from circuits.model import Model
 from circuits.model.components import map_tensors
 from circuits.model.network import ComponentNetwork
-from circuits.studies.roles import ROLE_FACTS, other_ranges
 
 
 def scrambled(model: Model, facts: Sequence[Fact], *, seed: int = 0) -> Model:

@@ -1,4 +1,4 @@
-"""Head roles of a relation from what a model knows of it, and how far such labels can be trusted on that model.
+"""How far a relation's roles (`circuits.evaluation.roles`) can be trusted on a model.
 
 Four checks, none of which the labels were tuned on:
 
@@ -21,7 +21,6 @@ from circuits.analysis.attribution import read_shares, readout, targets
 from circuits.analysis.cuts import cut_readings
 from circuits.analysis.nulls import intervals, permuted_answers, shuffles
 from circuits.analysis.ranges import compare, directions_of, disjoint_ranges
-from circuits.analysis.reading import Reading, read_fact
 from circuits.analysis.roles import (
     MIN_EFFECT,
     MIN_READING,
@@ -35,79 +34,16 @@ from circuits.analysis.roles import (
     find_roles,
 )
 from circuits.analysis.tracing import head_nodes, open_parts, traces
-from circuits.evaluation.answers import KNOWN_RANK, whole_model
+from circuits.evaluation.roles import ROLE_FACTS, known_facts, other_ranges, relation_roles
 from circuits.facts import Fact, Relation, Relations
 from circuits.graph import Node
 from circuits.model import Model
-from circuits.model.components import UnsupportedArchitecture
 from circuits.model.spans import spans
 
-ROLE_FACTS = 30
-"""Facts of a relation that its heads' roles are told from, at most."""
 HELD_OUT_FACTS = 120
 """Facts of which one half makes labels and the other tests them, at most."""
 TRIALS = 200
 """Deals of the answers to the wrong subjects."""
-
-
-def known_facts(model: Model, relation: Relation, *, template: int = 0, n: int | None = None) -> tuple[Fact, ...]:
-    """The first n facts of the relation, in one template's words, that the model knows (rank at most 10)."""
-    facts = relation.facts(template)
-    ranks = whole_model(model, facts).rank.per_example
-    return tuple(fact for fact, rank in zip(facts, ranks, strict=True) if rank <= KNOWN_RANK)[:n]
-
-
-def relation_roles(
-    model: Model, relation: Relation, relations: Relations, *, template: int = 0, n: int = ROLE_FACTS, seed: int = 0
-) -> Roles:
-    """The role of every head for ``relation``, from facts that the model knows; the other relations' ranges are the null.
-
-    Raises:
-        RoleError: the model knows too few of the facts.
-        ValueError: see `circuits.analysis.roles.find_roles`.
-    """
-    facts = known_facts(model, relation, template=template, n=n)
-    try:
-        return find_roles(
-            model,
-            facts,
-            relation.objects,
-            other_ranges=other_ranges(relation, relations),
-            relation=relation.name,
-            seed=seed,
-        )
-    except RoleError as error:
-        raise RoleError(
-            f"{model.name} knows {len(facts)} facts of {relation.name} in the words {relation.templates[template]!r}: {error}"
-        ) from error
-
-
-def other_ranges(relation: Relation, relations: Relations) -> tuple[tuple[str, ...], ...]:
-    return tuple(each.objects for each in relations.values() if each.name != relation.name)
-
-
-def read_known_fact(
-    model: Model, fact: Fact, relations: Relations, *, n: int = ROLE_FACTS, seed: int = 0
-) -> Reading | None:
-    """The reading of ``fact``, with the roles of its relation's heads in its own wording; None if the model hides its weights.
-
-    Where no roles can be told (no relation of the dataset, too few facts known in that wording), the reading says why.
-    """
-    relation = relations.get(fact.relation or "")
-    roles, why = None, "the fact is in the words of no relation of the dataset"
-    if relation is not None:
-        wordings = [i for i, words in enumerate(relation.templates) if words.format(fact.subject) == fact.prompt]
-        try:
-            template = wordings[0] if wordings else 0
-            roles = relation_roles(model, relation, relations, template=template, n=n, seed=seed)
-        except UnsupportedArchitecture:
-            return None
-        except ValueError as error:
-            why = str(error)
-    try:
-        return read_fact(model, fact, roles, relation.objects if relation else (), unread="" if roles else why)
-    except UnsupportedArchitecture:
-        return None
 
 
 # ---- checks ----------------------------------------------------------------------------------------------------------

@@ -6,12 +6,13 @@ from pathlib import Path
 
 from circuits.editing import Edit, load_edit
 from circuits.evaluation import whole_model
+from circuits.evaluation.roles import roles_for, template_of
 from circuits.facts import Relations
 from circuits.model import Model
 from circuits.studies.diff import edited_nodes
 from circuits.studies.diffs import CircuitDiff, floor_of, random_floor
 from circuits.studies.discover import Run, RunSpec, load_model
-from circuits.studies.explain.sides import BehaviourError, Bench, relation_roles, template_of
+from circuits.studies.explain.sides import BehaviourError, Bench
 
 INDIFFERENT = frozenset({"test_facts", "relation", "split", "force", "engine", "device", "prefilter_check"})
 """Fields that do not decide the circuit: what is measured beside it, or how it is computed; a relation goes with its facts."""
@@ -78,7 +79,7 @@ def diff_runs(
         for run, model in zip(runs, models, strict=True):
             _require_same(run, model)
         relation = relations.get(facts[0].relation or "")
-        roles = relation_roles(plain, relation, seed=before.spec.seed) if relation else None
+        roles = roles_for(plain, facts[0], relations, seed=before.spec.seed).roles
         benches = [Bench(relations, run.spec, roles) for run in runs]
         sides = [
             bench.side(

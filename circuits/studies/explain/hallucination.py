@@ -19,12 +19,13 @@ from circuits.analysis.tracing import head_nodes, open_parts, traces
 from circuits.datasets.manifest import Manifest
 from circuits.engines.engine import group_facts
 from circuits.evaluation import whole_model
+from circuits.evaluation.roles import known_facts, template_of
 from circuits.facts import Fact, Relation, Relations
 from circuits.model import Model
 from circuits.model.spans import spans
 from circuits.studies.diffs import CircuitDiff, label_of, random_floor
 from circuits.studies.discover import RunSpec
-from circuits.studies.explain.sides import BehaviourError, Bench, known, make_bench, relation_of, template_of
+from circuits.studies.explain.sides import BehaviourError, Bench, make_bench, relation_of
 from circuits.studies.explain.verdict import INCONCLUSIVE, Evidence, Verdict, first_conclusive
 
 NEIGHBOURS = 12
@@ -81,8 +82,9 @@ def explain_hallucination(model: Model, fact: Fact, relations: Relations, spec: 
     relation = relation_of(fact, relations)
     wrong = wrong_object(model, fact, relation)
     index = template_of(fact, relation) or 0
-    recalled = [each for each in known(model, relation, index, rank=1) if each.subject != fact.subject][:NEIGHBOURS]
-    bench = make_bench(model, relation, relations, spec)
+    recalled = known_facts(model, relation, template=index, rank=1)
+    recalled = [each for each in recalled if each.subject != fact.subject][:NEIGHBOURS]
+    bench = make_bench(model, fact, relations, spec)
     right_rank = int(whole_model(model, (fact,)).rank.value)
     movers = _pulls(model, fact, wrong, recalled, relation, bench.roles) if bench.roles and recalled else ()
     asked = Fact(fact.prompt, fact.subject, wrong, fact.relation)

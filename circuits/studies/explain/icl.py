@@ -128,7 +128,7 @@ def explain_icl(
             f"{len(shown)} demonstrations do not bring the answer: {full.object!r} ranks {rank_full} after {full.prompt!r} "
             "(more --shots, or --find)"
         )
-    bench = make_bench(model, relation, relations, spec)
+    bench = make_bench(model, bare, relations, spec)
     before = bench.side(model, bare, (full.object,), label="zero-shot")
     after = bench.side(model, full, (full.object,), label=f"{len(shown)}-shot")
     diff = CircuitDiff(differs="demonstrations", before=before, after=after)

@@ -108,7 +108,7 @@ def multi_hop(
         "first hop removed": Fact(two.templates[0].format(subject), subject, new, second),
     }
     follow = {"second-hop answer": new, "edited object": target, "old answer": old}
-    bench = make_bench(model, two, relations, spec)
+    bench = make_bench(model, prompts["two hops"], relations, spec)
     with edit.on(model) as edited:
         asked: dict[Prompt, Asked] = {kind: _ask(model, edited, fact, follow) for kind, fact in prompts.items()}
         if asked["one hop"].winner != "edited object" and not force:

@@ -56,7 +56,7 @@ def explain_reverse(model: Model, fact: Fact, relations: Relations, spec: RunSpe
             f"{model.name} does not know the fact forward: {fact.object!r} ranks {forward_rank} at {fact.prompt!r}; "
             "its reverse says nothing then"
         )
-    bench = make_bench(model, relation, relations, spec)
+    bench = make_bench(model, fact, relations, spec)
     before = bench.side(model, fact, (fact.object, fact.subject), label="forward")
     after = bench.side(model, backward, (fact.object, fact.subject), label="backward")
     chance = random_floor(before.circuit, after.circuit)

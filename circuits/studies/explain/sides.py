@@ -7,11 +7,11 @@ import torch
 
 from circuits.analysis.attribution import TargetError, position_classes, readout, targets
 from circuits.analysis.lens import read_nodes, trajectories
-from circuits.analysis.roles import MIN_FACTS, RoleError, Roles, find_roles
+from circuits.analysis.roles import Roles
 from circuits.analysis.tracing import open_parts, traces
 from circuits.analysis.writes import direct_writes
 from circuits.circuit import Circuit
-from circuits.evaluation import KNOWN_RANK, whole_model
+from circuits.evaluation.roles import roles_for
 from circuits.facts import Fact, Relation, Relations
 from circuits.graph import Node
 from circuits.model import Model
@@ -19,9 +19,6 @@ from circuits.model.components import UnsupportedArchitecture
 from circuits.model.spans import SpanError, spans
 from circuits.studies.diffs import HeadReading, Side
 from circuits.studies.discover import RunSpec, search
-
-ROLE_FACTS = 24
-"""Facts of the relation that roles are told from."""
 
 
 class BehaviourError(ValueError):
@@ -111,29 +108,12 @@ class Bench:
         return tuple(readings)
 
 
-def make_bench(model: Model, relation: Relation, relations: Relations, spec: RunSpec) -> Bench:
-    """The bench for facts of ``relation``, whose heads' roles are told from what ``model`` knows of it.
+def make_bench(model: Model, fact: Fact, relations: Relations, spec: RunSpec) -> Bench:
+    """The bench for ``fact`` and what stands beside it; its heads' roles are those that a run of it names, with the spec's seed.
 
     Where they cannot be told (too few known facts, one object), no head has a role.
     """
-    return Bench(relations, spec, relation_roles(model, relation, seed=spec.seed))
-
-
-def relation_roles(model: Model, relation: Relation, *, seed: int = 0) -> Roles | None:
-    facts = known(model, relation)[:ROLE_FACTS]
-    if len(facts) < MIN_FACTS:
-        return None
-    try:
-        return find_roles(model, facts, relation.objects, relation=relation.name, seed=seed)
-    except (RoleError, TargetError, SpanError, UnsupportedArchitecture):
-        return None
-
-
-def known(model: Model, relation: Relation, template: int = 0, rank: int = KNOWN_RANK) -> tuple[Fact, ...]:
-    """The relation's facts whose answer ``model`` ranks that high, in the words of one template."""
-    facts = relation.facts(template)
-    ranks = whole_model(model, facts).rank.per_example
-    return tuple(fact for fact, found in zip(facts, ranks, strict=True) if found <= rank)
+    return Bench(relations, spec, roles_for(model, fact, relations, seed=spec.seed).roles)
 
 
 def relation_of(fact: Fact, relations: Relations) -> Relation:
@@ -148,12 +128,6 @@ def relation_of(fact: Fact, relations: Relations) -> Relation:
             "`kcircuit facts` lists them"
         )
     return relations[fact.relation]
-
-
-def template_of(fact: Fact, relation: Relation) -> int | None:
-    """The index of the template that the fact is worded in, if it is one of the relation's."""
-    words = [template.format(fact.subject) for template in relation.templates]
-    return words.index(fact.prompt) if fact.prompt in words else None
 
 
 def _range(fact: Fact, relations: Relations) -> tuple[str, ...]:
