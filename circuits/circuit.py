@@ -4,7 +4,6 @@ A circuit file is versioned JSON with the model's name and weight hash, the sett
 name with its score; a digest over its content tells a damaged or altered file from a whole one.
 """
 
-import hashlib
 import html
 import json
 import math
@@ -19,6 +18,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from circuits.graph import Edge, Granularity, Graph, Node, Shape
+from circuits.records import Unreadable, digest, read_json, write_whole
 
 if TYPE_CHECKING:
     import networkx
@@ -285,14 +285,11 @@ class Circuit:
                 for edge in self.edges
             ],
         }
-        return {**content, "digest": _digest(content)}
+        return {**content, "digest": digest(content)}
 
     def save(self, path: Path | str) -> None:
         """Write the circuit file; the whole of it or nothing."""
-        path = Path(path)
-        part = path.with_name(path.name + ".part")
-        part.write_text(json.dumps(self.to_json(), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-        part.replace(path)
+        write_whole(path, json.dumps(self.to_json(), indent=1, ensure_ascii=False) + "\n")
 
     @classmethod
     def load(cls, path: Path | str, *, weights: str | None = None) -> "Circuit":
@@ -302,10 +299,8 @@ class Circuit:
             CircuitFileError: no JSON, another format or version, altered content, or another model.
         """
         try:
-            content = json.loads(Path(path).read_text(encoding="utf-8"))
-        except OSError as error:
-            raise CircuitFileError(f"cannot read the circuit file {path}: {error.strerror}") from error
-        except (json.JSONDecodeError, UnicodeDecodeError) as error:
+            content = read_json(path)
+        except Unreadable as error:
             raise CircuitFileError(f"{path} is no whole circuit file: {error}") from error
         return cls.from_json(content, source=str(path), weights=weights)
 
@@ -318,7 +313,7 @@ class Circuit:
                 f"{source} has version {content.get('version')!r}, this program reads version {VERSION}; "
                 "make the circuit again with `kcircuit discover`"
             )
-        if content.get("digest") != _digest({key: value for key, value in content.items() if key != "digest"}):
+        if content.get("digest") != digest({key: value for key, value in content.items() if key != "digest"}):
             raise CircuitFileError(f"{source} was altered after it was written: its content does not match its digest")
         model = content["model"]
         if weights is not None and model["weights"] != weights:
@@ -398,8 +393,3 @@ def live(graph: Graph, kept: Bool[np.ndarray, "writer reader"]) -> Bool[np.ndarr
         if fed[i] and kept[i, read].any():
             read[list(slots[i])] = True
     return kept & fed[:, None] & read[None, :]
-
-
-def _digest(content: Mapping[str, Any]) -> str:
-    canonical = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
-    return hashlib.sha256(canonical.encode()).hexdigest()

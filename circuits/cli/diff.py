@@ -18,7 +18,8 @@ from circuits.cli.app import (
     typed_command,
 )
 from circuits.cli.diff_table import table
-from circuits.cli.explain import fact_of, write_files
+from circuits.cli.explain import fact_of
+from circuits.records import write_files
 
 if TYPE_CHECKING:
     from circuits.facts import Fact, Relations

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from circuits.cli.app import CommandError, load
-from circuits.cli.explain import write_files
+from circuits.records import write_files
 
 if TYPE_CHECKING:
     from circuits.facts import Fact, Relations

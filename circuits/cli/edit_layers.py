@@ -58,6 +58,7 @@ def sweep(
     hyper = parse_settings(settings)
     wanted = _sites(sites)
     from circuits.model import Model
+    from circuits.records import write_whole
     from circuits.studies.edits import Contestant
 
     contestants = Contestant.parse_all(method)
@@ -74,7 +75,7 @@ def sweep(
     if out is not None:
         given = {"method": method, "n": n, "layers": layers, "sites": sites, "model": model, "seed": seed}
         given |= {"cases": cases, "corpus": corpus, "out": out}
-        out.write_text(_page(found, loaded, n, seed, _command(given, settings or [])), encoding="utf-8")
+        write_whole(out, _page(found, loaded, n, seed, _command(given, settings or [])))
     if as_json:
         rows_json = [{"method": each.method, **_row(row)} for each, row in found]
         typer.echo(json.dumps({"model": model, "weights": loaded.weights, "method": method, "n": n, "rows": rows_json}))

@@ -64,6 +64,7 @@ def trace(
     from circuits.editing.prune import parse_restraint
     from circuits.model import Model
     from circuits.pages.sequence import to_json, trace_page
+    from circuits.records import write_whole
     from circuits.studies.edits import UnknownMethod
     from circuits.studies.sequence import sequential_traces
 
@@ -96,11 +97,10 @@ def trace(
     if figure is not None:
         from circuits.pages.edits import trace_panels
 
-        figure.write_text(trace_panels(found), encoding="utf-8")
+        write_whole(figure, trace_panels(found))
     if out is not None:
-        out.write_text(
-            trace_page(found, loaded, _command(given, settings or []), restrain, _linked(figure, out)), encoding="utf-8"
-        )
+        page = trace_page(found, loaded, _command(given, settings or []), restrain, _linked(figure, out))
+        write_whole(out, page)
     if as_json:
         typer.echo(json.dumps({"model": model, "weights": loaded.weights, "method": method, **to_json(found)}))
     else:

@@ -39,7 +39,7 @@ def export(
     if d_model is not None and format != "mib":
         raise CommandError(f"--d-model belongs to --format mib, and --format is {format}")
     from circuits.exchange import write_gexf, write_graphml, write_mib
-    from circuits.exchange.errors import write_whole
+    from circuits.records import write_whole
     from circuits.studies.discover import Run
 
     saved = Run.load(folder)

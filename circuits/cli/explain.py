@@ -16,6 +16,7 @@ from circuits.cli.app import (
     require_writable_folder,
     typed_command,
 )
+from circuits.records import write_files
 
 if TYPE_CHECKING:
     from circuits.facts import Fact, Relations
@@ -272,12 +273,3 @@ def _show(found: Any, diff: "CircuitDiff", out: Path | None, as_json: bool) -> N
     typer.echo(str(found))
     if out is not None:
         typer.echo(f"\nOpen {out / 'report.html'}")
-
-
-def write_files(folder: Path, texts: dict[str, str]) -> None:
-    """Every text is made before any is written; each file whole."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, text in texts.items():
-        part = folder / f"{name}.part"
-        part.write_text(text, encoding="utf-8")
-        part.replace(folder / name)

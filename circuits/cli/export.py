@@ -12,18 +12,15 @@ def export_run(result: "Run", out: Path) -> None:
     """Write the run, its graph and its page; everything is made before anything is written."""
     from circuits.pages.dot import render_svg
     from circuits.pages.run import render
+    from circuits.records import write_files
 
     dot = graph_text(result)
     texts = {"circuit.gv": dot, "report.html": render(_page(result))}
     svg = render_svg(dot)
     if svg is not None:
         texts["circuit.svg"] = svg
-    out.mkdir(parents=True, exist_ok=True)
     result.save(out)
-    for name, text in texts.items():
-        part = out / f"{name}.part"
-        part.write_text(text, encoding="utf-8")
-        part.replace(out / name)
+    write_files(out, texts)
 
 
 def graph_text(result: "Run") -> str:

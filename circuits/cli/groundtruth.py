@@ -35,6 +35,7 @@ def groundtruth(
     """Precision, recall and AUROC over edges of each method on transformers whose circuit follows from their weights."""
     from circuits.pages.truth import page
     from circuits.planted import compiled, compiled_folder, planted
+    from circuits.records import write_whole
     from circuits.studies.truth import COMPILED_TAU, DONORS, METHODS_ON_TRUTH, Case
 
     methods = list(METHODS_ON_TRUTH) if method is None else [name.strip() for name in method.split(",")]
@@ -55,11 +56,7 @@ def groundtruth(
     rows = _recover([Case.planted(one, kind) for kind in ("zero", "resample") for one in by_hand], methods)
     more = _recover([Case.compiled(one, kind) for kind in ("zero", "mean", "resample") for one in programs], methods)
     if out is not None:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        text = page(rows, by_hand, more, tau=COMPILED_TAU, donors=DONORS)
-        part = out.with_name(out.name + ".part")
-        part.write_text(text, encoding="utf-8")
-        part.replace(out)
+        write_whole(out, page(rows, by_hand, more, tau=COMPILED_TAU, donors=DONORS))
     if as_json:
         typer.echo(json.dumps([_to_json(row) for row in rows + more], ensure_ascii=False))
     else:

@@ -40,6 +40,7 @@ def survey_heads(
     """``asked`` is what ``--relation`` said."""
     from circuits.analysis.tracing import head_nodes, open_parts
     from circuits.pages.roles import page, sentences, survey
+    from circuits.records import write_whole
     from circuits.studies.false_labels import false_labels
     from circuits.studies.roles import RoleChecks
 
@@ -56,9 +57,7 @@ def survey_heads(
         options += [] if n == 50 else ["--n", str(n)]
         options += [] if seed == 0 else ["--seed", str(seed)]
         command = shlex.join(["kcircuit", "heads", "--relation", asked, *options, "--out", str(out)])
-        part = out.with_name(out.name + ".part")
-        part.write_text(page(model, rows, chance, heads, command=command), encoding="utf-8")
-        part.replace(out)
+        write_whole(out, page(model, rows, chance, heads, command=command))
     if as_json:
         typer.echo(
             json.dumps(_as_json(model, rows, chance, [head.name for head in heads]), ensure_ascii=False, indent=1)

@@ -76,10 +76,10 @@ def table(
     names = list(known) if relations == "all" else list(dict.fromkeys(name.strip() for name in relations.split(",")))
     chosen = [find_relation(known, name) for name in names]
     from circuits.pages.table import files, page_files
+    from circuits.records import write_files, write_whole
     from circuits.studies.discover import load_model
     from circuits.studies.table import TableSpec, load_published, make_table
     from circuits.studies.table.row import DEFAULT_TAUS
-    from circuits.studies.table.table import write_whole
     from circuits.studies.table.workers import fitting
 
     if tau is not None:
@@ -123,8 +123,7 @@ def table(
     published = load_published()
     typer.echo(f"{len(made.rows)} relations in {time.perf_counter() - started:.0f} s", err=True)
     if out is not None:
-        for name, text in files(made, published, relations=relations).items():
-            write_whole(out / name, text)
+        write_files(out, files(made, published, relations=relations))
     if page is not None:
         for file, text in page_files(made, published, page, relations=relations).items():
             write_whole(file, text)

@@ -20,6 +20,7 @@ from pydantic import BaseModel, ConfigDict
 
 from circuits.facts import Relation, Relations
 from circuits.paths import factlm_dir
+from circuits.records import write_whole
 
 TAIL_SHARE = 0.12
 """Share of a relation's facts that become tail facts, drawn from its less known half."""
@@ -99,7 +100,7 @@ class Manifest(BaseModel):
     two_hop: tuple[TwoHop, ...]
 
     def save(self, path: Path) -> None:
-        path.write_text(self.model_dump_json(indent=1) + "\n", encoding="utf-8")
+        write_whole(path, self.model_dump_json(indent=1) + "\n")
 
     @classmethod
     def load(cls, path: Path | None = None) -> "Manifest":

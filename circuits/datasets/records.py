@@ -1,6 +1,5 @@
 """Files that hold a list of edit cases, read one record at a time, with errors that name file, record and field."""
 
-import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -9,6 +8,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from circuits.datasets.lre import DatasetError
 from circuits.facts import EditRequest, FactError, Probe
+from circuits.records import Unreadable, read_json
 
 T = TypeVar("T")
 R = TypeVar("R", bound=BaseModel)
@@ -86,11 +86,9 @@ def read_records(
 
 def _raw_records(path: Path) -> list[Any]:
     try:
-        raw = json.loads(path.read_bytes())
-    except OSError as error:
-        raise DatasetError(f"cannot read {path}: {error.strerror}") from error
-    except ValueError as error:
-        raise DatasetError(f"{path}: expected JSON: {error}") from error
+        raw = read_json(path)
+    except Unreadable as error:
+        raise DatasetError(str(error)) from error
     if not isinstance(raw, list):
         raise DatasetError(f"{path}: expected a list of records, got {type(raw).__name__}")
     return raw

@@ -23,6 +23,7 @@ from circuits.circuit import Provenance, Scores
 from circuits.discovery.speculation import Width, cuts, expected_path, measured_shifts, shift_of
 from circuits.engines.engine import Engine, WideEngine
 from circuits.graph import Graph
+from circuits.records import Unreadable, read_json, write_whole
 
 NEAR_TIE = 1e-5
 """A step closer to tau than this, in nats, could fall the other way on other hardware; it is counted and reported."""
@@ -58,9 +59,7 @@ class State:
 
     def save(self, path: Path) -> None:
         content = {"format": STATE_FORMAT, "version": STATE_VERSION, **self.__dict__}
-        part = path.with_name(path.name + ".part")
-        part.write_text(json.dumps(content), encoding="utf-8")
-        part.replace(path)
+        write_whole(path, json.dumps(content))
 
     @classmethod
     def load(cls, path: Path, fingerprint: str) -> "State":
@@ -70,11 +69,11 @@ class State:
             ResumeError: no whole state file, or that of another run.
         """
         try:
-            content = json.loads(path.read_text(encoding="utf-8"))
+            content = read_json(path)
             if content.pop("format") != STATE_FORMAT or content.pop("version") != STATE_VERSION:
                 raise ResumeError(f"{path} is no state file of this version; delete it to start anew")
             state = cls(**content)
-        except (OSError, json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, AttributeError) as error:
+        except (Unreadable, KeyError, TypeError, AttributeError) as error:
             raise ResumeError(f"{path} is no whole state file ({error}); delete it to start anew") from error
         if state.fingerprint != fingerprint:
             raise ResumeError(

@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from circuits.editing.edit import EDIT_FILE, FORMAT, TENSOR_FILE, VERSION, EditError, EditProvenance
+from circuits.records import Unreadable, read_json, write_whole
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ def write_edit(
     save_file(
         {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}, folder / TENSOR_FILE
     )
-    (folder / EDIT_FILE).write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    write_whole(folder / EDIT_FILE, json.dumps(record, indent=1, ensure_ascii=False) + "\n")
     return folder
 
 
@@ -62,9 +63,9 @@ def read_edit(folder: Path) -> EditFile:
     if not path.is_file():
         raise EditError(f"expected an edit's folder, with {EDIT_FILE} in it; there is none in {folder}")
     try:
-        record = json.loads(path.read_bytes())
-    except ValueError as error:
-        raise EditError(f"{path} is no JSON: {error}") from error
+        record = read_json(path)
+    except Unreadable as error:
+        raise EditError(str(error)) from error
     if not isinstance(record, dict) or record.get("format") != FORMAT:
         raise EditError(f"{path} is no edit: expected format {FORMAT!r}")
     if record.get("version") != VERSION:

@@ -9,7 +9,6 @@ They are computed once a model, layer, corpus and number of documents, and kept 
 
 import hashlib
 import os
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -28,6 +27,7 @@ from circuits.editing.prompts import padded
 from circuits.model import Model
 from circuits.model.network import ComponentNetwork
 from circuits.paths import FACTLM
+from circuits.records import replacing
 
 DOCUMENTS = 1000
 """Documents that are read unless another number is asked for."""
@@ -215,7 +215,6 @@ def _moments(
 
 
 def _write(path: Path, moment: SecondMoment) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
     tokens, errors = zip(*moment.convergence, strict=True)
     tensors = {
         "second_moment": moment.matrix.float().contiguous(),
@@ -223,14 +222,8 @@ def _write(path: Path, moment: SecondMoment) -> None:
         "convergence_tokens": torch.tensor(tokens),
         "convergence_errors": torch.tensor(errors, dtype=torch.float64),
     }
-    # Written beside it and moved, so that a reader never sees half a file.
-    handle, name = tempfile.mkstemp(dir=path.parent, suffix=".part")
-    os.close(handle)
-    try:
-        save_file(tensors, name)
-        Path(name).replace(path)
-    finally:
-        Path(name).unlink(missing_ok=True)
+    with replacing(path) as part:
+        save_file(tensors, part)
 
 
 def _read(path: Path) -> SecondMoment:

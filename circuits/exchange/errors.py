@@ -85,14 +85,6 @@ UNKNOWN = Provenance("unknown", "unknown", processing="unknown", method="unknown
 """Of a circuit in a file that does not say where it comes from."""
 
 
-def write_whole(path: Path | str, data: bytes) -> None:
-    """Write the whole file or nothing."""
-    path = Path(path)
-    part = path.with_name(path.name + ".part")
-    part.write_bytes(data)
-    part.replace(path)
-
-
 def read_bytes(path: Path | str) -> bytes:
     try:
         return Path(path).read_bytes()

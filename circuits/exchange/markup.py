@@ -24,8 +24,8 @@ from circuits.exchange.errors import (
     provenance_to_json,
     read_bytes,
     shape_of,
-    write_whole,
 )
+from circuits.records import write_whole
 
 if TYPE_CHECKING:
     import networkx

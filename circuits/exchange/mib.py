@@ -39,9 +39,9 @@ from circuits.exchange.errors import (
     provenance_to_json,
     read_bytes,
     shape_of,
-    write_whole,
 )
 from circuits.graph import Graph
+from circuits.records import Unreadable, parse_json, write_whole
 
 OWN = "kcircuit"
 
@@ -53,7 +53,7 @@ def write_mib(result: Circuit | Scores, path: Path | str, *, d_model: int) -> No
         ExchangeError: an infinite score, or an edited model's graph.
     """
     text = json.dumps(to_mib(result, d_model=d_model), allow_nan=False, ensure_ascii=True, indent=1)
-    write_whole(path, (text + "\n").encode())
+    write_whole(path, text + "\n")
 
 
 def read_mib(path: Path | str) -> Circuit:
@@ -133,9 +133,9 @@ _Content = tuple[Graph, Bool[np.ndarray, "writer reader"], Float[np.ndarray, "wr
 
 def _read(path: Path | str) -> _Content:
     try:
-        content = json.loads(read_bytes(path))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ExchangeError(f"{path} is no JSON: {error}") from error
+        content = parse_json(read_bytes(path), str(path))
+    except Unreadable as error:
+        raise ExchangeError(str(error)) from error
     return _parse(content, str(path))
 
 

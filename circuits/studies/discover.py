@@ -41,6 +41,7 @@ from circuits.metrics import Measurement
 from circuits.model import Model, Processing
 from circuits.model.components import UnsupportedArchitecture
 from circuits.paths import FACTLM
+from circuits.records import write_whole
 
 RUN_FILE = "run.json"
 CIRCUIT_FILE = "circuit.json"
@@ -208,10 +209,7 @@ class Run(BaseModel):
     def save(self, folder: Path | str) -> None:
         """Write ``run.json`` and ``circuit.json`` into ``folder``, made if need be; each file whole."""
         folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        part = folder / f"{RUN_FILE}.part"
-        part.write_text(self.model_dump_json(indent=1) + "\n", encoding="utf-8")
-        part.replace(folder / RUN_FILE)
+        write_whole(folder / RUN_FILE, self.model_dump_json(indent=1) + "\n")
         self.circuit.save(folder / CIRCUIT_FILE)
 
     @classmethod

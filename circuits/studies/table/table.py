@@ -13,6 +13,7 @@ from circuits.discovery.acdc import Progress
 from circuits.evaluation.baseline import DRAWS
 from circuits.facts import Kind, Relation, Relations
 from circuits.model import Model
+from circuits.records import write_whole
 from circuits.studies.table.published import Published, PublishedTable
 from circuits.studies.table.row import Row, Skipped, TableSpec
 from circuits.studies.table.workers import row_or_reason, rows_in_parallel
@@ -266,14 +267,6 @@ def _saved(file: Path, digest: str, notice: Callable[[str], None]) -> Row | None
         notice(f"{file} is of other settings or weights: made anew")
         return None
     return row
-
-
-def write_whole(file: Path, text: str) -> None:
-    """Write the file, the whole of it or nothing; its folder is made if need be."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    part = file.with_name(file.name + ".part")
-    part.write_text(text, encoding="utf-8")
-    part.replace(file)
 
 
 def table_json(table: Table, published: PublishedTable | None) -> str:
