@@ -1,6 +1,7 @@
 """Models for tests: small random ones in HuggingFace format, and transformers written by hand whose circuit is known."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from torch import Tensor
 
 from circuits.facts import Fact, Relation
 from circuits.model import Model, WordVocabulary
-from circuits.model.network import PlainNetwork
+from circuits.model.network import ComponentNetwork, OpenNetwork, PlainNetwork
 
 END = "<|endoftext|>"
 N_WORDS = 60
@@ -147,6 +148,38 @@ def random_plain_model(seed: int, *, n_layers: int = 2, n_heads: int = 2, scale:
         weights[f"{mlp}b_out"] = torch.zeros(d_model)
     random = {name: scale * torch.randn(value.shape, generator=generator) for name, value in weights.items()}
     return plain_model(random, " ".join(f"w{i}" for i in range(d_vocab)))
+
+
+MASSIVE = 25_000.0
+"""What `massive_model` writes at its first position, in norm: as large as SmolLM2-135M does."""
+
+
+def massive_model(like: Model) -> Model:
+    """That small gated model with attention's sink of real ones: MLP 0 writes a vector of norm `MASSIVE` at token 0 (BOS).
+
+    Coordinate 0 of the stream is token 0's alone, one hidden unit reads it, and nothing else writes it before.
+    """
+    assert isinstance(like.network, OpenNetwork)
+    parts = like.network.components(N_CTX)
+    block = parts.blocks[0]
+    assert block.mlp.W_gate is not None
+    W_E, W_O = parts.W_E.clone(), block.attention.W_O.clone()
+    W_in, W_gate, W_out = block.mlp.W_in.clone(), block.mlp.W_gate.clone(), block.mlp.W_out.clone()
+    W_E[:, 0], W_O[..., 0] = 0.0, 0.0
+    W_E[0, 0] = 10.0
+    for weight in (W_in, W_gate):
+        weight[:, 0], weight[0, 0] = 0.0, 1.0
+    attention, mlp = replace(block.attention, W_O=W_O), replace(block.mlp, W_in=W_in, W_gate=W_gate, W_out=W_out)
+
+    def with_mlp() -> Model:
+        blocks = (replace(block, attention=attention, mlp=mlp), *parts.blocks[1:])
+        network = ComponentNetwork(replace(parts, W_E=W_E, blocks=blocks), like.n_ctx)
+        return Model.by_hand(network, like.vocabulary, name="massive")
+
+    W_out[0], W_out[0, 1] = 0.0, 1.0
+    hidden = with_mlp().node_outputs(torch.tensor([[0]]))[1 + like.shape.n_heads, 0, 0, 1]
+    W_out[0, 1] = MASSIVE / hidden
+    return with_mlp()
 
 
 def guessed_relation(model: Model, name: str = "guessed", n: int = 8) -> Relation:

@@ -8,14 +8,15 @@ import torch
 from torch import Tensor
 
 from circuits.circuit import Circuit, Provenance
-from circuits.engines.ablation import Ablation, AblationError, mean_outputs
+from circuits.engines.ablation import PROMPTS, Ablation, AblationError, mean_outputs
 from circuits.engines.engine import group_facts
 from circuits.engines.hook import HookEngine
+from circuits.engines.sparse import SparseEngine
 from circuits.facts import Fact
-from circuits.graph import Edge, Granularity, Graph, Slot
+from circuits.graph import Edge, Granularity, Graph, Node, Slot
 from circuits.model import Model
 from circuits.model.network import ReaderKind, WriterKind
-from tests.models import random_plain_model, word_fact
+from tests.models import MASSIVE, massive_model, random_plain_model, word_fact
 
 LoadModel = Callable[..., Model]
 
@@ -62,7 +63,9 @@ def replaced(model: Model, ablation: str, fact: Fact, corrupted: Fact) -> Tensor
             return torch.zeros(len(model.graph().writers), 1, model.network.d_model)
         case "mean":
             runs = [model.node_outputs(torch.tensor([model.tokens(other).forced]))[:, 0] for other in REFERENCE]
-            return torch.cat(runs, 1).mean(1, keepdim=True)
+            first = torch.stack([run[:, 0] for run in runs]).mean(0)
+            later = torch.cat([run[:, 1:] for run in runs], 1).mean(1)
+            return torch.stack([first, *[later] * (len(tokens.forced) - 1)], 1)
         case _:
             ids = model.tokens(corrupted).prompt + tokens.answer[:-1]
             return model.node_outputs(torch.tensor([ids]))[:, 0]
@@ -124,7 +127,7 @@ def test_the_empty_circuit_reads_only_what_the_ablation_says(
                 expected = model.logits(ids)[0, len(other.prompt) - 1 :]
             else:
                 state = replaced(model, kind, fact, corrupted).sum(0) + biases
-                expected = model.readout(state).expand(logits.shape)
+                expected = model.readout(state)[-len(logits) :].expand(logits.shape)
             assert_same(logits, expected)
             assert (
                 logits - own_answer_logits(model, fact)
@@ -260,14 +263,88 @@ def test_logits_that_are_no_numbers_are_refused() -> None:
 # ---- ablations and groups ----------------------------------------------------------------------------------------------
 
 
-def test_the_mean_is_over_positions_not_over_prompts(small_model: LoadModel) -> None:
+def test_the_mean_is_over_positions_not_over_prompts_and_the_first_position_has_its_own(small_model: LoadModel) -> None:
     model = small_model("gpt2")
     runs = [model.node_outputs(torch.tensor([model.tokens(fact).forced]))[:, 0] for fact in REFERENCE]
-    positions = torch.cat(runs, 1)
-    assert positions.shape[1] == 4 + 4 + 2  # the words and BOS
-    torch.testing.assert_close(mean_outputs(model, REFERENCE), positions.mean(1), rtol=1e-5, atol=1e-5)
-    of_means = torch.stack([run.mean(1) for run in runs]).mean(0)
-    assert not torch.allclose(of_means, positions.mean(1), atol=1e-3)
+    later = torch.cat([run[:, 1:] for run in runs], 1)
+    assert later.shape[1] == 3 + 3 + 1  # the words, and BOS before them
+    found = mean_outputs(model, REFERENCE)
+    assert found.later is not None
+    torch.testing.assert_close(found.first, torch.stack([run[:, 0] for run in runs]).mean(0), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(found.later, later.mean(1), rtol=1e-5, atol=1e-5)
+    of_means = torch.stack([run[:, 1:].mean(1) for run in runs]).mean(0)
+    assert not torch.allclose(of_means, later.mean(1), atol=1e-3)
+
+
+def test_a_mean_holds_the_outputs_of_few_prompts_at_once_however_many_it_is_over(
+    small_model: LoadModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, at_once = small_model("gpt2"), []
+    reference = [word_fact(f"{i} {i + 1}", "0") for i in range(3 * PROMPTS + 1)]
+    whole = model.node_outputs(torch.tensor([model.tokens(fact).forced for fact in reference]))
+    node_outputs = model.node_outputs
+
+    def counted(ids: Tensor, **options: int) -> Tensor:
+        at_once.append(len(ids))
+        return node_outputs(ids, **options)
+
+    monkeypatch.setattr(model, "node_outputs", counted)
+    found = mean_outputs(model, reference)
+    assert at_once == [PROMPTS] * 3 + [1]
+    torch.testing.assert_close(found.at(3)[:, 2], whole[:, :, 1:].mean((1, 2)), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("make", [HookEngine, SparseEngine])
+def test_a_mean_does_not_carry_the_first_positions_massive_write_to_the_others(
+    make: type[HookEngine | SparseEngine], small_model: LoadModel
+) -> None:
+    model = massive_model(small_model("llama"))
+    facts = FACTS[:3]
+    runs = [model.node_outputs(torch.tensor([model.tokens(fact).forced]))[:, 0] for fact in REFERENCE]
+    m0 = model.graph().writer_index(Node(0, "mlp"))
+    assert all(run[m0, 0].norm() == pytest.approx(MASSIVE, rel=0.01) and run[m0, 1:].norm() < 50 for run in runs)
+
+    def cost(ablation: Ablation) -> np.ndarray:
+        engine = make(model, facts, ablation=ablation)
+        without = engine.graph.legal.copy()
+        without[m0, -1] = False
+        return engine.nll(without) - engine.nll(engine.graph.legal)
+
+    # By hand: the answer is read at a later position, where m0's own write is small, and so is the mean of such writes.
+    later = torch.cat([run[m0, 1:] for run in runs]).mean(0)
+    across = torch.cat([run[m0] for run in runs]).mean(0)
+
+    def by_hand(carried: Tensor) -> list[float]:
+        costs = []
+        for fact in facts:
+            outputs = model.node_outputs(torch.tensor([model.tokens(fact).prompt]))[:, 0, -1]
+            state = outputs.sum(0) + model.biases.sum(0)
+            answer = model.tokens(fact).answer[0]
+            before, after = (
+                -model.readout(x).double().log_softmax(-1)[answer] for x in (state, state - outputs[m0] + carried)
+            )
+            costs.append(float(after - before))
+        return costs
+
+    assert cost(Ablation("mean", REFERENCE)) == pytest.approx(by_hand(later), abs=1e-3)
+    # The control: a mean across the positions buries what all others write.
+    assert max(abs(np.array(by_hand(across)) - by_hand(later))) > 2
+
+
+def test_both_engines_run_circuits_of_a_model_with_a_massive_first_position_alike(small_model: LoadModel) -> None:
+    model, rng = massive_model(small_model("llama")), np.random.default_rng(0)
+    for ablation in ABLATIONS.values():
+        slow, fast = (make(model, FACTS, ablation=ablation) for make in (HookEngine, SparseEngine))
+        for share in (0.3, 0.7, 0.95):
+            kept = slow.graph.legal & (rng.random(slow.graph.legal.shape) < share)
+            assert fast.nll(kept) == pytest.approx(slow.nll(kept), abs=1e-3)
+
+
+def test_a_reference_of_single_tokens_gives_no_mean_of_later_positions() -> None:
+    model = random_plain_model(0)
+    with pytest.raises(AblationError, match="every prompt of it is one token long"):
+        HookEngine(model, [word_fact("1 2", "3")], ablation=Ablation("mean", (word_fact("1", "3"),)))
+    HookEngine(model, [word_fact("1", "3")], ablation=Ablation("mean", (word_fact("1", "3"),)))
 
 
 def test_ablations_without_the_prompts_they_need_are_refused(small_model: LoadModel) -> None:

@@ -115,12 +115,13 @@ def batches(model: Model, facts: Sequence[Fact], ablation: Ablation, metric: Met
     groups = group_facts(model, facts)
     n_pos = max(group.ids.shape[1] for group in groups)
     parts = _parts(model, n_pos)
-    shared = None if ablation.kind == "resample" else ablation.values(model, facts, groups[:1])[0]
-    for group in groups:
+    # Resampled values are as large as what the nodes write: taken a batch at a time.
+    shared = [None] * len(groups) if ablation.kind == "resample" else ablation.values(model, facts, groups)
+    for group, values in zip(groups, shared, strict=True):
         per_position = 4 * len(graph.writers if parts else graph.readers) * model.network.d_model
         most = max(1, BYTES // (per_position * group.ids.shape[1]))
         for part in _pieces(group, most):
-            carried = ablation.values(model, facts, [part])[0] if shared is None else shared
+            carried = ablation.values(model, facts, [part])[0] if values is None else values
             slopes = _slopes(model, graph, part, parts, metric or model.metric)
             yield Batch(slopes, carried.to(slopes.writes) - slopes.writes, len(graph.readers), most)
 

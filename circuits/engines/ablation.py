@@ -1,7 +1,10 @@
 """What an ablated edge carries instead of its sender's value: nothing, a mean, or a value from another prompt.
 
-Zero ablation is paper 2's. Mean ablation takes the sender's mean over all positions of a reference set. Resample
-ablation takes its value on a corrupted prompt of the same length, position by position.
+Zero ablation is paper 2's. Mean ablation takes the sender's mean over a reference set: at the first position the mean over
+first positions, everywhere else the mean over all others. The first position is attention's sink, where real models write
+with norms in the ten thousands (Sun et al. 2024, "Massive Activations in Large Language Models"): a mean across the two
+would carry the sink to positions that never see it. Resample ablation takes the sender's value on a corrupted prompt of the
+same length, position by position.
 """
 
 from collections import defaultdict
@@ -18,6 +21,8 @@ from circuits.facts import Fact
 from circuits.model import Model
 
 AblationKind = Literal["zero", "mean", "resample"]
+PROMPTS = 8
+"""Most prompts whose node outputs a mean holds at once."""
 
 
 class AblationError(ValueError):
@@ -53,8 +58,8 @@ class Ablation:
                 zero = torch.zeros(len(model.graph().writers), 1, 1, model.network.d_model)
                 return [zero.to(model.biases) for _ in groups]
             case "mean":
-                mean = mean_outputs(model, self.reference)[:, None, None]
-                return [mean for _ in groups]
+                mean = mean_outputs(model, self.reference)
+                return [mean.at(group.ids.shape[1])[:, None] for group in groups]
             case "resample":
                 if len(self.corrupted) != len(facts):
                     raise AblationError(
@@ -92,11 +97,42 @@ def _corrupted_ids(model: Model, fact: Fact, other: Fact) -> tuple[int, ...]:
     return replace(clean, prompt=corrupted.prompt).forced
 
 
-def mean_outputs(model: Model, reference: Sequence[Fact]) -> Float[Tensor, "writer d_model"]:
-    """Every writer's mean output over all positions of all reference prompts."""
-    total, count = torch.zeros(1), 0
+@dataclass(frozen=True)
+class MeanOutputs:
+    """Every writer's mean output: over the prompts' first positions, and over all their other positions."""
+
+    first: Float[Tensor, "writer d_model"]
+    later: Float[Tensor, "writer d_model"] | None
+    """None where no prompt has a second position."""
+
+    def at(self, n_pos: int) -> Float[Tensor, "writer pos d_model"]:
+        """What ablated edges carry at each position of a prompt.
+
+        Raises:
+            AblationError: later positions are asked for, and the reference has none.
+        """
+        if n_pos == 1:
+            return self.first[:, None]
+        if self.later is None:
+            raise AblationError(
+                f"mean ablation of {n_pos} positions needs a reference of at least two, and every prompt of it is one token "
+                "long: give longer reference facts"
+            )
+        return torch.cat((self.first[:, None], self.later[:, None].expand(-1, n_pos - 1, -1)), 1)
+
+
+def mean_outputs(model: Model, reference: Sequence[Fact]) -> MeanOutputs:
+    """The mean of every writer over the reference's prompts with their forced answers, each position counting once.
+
+    Holds the node outputs of `PROMPTS` prompts at most; sums in float64.
+    """
+    shape = (len(model.graph().writers), model.network.d_model)
+    first, later, n_later = torch.zeros(shape, dtype=torch.float64), torch.zeros(shape, dtype=torch.float64), 0
     for group in group_facts(model, reference):
-        outputs = model.node_outputs(group.ids, n_prompt=group.n_prompt)
-        total = total.to(outputs) + outputs.sum((1, 2))
-        count += outputs.shape[1] * outputs.shape[2]
-    return total / count
+        for ids in group.ids.split(PROMPTS):
+            outputs = model.node_outputs(ids, n_prompt=group.n_prompt)
+            first += outputs[:, :, 0].sum(1, dtype=torch.float64).cpu()
+            later += outputs[:, :, 1:].sum((1, 2), dtype=torch.float64).cpu()
+            n_later += len(ids) * (ids.shape[1] - 1)
+    like = model.biases
+    return MeanOutputs((first / len(reference)).to(like), (later / n_later).to(like) if n_later else None)

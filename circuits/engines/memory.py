@@ -35,8 +35,8 @@ class Sizes:
     n_edges: int
     groups: tuple[tuple[int, int, int], ...]
     bytes_per_number: int = 4
-    per_fact_ablation: bool = False
-    """Resample ablation keeps another value for every writer and position."""
+    positional_ablation: bool = False
+    """Resample ablation keeps a value for every writer, fact and position; mean ablation for every writer and position."""
 
     @classmethod
     def of(
@@ -46,7 +46,7 @@ class Sizes:
         groups: Sequence[tuple[int, int, int]],
         *,
         bytes_per_number: int,
-        per_fact_ablation: bool = False,
+        positional_ablation: bool = False,
     ) -> "Sizes":
         block = parts.blocks[0]
         return cls(
@@ -61,7 +61,7 @@ class Sizes:
             n_edges=graph.n_edges,
             groups=tuple(groups),
             bytes_per_number=bytes_per_number,
-            per_fact_ablation=per_fact_ablation,
+            positional_ablation=positional_ablation,
         )
 
     # ---- memory ------------------------------------------------------------------------------------------------------
@@ -79,7 +79,7 @@ class Sizes:
         positions = sum(facts * pos for facts, pos, _ in self.groups)
         slots = 3 * self.n_layers * self.n_heads * self.d_head
         node = self.n_writers * self.d_model
-        return self.bytes_per_number * positions * (2 * (node + slots) + (node if self.per_fact_ablation else 0))
+        return self.bytes_per_number * positions * (2 * (node + slots) + (node if self.positional_ablation else 0))
 
     @property
     def fixed(self) -> int:

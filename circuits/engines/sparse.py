@@ -90,7 +90,7 @@ class SparseEngine:
             self.graph,
             [(len(group.rows), group.ids.shape[1], group.n_answer) for group in groups],
             bytes_per_number=parts.W_U.element_size(),
-            per_fact_ablation=ablation is not None and ablation.kind == "resample",
+            positional_ablation=not no_change,
         )
         wanted = width or max(_width(group.ids.numel(), parts.d_model) for group in groups)
         memory = available_memory(device) if max_memory is None else max_memory
