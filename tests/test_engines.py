@@ -328,7 +328,7 @@ def test_a_mean_does_not_carry_the_first_positions_massive_write_to_the_others(
 
     assert cost(Ablation("mean", REFERENCE)) == pytest.approx(by_hand(later), abs=1e-3)
     # The control: a mean across the positions buries what all others write.
-    assert max(abs(np.array(by_hand(across)) - by_hand(later))) > 2
+    assert max(abs(np.array(by_hand(across)) - by_hand(later))) > 1
 
 
 def test_both_engines_run_circuits_of_a_model_with_a_massive_first_position_alike(small_model: LoadModel) -> None:
