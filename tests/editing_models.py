@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from circuits.editing import Corpus, Statistics
+from circuits.editing import Corpus, Resources
+from circuits.editing.moments import Statistics
 from circuits.facts import EditRequest, Fact
 from circuits.model import Model
 
@@ -34,6 +35,10 @@ def random_words(n_documents: int = 32, seed: int = 0) -> Corpus:
     rng = random.Random(seed)
     lines = (" ".join(f"w{rng.randrange(60)}" for _ in range(rng.randrange(3, 20))) for _ in range(n_documents))
     return Corpus("random words", tuple(lines))
+
+
+def resources(folder: Path, n_documents: int = 32) -> Resources:
+    return Resources(random_words(n_documents), documents=n_documents, cache=folder)
 
 
 def statistics(model: Model, folder: Path, n_documents: int = 32) -> Statistics:

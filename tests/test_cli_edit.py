@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from circuits.editing import load_edit
+from circuits.editing import EditError, load_edit
 from circuits.evaluation.edits.regimes import Regime
 from circuits.evaluation.edits.targets import TooFewFacts, known_requests
 from circuits.facts import Relation
 from circuits.model import Model
 from circuits.pages.edits_table import GOALS
-from circuits.studies.edits import Contestant, UnknownMethod
+from circuits.studies.edits import Contestant
 from tests.test_cli import fails, succeeds
 
 FACT = ["--fact", "w1 w10 w2 => w6", "--subject", "w10"]
@@ -140,7 +140,7 @@ def test_an_edit_that_does_not_take_ends_with_the_numbers_and_is_not_saved_unles
         ({"--layer": "7"}, "layer"),
         ({"--layer": "one"}, "expected layers as numbers"),
         ({"--set": "lr"}, "expected --set as name=value"),
-        ({"--set": "speed=3"}, "no hyper-parameter speed"),
+        ({"--set": "speed=3"}, "no option speed"),
         ({"--subject": "w11"}, "does not occur in the prompt"),
         ({"--model": "no/such/folder", "--method": "rome"}, "cannot load"),
         ({"--corpus": "no-such-file.txt", "--method": "rome"}, "no-such-file.txt"),
@@ -182,7 +182,7 @@ def test_a_fact_that_the_model_does_not_know_is_refused_with_its_rank(edit, smal
         (["edit", "trace", "--checkpoints", "0,5"], "expected --checkpoints as numbers of edits"),
         (["edit", "trace", "--restrain", "prune:alpha=0"], "expected alpha above 1"),
         (["edit", "sweep-layers", "--sites", "middle"], "expected --sites subject, end or both"),
-        (["edit", "sweep-layers", "--method", "rome@sequential:5"], "single edits or batches"),
+        (["edit", "sweep-layers", "--method", "rome/sequential:5"], "single edits or batches"),
     ],
 )
 def test_what_cannot_be_measured_is_refused_before_a_model_is_loaded(arguments, reason, capsys, monkeypatch):
@@ -252,7 +252,7 @@ def test_a_restrained_sequence_differs_from_a_free_one_and_a_weak_restraint_does
 
 def test_methods_are_compared_in_one_table_and_the_page_is_made_from_it(tiny, capsys, tmp_path):
     page = tmp_path / "page.md"
-    methods = "ft-m,ft-l@batch:2,ft-m@sequential:2+prune:alpha=2,kind=linear"
+    methods = "ft-m,ft-l/batch:2,ft-m/sequential:2+prune:alpha=2,kind=linear"
     command = ["edit", "compare", "--methods", methods, "--n", "3", "--fluency-samples", "0", *CASES, *tiny]
     rows = json.loads(succeeds([*command, "--json", "--out", str(page)], capsys))["rows"]
     assert all(row.keys() >= ROW_KEYS for row in rows)
@@ -286,7 +286,7 @@ def test_layers_are_swept_one_after_another(tiny, capsys, tmp_path):
 
 
 def test_methods_that_store_values_are_swept_at_both_sites(tiny, capsys):
-    command = ["edit", "sweep-layers", "--method", "rome,memit@batch:3", "--n", "3", "--layers", "1", *CASES, *tiny]
+    command = ["edit", "sweep-layers", "--method", "rome,memit/batch:3", "--n", "3", "--layers", "1", *CASES, *tiny]
     quick = ["--set", "steps=1", "--set", "contexts=()", "--set", "covariance=identity"]
     swept = json.loads(succeeds([*command, *quick, "--json"], capsys))
     assert [(row["method"], row["site"]) for row in swept["rows"]] == [
@@ -318,16 +318,17 @@ def test_a_sequence_is_traced_free_and_restrained(tiny, capsys, tmp_path):
 
 
 def test_a_contestant_is_a_method_with_its_regime_and_restraint():
-    parsed = Contestant.parse_all("rome,memit@batch:30,rome@sequential:5+prune:alpha=2,kind=linear", Regime(2))
+    parsed = Contestant.parse_all("rome,memit/batch:30,rome/sequential:5+prune:alpha=2,kind=linear", Regime(2))
     assert parsed == (
         Contestant("rome", Regime(2)),
         Contestant("memit", Regime(30)),
         Contestant("rome", Regime(1, 5), "prune:alpha=2,kind=linear"),
     )
-    assert str(parsed[2]) == "rome@sequential:5+prune:alpha=2,kind=linear"
+    assert str(parsed[2]) == "rome/sequential:5+prune:alpha=2,kind=linear"
     assert [each.n_requests(50) for each in parsed] == [50, 60, 50]
-    for wrong in ("", "rome@", "@single", "rome+"):
-        with pytest.raises(UnknownMethod):
+    assert str(Contestant.parse("rome@subject/batch:2")) == "rome@subject/batch:2"
+    for wrong in ("", "rome@", "/single", "rome+", "rome@batch:2", "ft-m@subject"):
+        with pytest.raises(EditError):
             Contestant.parse(wrong)
     assert {Regime.parse(regime).steps for _, regime, _, _, _ in GOALS} == {1}
 

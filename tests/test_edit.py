@@ -19,7 +19,7 @@ from circuits.editing import (
     LowRank,
     WeightEdit,
     WrongModel,
-    default_hyper,
+    find_method,
     load_edit,
 )
 from circuits.editing.forward import hidden_units
@@ -34,9 +34,9 @@ from tests.editing_models import (
     OTHER,
     REQUEST,
     TWO_TOKENS,
+    resources,
     same_bits,
     snapshot,
-    statistics,
     wins,
 )
 from tests.models import random_plain_model, save_model, word_fact
@@ -63,8 +63,8 @@ def test_inside_the_with_the_target_wins_and_outside_every_weight_is_bit_identic
     model = small_model("gpt2")
     before, logits = snapshot(model), model.logits(IDS)
     assert not wins(model, REQUEST)
-    hyper = default_hyper(method, model, **HYPERS[method])
-    edit = METHODS[method](model, [REQUEST], hyper=hyper, statistics=statistics(model, tmp_path))
+    options = METHODS[method].options(model, **HYPERS[method])
+    edit = METHODS[method](model, [REQUEST], options=options, resources=resources(tmp_path))
     with edit.on(model) as edited:
         assert wins(edited, REQUEST)
         assert not wins(model, REQUEST), "the model itself stays as it is even inside"
@@ -274,7 +274,7 @@ def test_an_edit_saved_and_loaded_gives_the_same_logits_bit_for_bit(
 ) -> None:
     model = small_model("gpt2")
     provenance = EditProvenance(
-        "by hand", model.name, model.weights, hyper={"layers": (0, 1), "lr": 0.5}, requests=(REQUEST,),
+        "by hand", model.name, model.weights, options={"layers": (0, 1), "lr": 0.5}, requests=(REQUEST,),
         losses=((2.0, 1.0),), notes=("a note",),
     )  # fmt: skip
     dense = Dense(torch.randn(128, 32, generator=torch.Generator().manual_seed(5)))
@@ -420,16 +420,16 @@ def test_a_probe_that_should_change_has_an_answer_and_one_that_stays_needs_none(
         _ = Probe("unrelated", "People in Italy speak").fact
 
 
-def test_hyper_parameters_that_a_method_does_not_have_are_refused_by_name(small_model: Callable[..., Model]) -> None:
+def test_options_that_a_method_does_not_have_are_refused_by_name(small_model: Callable[..., Model]) -> None:
     model = small_model("gpt2")
-    with pytest.raises(EditError, match="no hyper-parameter moon"):
-        default_hyper("rome", model, moon=1)
+    with pytest.raises(EditError, match="no option moon"):
+        METHODS["rome"].options(model, moon=1)
     with pytest.raises(EditError, match="no editing method 'magic'"):
-        default_hyper("magic", model)
+        find_method("magic")
     with pytest.raises(EditError, match="edits one layer"):
-        default_hyper("rome", model, layers=(0, 1))
+        METHODS["rome"].options(model, layers=(0, 1))
     with pytest.raises(EditError, match="layers of 0 to 1"):
-        METHODS["ft-m"](model, [REQUEST], hyper=default_hyper("ft-m", model, layer=2))
+        METHODS["ft-m"](model, [REQUEST], options=METHODS["ft-m"].options(model, layer=2))
     with pytest.raises(EditError, match="at least one edit request"):
         METHODS["ft-m"](model, [])
     with pytest.raises(EditError, match="contradict"):

@@ -9,19 +9,18 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from circuits.editing import EditError, MemitHyper, memit
-from circuits.editing.defaults import tuned
+from circuits.editing import METHODS, EditError, MemitOptions, memit
 from circuits.editing.methods.memit import spread
 from circuits.editing.moments import SecondMoment
 from circuits.facts import EditRequest
 from circuits.model import Model
 from circuits.model.network import value_matrix
 from tests import models
-from tests.editing_models import OTHER, REQUEST, statistics, wins
+from tests.editing_models import OTHER, REQUEST, resources, wins
 from tests.models import save_model
 from tests.test_rome import random_moment
 
-HYPER = MemitHyper(layers=(0,), steps=25, clamp=20.0, contexts=(), weight=1e-2, damping=1e-3)
+HYPER = MemitOptions(layers=(0,), steps=25, clamp=20.0, contexts=(), weight=1e-2, damping=1e-3)
 
 
 def numbers(*shape: int, seed: int) -> torch.Tensor:
@@ -56,7 +55,7 @@ def test_one_request_by_hand() -> None:
 def test_a_batch_of_requests_is_edited_together(small_model: Callable[..., Model], tmp_path: Path) -> None:
     model = small_model("gpt2")
     requests = (REQUEST, OTHER, EditRequest("w9 w8 {}", "w40 w41", "w30"))
-    edit = memit(model, requests, hyper=HYPER, statistics=statistics(model, tmp_path))
+    edit = memit(model, requests, options=HYPER, resources=resources(tmp_path))
     with edit.on(model) as edited:
         assert [wins(edited, request) for request in requests] == [True] * 3
         assert not any(wins(model, request) for request in requests)
@@ -68,30 +67,30 @@ def test_each_layer_takes_its_share(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     name, settings = models.CONFIGS["gpt2"]
     monkeypatch.setitem(models.CONFIGS, "gpt2", (name, {**settings, "n_layer": 4}))  # type: ignore[arg-type]
     model = Model.load(save_model("gpt2", tmp_path / "four layers"))
-    own = statistics(model, tmp_path)
-    edit = memit(model, [REQUEST], hyper=replace(HYPER, layers=(2, 0, 1)), statistics=own)
+    own = resources(tmp_path)
+    edit = memit(model, [REQUEST], options=replace(HYPER, layers=(2, 0, 1)), resources=own)
     assert list(edit.deltas) == [value_matrix(layer) for layer in (0, 1, 2)]
     assert all(delta.dense().norm() > 0 for delta in edit.deltas.values())
     with edit.on(model) as edited:
         assert wins(edited, REQUEST)
     lines: list[str] = []
-    memit(model, [REQUEST], hyper=replace(HYPER, layers=(0, 1), steps=2), statistics=own, progress=lines.append)
+    memit(model, [REQUEST], options=replace(HYPER, layers=(0, 1), steps=2), resources=own, progress=lines.append)
     assert any(line.startswith("layer 1: 1 keys") for line in lines)
 
 
-def test_hyper_parameters_out_of_range_are_refused(small_model: Callable[..., Model], tmp_path: Path) -> None:
+def test_options_out_of_range_are_refused(small_model: Callable[..., Model], tmp_path: Path) -> None:
     with pytest.raises(EditError, match="weight above 0"):
-        MemitHyper(layers=(0,), weight=0.0)
+        MemitOptions(layers=(0,), weight=0.0)
     with pytest.raises(EditError, match="clamp above 0"):
-        MemitHyper(layers=(0,), clamp=0.0)
+        MemitOptions(layers=(0,), clamp=0.0)
     model = small_model("gpt2")
     with pytest.raises(EditError, match="distinct layers"):
-        memit(model, [REQUEST], hyper=MemitHyper(), statistics=statistics(model, tmp_path))
+        memit(model, [REQUEST], options=MemitOptions(), resources=resources(tmp_path))
 
 
 def test_defaults_exist_for_every_depth(small_model: Callable[..., Model]) -> None:
     model = small_model("gpt2")
-    for method in ("rome", "memit", "ft-l", "ft-m"):
-        fields = tuned(method, model)
-        layers = fields.get("layers", (fields.get("layer"),))
+    for method in METHODS.values():
+        options = method.options(model)
+        layers = options.layers if "layers" in method.option_names else (options.layer,)
         assert all(0 <= layer < model.shape.n_layers for layer in layers)

@@ -17,7 +17,8 @@ from circuits.editing import (
     EditError,
     EditProvenance,
     LowRank,
-    MemoeHyper,
+    MemoeOptions,
+    Resources,
     WeightEdit,
     WrongModel,
     load_edit,
@@ -54,12 +55,12 @@ from circuits.studies.routing import (
 from tests.editing_models import OTHER, REQUEST, TWO_TOKENS, same_bits, snapshot, wins
 
 IDS = torch.tensor([[0, 2, 3, 11, 12, 6], [0, 9, 2, 10, 5, 9]])
-QUICK = MemoeHyper(layer=0, experts=2, contexts=(), texts=1, text_tokens=3, steps=40, lr=2e-2, keep=0.1)
+QUICK = MemoeOptions(layer=0, experts=2, contexts=(), texts=1, text_tokens=3, steps=40, lr=2e-2, keep=0.1)
 NAMES = Gazetteer(("w10 w11", "w12", "w30"))
 
 
 def quick(model: Model, requests: Sequence[EditRequest] = (REQUEST,), seed: int = 0, **settings: object) -> AdapterEdit:
-    return memoe(model, requests, hyper=replace(QUICK, **settings), seed=seed, recogniser=NAMES)  # type: ignore[arg-type]
+    return memoe(model, requests, options=replace(QUICK, **settings), seed=seed, resources=Resources(recogniser=NAMES))  # type: ignore[arg-type]
 
 
 # ---- the mixture, Equations 9 to 12 ----------------------------------------------------------------------------------
@@ -411,7 +412,7 @@ def test_an_answer_that_is_fed_does_not_change_how_its_prompt_is_routed(small_mo
 )
 def test_impossible_hyper_parameters_are_refused(settings: dict[str, float]) -> None:
     with pytest.raises(EditError, match="expected"):
-        MemoeHyper(**settings)  # type: ignore[arg-type]
+        MemoeOptions(**settings)  # type: ignore[arg-type]
 
 
 def test_a_layer_that_the_model_lacks_is_refused(small_model: Callable[..., Model]) -> None:

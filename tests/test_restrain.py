@@ -202,7 +202,7 @@ def test_a_sequence_goes_on_from_the_restrained_model(tmp_path: Path) -> None:
     with (first + second).on(model) as summed:
         assert torch.allclose(summed.logits(IDS), expected, atol=1e-5)
     read = load_edit(first.save(tmp_path / "edit"))
-    assert read.provenance.hyper["restraint"] == {"method": "prune", "alpha": 2.0, "kind": "log", "ceiling": 1.0}
+    assert read.provenance.options["restraint"] == {"method": "prune", "alpha": 2.0, "kind": "log", "ceiling": 1.0}
     with read.on(model) as loaded, first.on(model) as own:
         assert torch.equal(loaded.logits(IDS), own.logits(IDS))
 

@@ -9,19 +9,19 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from circuits.editing import EditError, RomeHyper, Statistics, default_hyper, rome
+from circuits.editing import EditError, Resources, RomeOptions, rome
 from circuits.editing.contexts import sample_contexts
 from circuits.editing.forward import at_rows, hidden_units, open_network
 from circuits.editing.methods.rome import essence_of, insert
 from circuits.editing.moments import SecondMoment
 from circuits.editing.prompts import Site, each_token, forced
-from circuits.editing.targets import TargetHyper, optimise
+from circuits.editing.targets import TargetOptions, optimise
 from circuits.facts import EditRequest
 from circuits.model import Model
 from circuits.model.network import value_matrix
-from tests.editing_models import LAYOUTS, OTHER, REQUEST, TWO_TOKENS, statistics, wins
+from tests.editing_models import LAYOUTS, OTHER, REQUEST, TWO_TOKENS, resources, wins
 
-HYPER = RomeHyper(layer=0, steps=12, clamp=20.0, contexts=(3,), damping=1e-3)
+HYPER = RomeOptions(layer=0, steps=12, clamp=20.0, contexts=(3,), damping=1e-3)
 
 
 def random_moment(n: int, seed: int) -> SecondMoment:
@@ -82,17 +82,17 @@ def test_on_a_model_the_divisors_key_is_mapped_to_the_optimised_value(
     layout: str, key: str, site: Site, small_model: Callable[..., Model], tmp_path: Path
 ) -> None:
     """By the edited model's own weights: its MLP writes delta more for that key than the unedited one's."""
-    model, hyper = small_model(layout), replace(HYPER, key=key, site=site)
+    model, options = small_model(layout), replace(HYPER, key=key, site=site)
     # At the end a value is a token's, so that two tokens would have two.
     request = TWO_TOKENS if site == "subject" else REQUEST
-    edit = rome(model, [request], hyper=hyper, statistics=statistics(model, tmp_path), seed=3)
-    said = forced(model, [request], ("", *sample_contexts(model, hyper.contexts, 3)))
+    edit = rome(model, [request], options=options, resources=resources(tmp_path), seed=3)
+    said = forced(model, [request], ("", *sample_contexts(model, options.contexts, 3)))
     essence = essence_of(model, [request])
     network = open_network(model, said.ids, essence.ids)
     keys = at_rows(hidden_units(network, said.ids, (0,))[0], said.stored_at(site)).double()
     mlp = network.parts.blocks[0].mlp
     norms = (keys[:1].float() @ mlp.W_out + mlp.b_out).norm(dim=-1)
-    delta = optimise(network, 0, said, essence, norms, hyper).deltas[0].double()
+    delta = optimise(network, 0, said, essence, norms, options).deltas[0].double()
     divisor = keys.mean(0) if key == "mean" else keys[0]
     with edit.on(model) as edited:
         change = divisor @ (edited.weight(value_matrix(0)).double() - model.weight(value_matrix(0)).double())
@@ -104,11 +104,11 @@ def test_with_the_corpus_statistics_other_keys_move_less_than_with_the_identity(
     small_model: Callable[..., Model], tmp_path: Path
 ) -> None:
     model = small_model("gpt2")
-    own = statistics(model, tmp_path)
-    moment = own.second_moments((0,))[0]
-    guarded = rome(model, [REQUEST], hyper=HYPER, statistics=own)
+    own = resources(tmp_path)
+    moment = own.moments_of(model).second_moments((0,))[0]
+    guarded = rome(model, [REQUEST], options=HYPER, resources=own)
     with pytest.warns(UserWarning, match="identity"):
-        bare = rome(model, [REQUEST], hyper=replace(HYPER, covariance="identity"))
+        bare = rome(model, [REQUEST], options=replace(HYPER, covariance="identity"))
     costs = [cost(edit.deltas[value_matrix(0)].dense(), moment) for edit in (guarded, bare)]
     assert costs[0] < 0.9 * costs[1]
 
@@ -139,7 +139,7 @@ def test_at_the_end_each_token_of_an_answer_is_predicted_and_stored_on_its_own(
     whole = said.nll(model.logits(said.ids)[torch.arange(4)[:, None], said.at])
     apart = tokens.nll(model.logits(tokens.ids)[torch.arange(6)[:, None], tokens.at])
     assert torch.allclose(whole, torch.cat((apart[:2], (apart[2:4] + apart[4:]) / 2)), atol=1e-5)
-    edit = rome(model, [TWO_TOKENS], hyper=replace(HYPER, site="end", steps=25), statistics=statistics(model, tmp_path))
+    edit = rome(model, [TWO_TOKENS], options=replace(HYPER, site="end", steps=25), resources=resources(tmp_path))
     delta = edit.deltas[value_matrix(0)]
     assert (delta.rank, len(edit.provenance.losses)) == (2, 2)
     with edit.on(model) as edited:
@@ -150,13 +150,13 @@ def test_at_the_end_each_token_of_an_answer_is_predicted_and_stored_on_its_own(
 
 
 def test_requests_optimised_together_come_out_as_they_do_alone(small_model: Callable[..., Model]) -> None:
-    model, hyper = small_model("gpt2"), TargetHyper(steps=12, clamp=20.0, enough=4.0)
+    model, options = small_model("gpt2"), TargetOptions(steps=12, clamp=20.0, enough=4.0)
     requests = (REQUEST, TWO_TOKENS, OTHER)
 
     def run(chosen):
         said, essence = forced(model, chosen), essence_of(model, chosen)
         network = open_network(model, said.ids, essence.ids)
-        return optimise(network, 0, said, essence, torch.ones(len(chosen)), hyper)
+        return optimise(network, 0, said, essence, torch.ones(len(chosen)), options)
 
     together = run(requests)
     assert len({len(curve) for curve in together.losses}) > 1, "they end at different steps"
@@ -170,7 +170,7 @@ def test_the_first_loss_is_the_models_own_nll_of_the_target(small_model: Callabl
     model = small_model("gpt2")
     said, essence = forced(model, [TWO_TOKENS]), essence_of(model, [TWO_TOKENS])
     network = open_network(model, said.ids, essence.ids)
-    first = optimise(network, 0, said, essence, torch.ones(1), TargetHyper(steps=1)).losses[0][0]
+    first = optimise(network, 0, said, essence, torch.ones(1), TargetOptions(steps=1)).losses[0][0]
     tokens = model.tokens(TWO_TOKENS.fact)
     logits = model.logits(torch.tensor([tokens.forced]))[0, -2:].log_softmax(-1)
     nll = -float(logits[[0, 1], list(tokens.answer)].mean())
@@ -186,7 +186,7 @@ def test_delta_stays_within_its_clamp_and_a_heavy_essence_price_keeps_the_essenc
     norms = torch.tensor([2.0])
 
     def run(**settings):
-        return optimise(network, 0, said, essence, norms, TargetHyper(steps=10, **settings)).deltas[0]
+        return optimise(network, 0, said, essence, norms, TargetOptions(steps=10, **settings)).deltas[0]
 
     assert float(run(clamp=0.5).norm()) <= 1.0 + 1e-5
     assert float(run(clamp=50.0).norm()) > 1.0
@@ -210,8 +210,8 @@ def test_the_same_seed_gives_the_same_edit_and_the_loss_falls(
     small_model: Callable[..., Model], tmp_path: Path
 ) -> None:
     model = small_model("gpt2")
-    own = statistics(model, tmp_path)
-    edits = [rome(model, [REQUEST], hyper=HYPER, statistics=own, seed=seed) for seed in (0, 0, 1)]
+    own = resources(tmp_path)
+    edits = [rome(model, [REQUEST], options=HYPER, resources=own, seed=seed) for seed in (0, 0, 1)]
     assert edits[0].digest == edits[1].digest != edits[2].digest
     (curve,) = edits[0].provenance.losses
     assert curve[-1] < 0.5 * curve[0]
@@ -221,12 +221,12 @@ def test_the_same_seed_gives_the_same_edit_and_the_loss_falls(
 
 
 def test_several_requests_are_edited_one_after_another(small_model: Callable[..., Model], tmp_path: Path) -> None:
-    model, own = small_model("gpt2"), statistics(small_model("gpt2"), tmp_path)
-    hyper = replace(HYPER, contexts=(), steps=25)
-    both = rome(model, [REQUEST, OTHER], hyper=hyper, statistics=own)
-    first = rome(model, [REQUEST], hyper=hyper, statistics=own)
+    model, own = small_model("gpt2"), resources(tmp_path)
+    options = replace(HYPER, contexts=(), steps=25)
+    both = rome(model, [REQUEST, OTHER], options=options, resources=own)
+    first = rome(model, [REQUEST], options=options, resources=own)
     with first.on(model) as edited:
-        second = rome(edited, [OTHER], hyper=hyper, statistics=own)
+        second = rome(edited, [OTHER], options=options, resources=own)
     expected = (first + second).deltas[value_matrix(0)].dense()  # type: ignore[attr-defined]
     assert torch.allclose(both.deltas[value_matrix(0)].dense(), expected, atol=1e-3)
     with both.on(model) as edited:
@@ -245,11 +245,11 @@ def test_contexts_are_drawn_from_the_model_that_is_given_and_by_seed(small_model
 
 def test_factlm_is_edited_with_its_own_defaults(tmp_path: Path) -> None:
     model = Model.default()
-    own = Statistics.of(model, documents=100, cache=tmp_path)
+    own = Resources(documents=100, cache=tmp_path)
     for request in (
         EditRequest("The official language of {} is", "France", "Chinese", "French"),
         EditRequest("The capital city of {} is", "Japan", "Buenos Aires", "Tokyo"),
     ):
-        with rome(model, [request], hyper=default_hyper("rome", model), statistics=own).on(model) as edited:
+        with rome(model, [request], resources=own).on(model) as edited:
             assert wins(edited, request)
             assert not wins(model, request)

@@ -9,13 +9,14 @@ import torch
 from circuits.datasets import load_relations
 from circuits.datasets.corpus import render_epoch
 from circuits.datasets.manifest import Manifest
-from circuits.editing import EditError, IdentityCovariance, RomeHyper, Statistics, rome
+from circuits.editing import EditError, IdentityCovariance, RomeOptions, rome
+from circuits.editing.artefacts import ArtefactError, cache_folder
 from circuits.editing.corpus import FACTLM_EPOCHS, Corpus, CorpusError
 from circuits.editing.forward import MlpReads
-from circuits.editing.moments import SecondMoment, StatisticsError, cache_folder
+from circuits.editing.moments import SecondMoment, Statistics, StatisticsError
 from circuits.model import Model
 from circuits.model.network import ComponentNetwork
-from tests.editing_models import LAYOUTS, REQUEST, random_words, statistics
+from tests.editing_models import LAYOUTS, REQUEST, random_words, resources, statistics
 from tests.test_edit import random_edit
 
 DOCUMENTS = ("w1 w2 w3", "w4 w5 w6 w7 w8", "w9", "w1 w1", "w3 w2 w1", "w10 w20 w30", "w5 w5 w5 w5", "w6 w7")
@@ -76,17 +77,19 @@ def test_an_edited_model_is_served_by_the_statistics_of_the_model_before_its_edi
     model = small_model("gpt2")
     own = statistics(model, tmp_path)
     with random_edit(model).on(model) as edited:
-        assert statistics(edited, tmp_path).path(0) == own.path(0)
-        own.require_for(edited)
+        assert statistics(edited, tmp_path).artefact(0).path == own.artefact(0).path
 
 
-def test_another_models_statistics_are_refused(small_model: Callable[..., Model], tmp_path: Path) -> None:
-    with pytest.raises(StatisticsError, match="second moments are those of"):
-        rome(small_model("gpt2"), [REQUEST], hyper=RomeHyper(), statistics=statistics(small_model("llama"), tmp_path))
+def test_one_value_of_resources_gives_every_model_its_own_moments(
+    small_model: Callable[..., Model], tmp_path: Path
+) -> None:
+    own = resources(tmp_path)
+    paths = {own.moments_of(small_model(layout)).artefact(0).path for layout in ("gpt2", "llama")}
+    assert len(paths) == 2
 
 
 def test_a_model_without_statistics_is_told_what_to_give(small_model: Callable[..., Model]) -> None:
-    with pytest.raises(StatisticsError, match="give a text corpus"):
+    with pytest.raises(StatisticsError, match="need a text corpus"):
         rome(small_model("gpt2"), [REQUEST])
     with pytest.raises(StatisticsError, match="name a file"):
         Statistics.of(small_model("gpt2"))
@@ -94,11 +97,11 @@ def test_a_model_without_statistics_is_told_what_to_give(small_model: Callable[.
 
 def test_the_identity_is_used_only_when_asked_for_and_says_so_in_the_edit(small_model: Callable[..., Model]) -> None:
     model = small_model("gpt2")
-    hyper = RomeHyper(covariance="identity", contexts=(), steps=2)
+    options = RomeOptions(covariance="identity", contexts=(), steps=2)
     with pytest.warns(IdentityCovariance, match="not kept away"):
-        edit = rome(model, [REQUEST], hyper=hyper)
+        edit = rome(model, [REQUEST], options=options)
     assert any("identity covariance" in note for note in edit.provenance.notes)
-    assert edit.provenance.hyper["covariance"] == "identity"
+    assert edit.provenance.options["covariance"] == "identity"
 
 
 def test_more_text_brings_the_second_moment_nearer_to_its_limit(
@@ -144,9 +147,9 @@ def test_the_cache_is_where_the_user_says(monkeypatch: pytest.MonkeyPatch, tmp_p
 
 def test_a_damaged_file_in_the_cache_is_named(small_model: Callable[..., Model], tmp_path: Path) -> None:
     own = statistics(small_model("gpt2"), tmp_path)
-    own.path(0).parent.mkdir(parents=True)
-    own.path(0).write_bytes(b"no safetensors")
-    with pytest.raises(StatisticsError, match="delete the file"):
+    own.artefact(0).path.parent.mkdir(parents=True)
+    own.artefact(0).path.write_bytes(b"no safetensors")
+    with pytest.raises(ArtefactError, match="delete the file"):
         own.second_moments((0,))
 
 

@@ -219,11 +219,11 @@ def _summary(found: "EditDiff") -> dict[str, Any]:
 
 
 def _methods(text: str) -> list[str]:
-    from circuits.studies.diff import require_method
+    from circuits.editing import find_method
 
     methods = [part.strip() for part in text.split(",") if part.strip()]
     for method in methods:
-        require_method(method)
+        find_method(method)
     if not methods or len(set(methods)) < len(methods):
         raise CommandError(f"expected one editing method or several different ones, got {text!r}")
     return methods

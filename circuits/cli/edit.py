@@ -15,7 +15,7 @@ from circuits.cli.edit_options import (
     SetOption,
     parse_settings,
     progress_line,
-    statistics_of,
+    resources_of,
     wide_console,
 )
 
@@ -73,11 +73,9 @@ def edit(
     if out is not None:
         require_writable_folder(out)
     chosen = parse_settings(settings, layer)
-    from circuits.editing import METHODS
-    from circuits.studies.edits import UnknownMethod
+    from circuits.editing import find_method
 
-    if method not in METHODS:
-        raise UnknownMethod(f"no editing method {method!r}; known: {', '.join(METHODS)}")
+    find_method(method)
     request = _request(fact, to.strip(), subject, object, model, seed)
     loaded = load(model)
     if not force:
@@ -143,7 +141,7 @@ def _edited(
 
     fluency = FluencySetting(fluency_samples, seed=seed)
     with progress_line() as show:
-        make = maker(method, settings=settings, statistics=statistics_of(model, corpus), seed=seed, progress=show)
+        make = maker(method, settings=settings, resources=resources_of(corpus), seed=seed, progress=show)
         show("asking the unedited model")
         cases = prepare(model, [request], fluency)
         started = time.perf_counter()
@@ -157,7 +155,7 @@ def _edited(
         "model": model.name,
         "weights": model.weights,
         "method": method,
-        "settings": dict(made.provenance.hyper),
+        "settings": dict(made.provenance.options),
         "seed": seed,
         "fact": f"{request.prompt} {request.old}",
         "target": request.target,

@@ -17,7 +17,7 @@ from circuits.cli.edit_options import (
     parse_eval_at,
     progress_line,
     requests_of,
-    statistics_of,
+    resources_of,
     wide_console,
 )
 
@@ -32,7 +32,7 @@ def compare(
     methods: Annotated[
         str,
         typer.Option(
-            help="Methods, each alone or with its own regime and restraint: rome,memit@batch:30,rome@sequential:100+prune."
+            help="Methods, each alone or with its own regime and restraint: rome,memit/batch:30,rome/sequential:100+prune."
         ),
     ] = DEFAULT_METHODS,
     n: Annotated[
@@ -70,7 +70,7 @@ def compare(
             n,
             eval_at=when,
             fluency=FluencySetting(fluency_samples, seed=seed),
-            statistics=statistics_of(loaded, corpus),
+            resources=resources_of(corpus),
             seed=seed,
             progress=show,
         )

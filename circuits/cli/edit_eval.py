@@ -17,7 +17,7 @@ from circuits.cli.edit_options import (
     parse_settings,
     progress_line,
     requests_of,
-    statistics_of,
+    resources_of,
     wide_console,
 )
 
@@ -50,23 +50,23 @@ def evaluate_method(
     as_json: JsonOption = False,
 ) -> None:
     """Measure one editing method: every metric beside the unedited model's, with n; classes of failure; retention."""
-    from circuits.editing import default_hyper
+    from circuits.editing import find_method
     from circuits.evaluation.edits import SINGLE, FluencySetting, Regime, evaluate
     from circuits.studies.edits import Contestant, maker, routing
 
-    contestant = Contestant.parse(f"{method}@{regime}" + (f"+{restrain}" if restrain else ""), SINGLE)
+    contestant = Contestant.parse(f"{method}/{regime}" + (f"+{restrain}" if restrain else ""), SINGLE)
     when = parse_eval_at(eval_at)
     chosen = parse_settings(settings, layer)
     loaded = load(model)
     # Refused before anything is asked of the model.
-    default_hyper(method, loaded, **chosen)
+    find_method(method).options(loaded, **chosen)
     requests = requests_of(loaded, cases, n, seed)
     with progress_line() as show:
         show(f"asking {loaded.name} before the edits")
         evaluation = evaluate(
             loaded,
             requests,
-            maker(method, settings=chosen, statistics=statistics_of(loaded, corpus), seed=seed),
+            maker(method, settings=chosen, resources=resources_of(corpus), seed=seed),
             Regime.parse(regime),
             eval_at=when,
             restrain=contestant.restrain,

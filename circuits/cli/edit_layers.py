@@ -18,7 +18,7 @@ from circuits.cli.edit_options import (
     parse_settings,
     progress_line,
     requests_of,
-    statistics_of,
+    resources_of,
 )
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ SITES = "subject,end"
 @edit_app.command("sweep-layers")
 def sweep(
     method: Annotated[
-        str, typer.Option(help="A method, or several: rome,memit@batch:10. Facts of a batch are edited together.")
+        str, typer.Option(help="A method, or several: rome,memit/batch:10. Facts of a batch are edited together.")
     ] = "rome",
     n: Annotated[int, typer.Option("--n", min=1, help="How many facts.")] = 20,
     layers: Annotated[
@@ -55,7 +55,7 @@ def sweep(
     if out is not None and (out.is_dir() or not out.absolute().parent.is_dir()):
         raise CommandError(f"expected --out as a file in a folder that exists, got {out}")
     chosen = None if layers is None else [parse_layers(part.replace("+", ",")) for part in layers.split(",")]
-    hyper = parse_settings(settings)
+    options = parse_settings(settings)
     wanted = _sites(sites)
     from circuits.model import Model
     from circuits.records import write_whole
@@ -70,7 +70,7 @@ def sweep(
     found: list[tuple[Contestant, SweepRow]] = []
     with progress_line() as show:
         for each in contestants:
-            rows = _swept(loaded, each, requests, chosen, wanted, statistics_of(loaded, corpus), seed, show, hyper)
+            rows = _swept(loaded, each, requests, chosen, wanted, resources_of(corpus), seed, show, options)
             found += [(each, row) for row in rows]
     if out is not None:
         given = {"method": method, "n": n, "layers": layers, "sites": sites, "model": model, "seed": seed}
@@ -99,15 +99,20 @@ def _swept(
     requests: Sequence[Any],
     layers: Sequence[Sequence[int]] | None,
     sites: Sequence[str],
-    statistics: Any,
+    resources: Any,
     seed: int,
     show: Any,
-    hyper: dict[str, Any],
+    options: dict[str, Any],
 ) -> "tuple[SweepRow, ...]":
     """One method at every layer, at each site if it has such a choice and ``--set`` does not make it."""
-    from circuits.studies.layers import has_site, sweep_layers
+    from circuits.editing import find_method
+    from circuits.studies.layers import sweep_layers
 
-    choices = [{"site": site} for site in sites] if has_site(contestant.method) and "site" not in hyper else [{}]
+    choices = (
+        [{"site": site} for site in sites]
+        if find_method(contestant.method).has_sites and "site" not in options
+        else [{}]
+    )
     return tuple(
         row
         for choice in choices
@@ -117,10 +122,10 @@ def _swept(
             requests,
             layers,
             batch=contestant.regime.batch,
-            statistics=statistics,
+            resources=resources,
             seed=seed,
             progress=show,
-            **hyper,
+            **options,
             **choice,
         )
     )
@@ -149,7 +154,7 @@ def _command(given: dict[str, Any], settings: Sequence[str]) -> str:
 
 
 def _page(found: "list[tuple[Contestant, SweepRow]]", model: "Model", n: int, seed: int, command: str) -> str:
-    from circuits.editing.methods.table import default_hyper
+    from circuits.editing import find_method
     from circuits.pages.edits_table import number
 
     parts = [
@@ -157,12 +162,12 @@ def _page(found: "list[tuple[Contestant, SweepRow]]", model: "Model", n: int, se
         f"Model {model.name} (weights {model.weights[:12]}), {n} facts, seed {seed}, written by `{command}`. Shares in percent, "
         "of answers all of whose tokens are the likeliest. Locality is over other subjects and unrelated facts; other facts of "
         "the edited subject stand apart. The site is the token at which ROME and MEMIT store a value: the subject's last or "
-        "the prompt's. Seconds an edit depend on the machine. Besides layer and site, hyper-parameters are the defaults.",
+        "the prompt's. Seconds an edit depend on the machine. Besides layer and site, options are the defaults.",
         "What is stored at the subject's last token is read by whatever is asked about the subject; what is stored at the "
         "prompt's end, by that question and its like. Which of the two serves a model depends on where it decides its facts.",
     ]
     for contestant in dict.fromkeys(each for each, _ in found):
-        standard = default_hyper(contestant.method, model)
+        standard = find_method(contestant.method).options(model)
         layers = standard.layers if hasattr(standard, "layers") else (standard.layer,)
         lines = [
             f"## {contestant.method}, {contestant.regime}",

@@ -14,13 +14,13 @@ from circuits.cli.app import CommandError
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from circuits.editing import Statistics
+    from circuits.editing import Resources
     from circuits.evaluation.edits import EvalAt
     from circuits.facts import EditRequest
     from circuits.model import Model
 
 SetOption = Annotated[
-    list[str] | None, typer.Option("--set", help="A hyper-parameter of the method, such as lr=0.1; again for another.")
+    list[str] | None, typer.Option("--set", help="An option of the method, such as lr=0.1; again for another.")
 ]
 CorpusOption = Annotated[
     Path | None,
@@ -44,7 +44,7 @@ CASE_KINDS = ("counterfact", "zsre-alt", "zsre-true", "knowedit", "mquake")
 
 
 def parse_settings(given: list[str] | None, layer: str | None = None) -> dict[str, Any]:
-    """Hyper-parameters from ``name=value`` and ``--layer``; values are Python literals, or else plain words."""
+    """Options from ``name=value`` and ``--layer``; values are Python literals, or else plain words."""
     settings: dict[str, Any] = {}
     for text in given or []:
         name, equals, value = text.partition("=")
@@ -76,13 +76,11 @@ def parse_eval_at(text: str) -> "EvalAt":
     raise CommandError(f"expected --eval-at {', '.join(EVAL_AT)}, got {text!r}")
 
 
-def statistics_of(model: "Model", corpus: Path | None) -> "Statistics | None":
-    """Second moments on that text; None where no text is named, which leaves it to the method."""
-    if corpus is None:
-        return None
-    from circuits.editing import Corpus, Statistics
+def resources_of(corpus: Path | None) -> "Resources":
+    """What methods may ask for; with second moments on that text, where one is named."""
+    from circuits.editing import Corpus, Resources
 
-    return Statistics.of(model, Corpus.from_file(corpus))
+    return Resources(None if corpus is None else Corpus.from_file(corpus))
 
 
 def requests_of(model: "Model", cases: str | None, n: int, seed: int) -> "tuple[EditRequest, ...]":

@@ -18,7 +18,7 @@ from circuits.cli.edit_options import (
     parse_settings,
     progress_line,
     requests_of,
-    statistics_of,
+    resources_of,
     wide_console,
 )
 
@@ -60,21 +60,19 @@ def trace(
             raise CommandError(f"expected {name} as a file in a folder that exists, got {path}")
     at = _checkpoints(checkpoints)
     chosen = parse_settings(settings)
-    from circuits.editing import METHODS, default_hyper
+    from circuits.editing import find_method
     from circuits.editing.prune import parse_restraint
     from circuits.model import Model
     from circuits.pages.sequence import to_json, trace_page
     from circuits.records import write_whole
-    from circuits.studies.edits import UnknownMethod
     from circuits.studies.sequence import sequential_traces
 
-    if method not in METHODS:
-        raise UnknownMethod(f"no editing method {method!r}; known: {', '.join(METHODS)}")
+    found_method = find_method(method)
     if method == "memoe":
         raise CommandError("a trace is of edited matrices, and memoe leaves them as they are; see `kcircuit edit eval`")
     restraint = parse_restraint(restrain)
     loaded = Model.load(model)
-    make: Any = partial(METHODS[method], hyper=default_hyper(method, loaded, **chosen))
+    make: Any = partial(found_method, options=found_method.options(loaded, **chosen))
     requests = requests_of(loaded, cases, n, seed)
     found: list[Trace] = []
     with progress_line() as show:
@@ -87,7 +85,7 @@ def trace(
                 checkpoints=at,
                 restraint=restraint if every is None or step is not None else None,
                 every=step,
-                statistics=statistics_of(loaded, corpus),
+                resources=resources_of(corpus),
                 seed=seed,
                 progress=show,
                 name=method,

@@ -146,10 +146,11 @@ def multihop(
             "expected either --find or all of --first, --second, --subject and --to, got "
             + (", ".join(given) or "neither")
         )
-    from circuits.studies.diff import make_edit, require_method
+    from circuits.editing import find_method
+    from circuits.studies.diff import make_edit
     from circuits.studies.explain.multihop import find_case, multi_hop
 
-    require_method(edit)
+    find_method(edit)
     setting = _Setting(model, tau, seed, out)
     if find:
         first, second, subject, to = find_case(setting.model, setting.relations, _manifest(setting.model))

@@ -2,20 +2,20 @@
 
 from circuits.editing.bypass import AdapterEdit
 from circuits.editing.corpus import Corpus
+from circuits.editing.covariance import IdentityCovariance
 from circuits.editing.delta import Delta, Dense, LowRank, WeightEdit
 from circuits.editing.edit import Edit, EditError, EditProvenance, WrongModel
 from circuits.editing.loading import load_edit
-from circuits.editing.method import IdentityCovariance, Method
-from circuits.editing.methods.finetune import FineTuneHyper, ft_l, ft_m
-from circuits.editing.methods.memit import MemitHyper, memit
-from circuits.editing.methods.memoe import MemoeHyper, memoe
-from circuits.editing.methods.rome import RomeHyper, rome
-from circuits.editing.methods.table import HYPERS, METHODS, default_hyper
-from circuits.editing.moments import Statistics
+from circuits.editing.method import Method
+from circuits.editing.methods.finetune import FineTuneOptions, ft_l, ft_m
+from circuits.editing.methods.memit import MemitOptions, memit
+from circuits.editing.methods.memoe import MemoeOptions, memoe
+from circuits.editing.methods.rome import RomeOptions, rome
+from circuits.editing.methods.table import METHODS, UnknownMethod, find_method
 from circuits.editing.prune import restrain
+from circuits.editing.resources import Resources
 
 __all__ = [
-    "HYPERS",
     "METHODS",
     "AdapterEdit",
     "Corpus",
@@ -24,17 +24,18 @@ __all__ = [
     "Edit",
     "EditError",
     "EditProvenance",
-    "FineTuneHyper",
+    "FineTuneOptions",
     "IdentityCovariance",
     "LowRank",
-    "MemitHyper",
-    "MemoeHyper",
+    "MemitOptions",
+    "MemoeOptions",
     "Method",
-    "RomeHyper",
-    "Statistics",
+    "Resources",
+    "RomeOptions",
+    "UnknownMethod",
     "WeightEdit",
     "WrongModel",
-    "default_hyper",
+    "find_method",
     "ft_l",
     "ft_m",
     "load_edit",

@@ -44,7 +44,7 @@ class EditProvenance:
     weights: str
     processing: str = "compatibility"
     seed: int = 0
-    hyper: Mapping[str, Any] = field(default_factory=dict)
+    options: Mapping[str, Any] = field(default_factory=dict)
     requests: tuple[EditRequest, ...] = ()
     losses: tuple[tuple[float, ...], ...] = ()
     notes: tuple[str, ...] = ()
@@ -54,13 +54,13 @@ class EditProvenance:
         bare = (EditRequest(r.template, r.subject, r.target, r.old, r.relation) for r in self.requests)
         object.__setattr__(self, "requests", tuple(bare))
         # As JSON would give it back, so that an edit read from a file equals the one that was written.
-        object.__setattr__(self, "hyper", {key: _plain(value) for key, value in sorted(self.hyper.items())})
+        object.__setattr__(self, "options", {key: _plain(value) for key, value in sorted(self.options.items())})
 
     def as_json(self) -> dict[str, Any]:
         record = {name: getattr(self, name) for name in ("method", "model", "weights", "processing", "seed")}
         return {
             **record,
-            "hyper": dict(self.hyper),
+            "options": dict(self.options),
             "requests": [
                 {key: value for key, value in asdict(request).items() if key != "probes"} for request in self.requests
             ],
@@ -78,6 +78,8 @@ class EditProvenance:
         """
         try:
             fields = dict(record)
+            # Files of before call the options hyper.
+            fields["options"] = fields.pop("hyper", None) or fields.get("options", {})
             fields["requests"] = tuple(EditRequest(**request) for request in fields["requests"])
             fields["losses"] = tuple(tuple(curve) for curve in fields["losses"])
             fields["notes"] = tuple(fields["notes"])

@@ -25,7 +25,7 @@ SPOKEN = 0.1
 
 
 @dataclass(frozen=True, slots=True)
-class MemoeHyper:
+class MemoeOptions:
     """The choices, those that paper 3 leaves open with the safest as default.
 
     * ``experts`` (E), ``top_k``: 4 and 1, where paper 3's Figure 4 peaks.
@@ -126,7 +126,7 @@ class Trainer:
         texts: Sequence[tuple[int, ...]],
         norm: Norm,
         reader: AnchorReader,
-        hyper: MemoeHyper,
+        hyper: MemoeOptions,
         seed: int,
     ) -> None:
         """

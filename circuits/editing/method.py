@@ -1,45 +1,125 @@
-"""What every editing method is given and gives, and what several of them share."""
+"""What an editing method is: a value with a name, a function, its options, their defaults, and what it needs."""
 
-import warnings
-from collections.abc import Callable, Sequence
-from dataclasses import asdict
-from typing import Any, Literal, Protocol, runtime_checkable
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any, Generic, Protocol, TypeVar, get_args, runtime_checkable
 
-import torch
-
+from circuits.editing.defaults import Settings, tuned
 from circuits.editing.edit import Edit, EditError, EditProvenance
-from circuits.editing.moments import SecondMoment, Statistics, StatisticsError
+from circuits.editing.prompts import Site
+from circuits.editing.resources import Need, Resources
 from circuits.facts import EditRequest
 from circuits.model import Model
-from circuits.paths import FACTLM
 
-Covariance = Literal["corpus", "identity"]
 ProgressLine = Callable[[str], None]
 """Told, in a line, how far a method has come."""
 
+OptionsT = TypeVar("OptionsT")
+OptionsT_contra = TypeVar("OptionsT_contra", contravariant=True)
+EditT = TypeVar("EditT", bound=Edit)
+EditT_co = TypeVar("EditT_co", bound=Edit, covariant=True)
+
 
 @runtime_checkable
-class Method(Protocol):
-    """Makes an edit of ``requests`` on ``model``. Without ``hyper``, with the defaults for that model.
+class Run(Protocol[OptionsT_contra, EditT_co]):
+    """The method's function. Requests are at least one and do not contradict each other; options are of its own class."""
 
-    Raises:
-        EditError: requests that cannot be edited so, or a model, or hyper-parameters.
+    def __call__(
+        self,
+        model: Model,
+        requests: tuple[EditRequest, ...],
+        options: OptionsT_contra,
+        resources: Resources,
+        seed: int,
+        progress: ProgressLine,
+    ) -> EditT_co: ...
+
+
+@dataclass(frozen=True)
+class Method(Generic[OptionsT, EditT]):
+    """Called, it makes an edit of requests on a model.
+
+    ``Options`` is a frozen dataclass whose own defaults are the method's where neither ``defaults``, by the family and depth of
+    a model, nor what a model's profile was tuned to says otherwise. ``needs`` is all that ``run`` asks of `Resources`.
+
+    ``site`` is set of a method that is asked for with its values stored at that token, whatever the model was tuned to:
+    `at` makes it.
     """
+
+    name: str
+    run: Run[OptionsT, EditT]
+    Options: type[OptionsT]
+    needs: frozenset[Need] = frozenset()
+    defaults: Callable[[Model], Settings] = lambda model: {}
+    site: Site | None = None
+
+    def __str__(self) -> str:
+        return self.name if self.site is None else f"{self.name}@{self.site}"
 
     def __call__(
         self,
         model: Model,
         requests: Sequence[EditRequest],
         *,
-        hyper: Any = None,
-        statistics: Statistics | None = None,
+        options: OptionsT | None = None,
+        resources: Resources | None = None,
         seed: int = 0,
         progress: ProgressLine = lambda _: None,
-    ) -> Edit: ...
+    ) -> EditT:
+        """The edit of the requests. Without options, with the model's own; without resources, with those that it brings.
 
+        Raises:
+            EditError: requests that cannot be edited so, or a model, or options; a resource that is needed and cannot be had.
+        """
+        options = self.options(model) if options is None else options
+        if not isinstance(options, self.Options):
+            raise EditError(f"{self} takes options of class {self.Options.__name__}, got {type(options).__name__}")
+        resources = (Resources() if resources is None else resources).only(self.needs)
+        return self.run(model, require_requests(requests), options, resources, seed, progress)
 
-class IdentityCovariance(UserWarning):
-    """An edit that does not know which keys are in use."""
+    @property
+    def option_names(self) -> tuple[str, ...]:
+        return tuple(field.name for field in fields(self.Options))  # type: ignore[arg-type]
+
+    @property
+    def has_sites(self) -> bool:
+        """Whether the method chooses at which token a value is stored (`circuits.editing.prompts.Site`)."""
+        return "site" in self.option_names
+
+    def at(self, site: str) -> "Method[OptionsT, EditT]":
+        """The method with its values stored at that token.
+
+        Raises:
+            EditError: it stores no values at a token, or there is no such site.
+        """
+        if not self.has_sites:
+            raise EditError(f"{self.name} stores no values at a token, so there is no {self.name}@{site}")
+        for known in get_args(Site):
+            if known == site:
+                return replace(self, site=known)
+        raise EditError(f"expected a site of {', '.join(get_args(Site))} after the @ of {self.name}, got {site!r}")
+
+    def options(self, model: Model, **settings: Any) -> OptionsT:
+        """The method's options for that model, some of them set otherwise.
+
+        ``layer`` and ``layers`` stand for each other, so that one setting means the same to every method. What a profile was
+        tuned to with values at one token is not taken for another.
+
+        Raises:
+            EditError: no such option.
+        """
+        known = self.option_names
+        if "layer" in settings and "layer" not in known:
+            settings["layers"] = (settings.pop("layer"),)
+        if "layers" in settings and "layers" not in known:
+            layers = tuple(settings.pop("layers"))
+            if len(layers) != 1:
+                raise EditError(f"{self.name} edits one layer, got {layers}")
+            (settings["layer"],) = layers
+        if unknown := sorted(set(settings).difference(known)):
+            raise EditError(f"{self.name} has no option {', '.join(unknown)}; it has {', '.join(known)}")
+        own = {**self.defaults(model), **tuned(self.name, self.site, model)}
+        return self.Options(**{**own, **({} if self.site is None else {"site": self.site}), **settings})
 
 
 def require_requests(requests: Sequence[EditRequest]) -> tuple[EditRequest, ...]:
@@ -59,62 +139,27 @@ def require_requests(requests: Sequence[EditRequest]) -> tuple[EditRequest, ...]
     return tuple(requests)
 
 
-def require_hyper(given: Any, expected: type, method: str) -> None:
-    """Raises:
-    EditError: the hyper-parameters are another method's.
-    """
-    if not isinstance(given, expected):
-        raise EditError(f"{method} takes hyper-parameters of class {expected.__name__}, got {type(given).__name__}")
-
-
-def covariances(
-    model: Model, layers: Sequence[int], kind: Covariance, statistics: Statistics | None, progress: ProgressLine
-) -> tuple[dict[int, SecondMoment], tuple[str, ...]]:
-    """The second moment of each layer, and the notes that an edit made with them carries.
-
-    The identity is used only when it is asked for, and warned of: an edit with it does not hold on to anything, and
-    published results with and without it differ.
-
-    Raises:
-        StatisticsError: ``corpus`` was asked for, and there are no statistics for this model.
-    """
-    if kind == "identity":
-        note = "identity covariance: the edit is not kept away from the keys that the model uses for other facts"
-        warnings.warn(note, IdentityCovariance, stacklevel=3)
-        sizes = {layer: model.weight(f"blocks.{layer}.mlp.W_out").shape[0] for layer in layers}
-        return {layer: SecondMoment(torch.eye(n, dtype=torch.float64), 0, ((0, 0.0),)) for layer, n in sizes.items()}, (
-            note,
-        )
-    if statistics is None:
-        if model.unedited.name != FACTLM:
-            raise StatisticsError(
-                f"{model.name} has no second moments yet: give a text corpus (`Statistics.of(model, Corpus.from_file(...))`), "
-                "or ask for covariance='identity', which does not protect other facts"
-            )
-        statistics = Statistics.of(model)
-    statistics.require_for(model)
-    moments = statistics.second_moments(layers, progress)
-    notes = [f"layer {layer}: {moment}" for layer, moment in moments.items()]
-    return moments, (f"second moments on {statistics.corpus.name}", *notes)
-
-
 def provenance(
     method: str,
     model: Model,
     requests: Sequence[EditRequest],
-    hyper: Any,
+    options: Any,
     seed: int,
-    losses: Sequence[Sequence[float]],
+    losses: Sequence[Sequence[float]] = (),
     notes: Sequence[str] = (),
 ) -> EditProvenance:
+    """Of an edit that ``method`` makes of these requests on this model."""
     return EditProvenance(
         method=method,
         model=model.name,
         weights=model.weights,
         processing=model.processing,
         seed=seed,
-        hyper=asdict(hyper),
+        options=asdict(options),
         requests=tuple(requests),
         losses=tuple(tuple(curve) for curve in losses),
         notes=tuple(notes),
     )
+
+
+Methods = Mapping[str, Method[Any, Any]]

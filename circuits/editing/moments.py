@@ -1,51 +1,46 @@
 """Second moments of hidden units, C = E[k k^T]: what a value matrix holds on to while one key is given a new value.
 
 ROME and MEMIT change a matrix as little as they can as measured on the keys of a corpus (Meng et al. 2022, Eq. 2;
-Meng et al. 2023, Eq. 14). C is not centred and is a mean over tokens, BOS included: at BOS a model writes what every
-prompt reads, which an edit must not touch.
+Meng et al. 2023, Eq. 14). C is not centred and is a mean over tokens, the first of each document included: there a model
+writes what every prompt reads, which an edit must not touch. Real models' first keys are hundreds of times as long as all
+others, so they are summed apart: the sum of the others keeps its precision, and how far it has converged can be read.
 
 They are computed once a model, layer, corpus and number of documents, and kept in the user's cache folder.
 """
 
-import hashlib
-import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
 
 import torch
 from jaxtyping import Float
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
+from circuits.editing.artefacts import Artefact, ArtefactError
 from circuits.editing.corpus import Corpus
 from circuits.editing.edit import EditError
 from circuits.editing.forward import MlpReads, open_network, require_layers
 from circuits.editing.prompts import padded
 from circuits.model import Model
-from circuits.model.network import ComponentNetwork
+from circuits.model.network import ComponentNetwork, value_matrix
 from circuits.paths import FACTLM
-from circuits.records import replacing
 
 DOCUMENTS = 1000
-"""Documents that are read unless another number is asked for."""
+"""Documents that are read at least, unless another number is asked for."""
+DOCUMENT_TOKENS = 512
+"""A document is cut after so many tokens: longer ones cost much and show little more."""
+TOKENS_A_UNIT = 10
+"""More documents are read, where there are more, until there are so many tokens for each hidden unit."""
 TOKENS_AT_ONCE = 4096
-CACHE_VARIABLE = "KCIRCUIT_CACHE"
-_VERSION = 1
+SKETCH = 32
+"""Random directions in which convergence is measured."""
+_VERSION = 2
 
 
 class StatisticsError(EditError):
     """Second moments that are needed and cannot be had; the message says what to give."""
-
-
-def cache_folder() -> Path:
-    """Where computed statistics are kept: ``$KCIRCUIT_CACHE``, else ``kcircuit`` in the user's cache folder (XDG)."""
-    if own := os.environ.get(CACHE_VARIABLE):
-        return Path(own)
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "kcircuit"
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,12 +48,19 @@ class SecondMoment:
     """C of one layer."""
 
     matrix: Float[Tensor, "d_mlp d_mlp"]
-    """In float64, symmetric."""
+    """Over every token. In float64, symmetric."""
     n_tokens: int
     convergence: tuple[tuple[int, float], ...]
-    """(tokens read so far, relative Frobenius distance of C then from C at the end), at an eighth, a quarter and a half of
-    the documents. The error of a mean falls with the root of the number of tokens: C at the end is about as far from the
-    truth as C at the half is from it."""
+    """(tokens read so far, relative Frobenius distance of C then from C at the end), first positions left out, at an
+    eighth, a quarter and a half of the documents. The error of a mean falls with the root of the number of tokens: C at the
+    end is about as far from the truth as C at the half is from it."""
+    _factor: dict[float, Float[Tensor, "d_mlp d_mlp"]] = field(default_factory=dict, repr=False)
+    """The Cholesky factor for the damping that was asked for last."""
+
+    @classmethod
+    def identity(cls, d_mlp: int) -> "SecondMoment":
+        """C of keys of which nothing is known: every direction is as much in use."""
+        return cls(torch.eye(d_mlp, dtype=torch.float64), 0, ((0, 0.0),))
 
     @property
     def error(self) -> float:
@@ -67,27 +69,34 @@ class SecondMoment:
 
     def __str__(self) -> str:
         steps = ", ".join(f"{error:.1%} at {tokens:,}" for tokens, error in self.convergence)
-        return f"second moment over {self.n_tokens:,} tokens (distance from it: {steps} tokens)"
+        few = len(self.matrix) * TOKENS_A_UNIT
+        short = "" if self.n_tokens >= few else f"; fewer than the {few:,} that {len(self.matrix):,} hidden units need"
+        return f"second moment over {self.n_tokens:,} tokens (distance from it: {steps} tokens{short})"
 
     def solve(self, keys: Float[Tensor, "d_mlp n"], damping: float) -> Float[Tensor, "d_mlp n"]:
-        """(C + damping * mean(diag C) * 1)^-1 keys, in float64.
+        """(C + damping * mean(diag C) * 1)^-1 keys, in float64. C is factored once for a damping, then only solved with.
 
         Damping makes up for directions that the corpus never shows, in which C alone has no inverse.
 
         Raises:
             StatisticsError: C is singular and there is no damping.
         """
-        eye = torch.eye(len(self.matrix), dtype=torch.float64, device=self.matrix.device)
-        damped = self.matrix + damping * self.matrix.diagonal().mean() * eye
-        factor, failed = torch.linalg.cholesky_ex(damped)
-        if failed:
-            raise StatisticsError(
-                f"the second moment over {self.n_tokens:,} tokens has no inverse: {len(self.matrix)} hidden units need more "
-                "text, or a damping above 0"
-            )
-        return torch.cholesky_solve(keys.to(damped), factor)
+        if damping not in self._factor:
+            damped = self.matrix.clone()
+            damped.diagonal().add_(damping * self.matrix.diagonal().mean())
+            factor, failed = torch.linalg.cholesky_ex(damped)
+            if failed:
+                raise StatisticsError(
+                    f"the second moment over {self.n_tokens:,} tokens has no inverse: {len(self.matrix)} hidden units need "
+                    "more text, or a damping above 0"
+                )
+            self._factor.clear()
+            self._factor[damping] = factor
+        return torch.cholesky_solve(keys.to(self.matrix), self._factor[damping])
 
     def to(self, device: torch.device) -> "SecondMoment":
+        if self.matrix.device == device:
+            return self
         return SecondMoment(self.matrix.to(device), self.n_tokens, self.convergence)
 
 
@@ -99,7 +108,7 @@ class Statistics:
     corpus: Corpus
     documents: int = DOCUMENTS
     cache: Path | None = None
-    """Folder; None is `cache_folder`."""
+    """Folder; None is `circuits.editing.artefacts.cache_folder`."""
 
     @classmethod
     def of(
@@ -122,65 +131,97 @@ class Statistics:
             raise StatisticsError(f"expected at least 8 documents to take second moments over, got {documents}")
         return cls(model, corpus, documents, cache)
 
-    def require_for(self, model: Model) -> None:
-        """Raises:
-        StatisticsError: these are another model's.
-        """
-        if model.unedited.weights != self.model.weights:
-            raise StatisticsError(
-                f"the second moments are those of {self.model.name} with weights {self.model.weights[:12]}, not of "
-                f"{model.name} with weights {model.unedited.weights[:12]}"
-            )
-
-    def path(self, layer: int) -> Path:
-        """The file that keeps that layer's: named by hashes of all that it depends on."""
+    def artefact(self, layer: int) -> Artefact:
+        """Where that layer's are kept: named by all that they depend on."""
         content = f"{_VERSION} {self.model.weights} {layer} {self.corpus.digest} {self.documents} {self.model.n_ctx}"
-        name = hashlib.sha256(content.encode()).hexdigest()[:32]
-        return (self.cache or cache_folder()) / "second-moments" / f"{name}.safetensors"
+        return Artefact("second-moments", content, self.cache)
 
     def second_moments(
         self, layers: Sequence[int], progress: Callable[[str], None] = lambda _: None
     ) -> dict[int, SecondMoment]:
         """From the cache; those that it lacks are computed together, in one reading of the corpus, and kept."""
         layers = require_layers(self.model, layers)
-        missing = [layer for layer in layers if not self.path(layer).is_file()]
+        missing = [layer for layer in layers if not self.artefact(layer).exists]
         if missing:
-            for layer, moment in self._compute(missing, progress).items():
-                _write(self.path(layer), moment)
-        return {layer: _read(self.path(layer)) for layer in layers}
+            for layer, tensors in self._compute(missing, progress).items():
+                self.artefact(layer).write(tensors)
+        return {layer: _read(self.artefact(layer)) for layer in layers}
 
     @torch.no_grad()
-    def _compute(self, layers: Sequence[int], progress: Callable[[str], None]) -> dict[int, SecondMoment]:
-        documents = _spread(self.corpus.documents, self.documents)
-        bos = [] if self.model.vocabulary.bos is None else [self.model.vocabulary.bos]
-        rows = [[*bos, *self.model.vocabulary.encode(text)][: self.model.n_ctx] for text in documents]
-        rows = [row for row in rows if row]
+    def _compute(self, layers: Sequence[int], progress: Callable[[str], None]) -> dict[int, dict[str, Tensor]]:
+        rows = self._rows(max(self.model.weight(value_matrix(layer)).shape[0] for layer in layers))
         if len(rows) < 8:
             raise StatisticsError(f"expected at least 8 documents in the corpus {self.corpus.name}, got {len(rows)}")
-        longest = max(rows, key=len)
-        network = open_network(self.model, torch.tensor([longest]))
-        totals: dict[int, Tensor] = {layer: torch.zeros(()) for layer in layers}
-        n_tokens = 0
+        network = open_network(self.model, torch.tensor([max(rows, key=len)]))
+        sums = {layer: _Sum() for layer in layers}
+        n_tokens, snapshots = 0, []
         eighths = [len(rows) * part // 8 for part in range(9)]
-        snapshots: list[tuple[int, dict[int, Tensor]]] = []
         for part, (start, stop) in enumerate(pairwise(eighths), start=1):
             # Within an eighth, rows of like length go together: less padding.
             for batch in _batches(sorted(rows[start:stop], key=len)):
-                for layer, moment in _moments(network, batch, layers).items():
-                    totals[layer] = totals[layer].to(moment) + moment
+                for layer, (rest, first) in _keys(network, batch, layers).items():
+                    sums[layer].add(rest, first)
                 n_tokens += sum(map(len, batch))
             progress(f"second moments: {part}/8 of {len(rows):,} documents, {n_tokens:,} tokens")
             if part in (1, 2, 4):
-                snapshots.append((n_tokens, {layer: total / n_tokens for layer, total in totals.items()}))
-        found = {}
-        for layer, total in totals.items():
-            matrix = total / n_tokens
-            distances = tuple(
-                (tokens, float((then[layer] - matrix).norm() / matrix.norm().clamp_min(1e-300)))
-                for tokens, then in snapshots
-            )
-            found[layer] = SecondMoment(matrix.cpu(), n_tokens, distances)
-        return found
+                snapshots.append((n_tokens, {layer: one.sketch() for layer, one in sums.items()}))
+        return {
+            layer: one.tensors(n_tokens, [(tokens, sketches[layer]) for tokens, sketches in snapshots])
+            for layer, one in sums.items()
+        }
+
+    def _rows(self, d_mlp: int) -> list[list[int]]:
+        """Documents as the model reads them, cut; as many as asked for, or more until there is enough text."""
+        bos = [] if self.model.vocabulary.bos is None else [self.model.vocabulary.bos]
+        longest = min(self.model.n_ctx, DOCUMENT_TOKENS)
+        n = self.documents
+        while True:
+            documents = _spread(self.corpus.documents, n)
+            rows = [[*bos, *self.model.vocabulary.encode(text)][:longest] for text in documents]
+            rows = [row for row in rows if row]
+            if sum(map(len, rows)) >= TOKENS_A_UNIT * d_mlp or n >= len(self.corpus.documents):
+                return rows
+            n *= 2
+
+
+class _Sum:
+    """sum k k^T of one layer, in float64 where it is added up; first positions apart, as a factor."""
+
+    def __init__(self) -> None:
+        self._total: Tensor | None = None
+        self._first: Tensor | None = None
+        self._n_rest = 0
+
+    def add(self, rest: Float[Tensor, "n d_mlp"], first: Float[Tensor, "row d_mlp"]) -> None:
+        gram = rest.T @ rest
+        if self._total is None:
+            self._total = torch.zeros_like(gram, dtype=torch.float64)
+        self._total.add_(gram)
+        self._n_rest += len(rest)
+        stacked = first.double() if self._first is None else torch.cat((self._first, first.double()))
+        # R of a QR decomposition has the same R^T R, in no more rows than there are hidden units.
+        self._first = torch.linalg.qr(stacked, mode="r").R
+
+    def sketch(self) -> Float[Tensor, "d_mlp direction"]:
+        """The mean over all but first positions, in a few random directions: |A S|_F^2 is SKETCH |A|_F^2 on average."""
+        assert self._total is not None
+        generator = torch.Generator().manual_seed(0)
+        directions = torch.randn(len(self._total), SKETCH, dtype=torch.float64, generator=generator)
+        return self._total @ directions.to(self._total) / max(self._n_rest, 1)
+
+    def tensors(self, n_tokens: int, snapshots: Sequence[tuple[int, Tensor]]) -> dict[str, Tensor]:
+        """What is kept. Distances are relative."""
+        assert self._total is not None
+        assert self._first is not None
+        end = self.sketch()
+        errors = [float((then - end).norm() / end.norm().clamp_min(1e-300)) for _, then in snapshots]
+        return {
+            "rest": (self._total / n_tokens).float(),
+            "first": (self._first / n_tokens**0.5).float(),
+            "n_tokens": torch.tensor(n_tokens),
+            "convergence_tokens": torch.tensor([tokens for tokens, _ in snapshots]),
+            "convergence_errors": torch.tensor(errors, dtype=torch.float64),
+        }
 
 
 def _spread(documents: Sequence[str], n: int) -> list[str]:
@@ -199,38 +240,31 @@ def _batches(rows: Sequence[list[int]]) -> list[list[list[int]]]:
     return batches
 
 
-def _moments(
+def _keys(
     network: ComponentNetwork, batch: Sequence[Sequence[int]], layers: Sequence[int]
-) -> dict[int, Float[Tensor, "d_mlp d_mlp"]]:
-    """sum k k^T over the batch's tokens, in float64, without the padding."""
+) -> dict[int, tuple[Float[Tensor, "rest d_mlp"], Float[Tensor, "row d_mlp"]]]:
+    """(keys of all but first positions, keys of first positions), without the padding."""
     ids = padded(batch)
     real = torch.arange(ids.shape[1])[None, :] < torch.tensor([len(row) for row in batch])[:, None]
     reads = MlpReads(layers)
     network.resume(network.parts.embed(ids), 0, reads, stop=max(layers) + 1)
-    moments = {}
+    keys = {}
     for layer in layers:
-        keys = network.parts.blocks[layer].mlp.hidden(reads.values[layer][real.to(reads.values[layer].device)])
-        moments[layer] = (keys.T @ keys).double()
-    return moments
+        values, mlp = reads.values[layer], network.parts.blocks[layer].mlp
+        rest = values[:, 1:][real[:, 1:].to(values.device)]
+        keys[layer] = (mlp.hidden(rest), mlp.hidden(values[:, 0]))
+    return keys
 
 
-def _write(path: Path, moment: SecondMoment) -> None:
-    tokens, errors = zip(*moment.convergence, strict=True)
-    tensors = {
-        "second_moment": moment.matrix.float().contiguous(),
-        "n_tokens": torch.tensor(moment.n_tokens),
-        "convergence_tokens": torch.tensor(tokens),
-        "convergence_errors": torch.tensor(errors, dtype=torch.float64),
-    }
-    with replacing(path) as part:
-        save_file(tensors, part)
-
-
-def _read(path: Path) -> SecondMoment:
+@lru_cache(maxsize=8)
+def _read(artefact: Artefact) -> SecondMoment:
+    """One value for all edits of a process, so that C is factored once."""
+    kept = artefact.read()
     try:
-        with safe_open(path, framework="pt") as file:
-            tokens, errors = file.get_tensor("convergence_tokens"), file.get_tensor("convergence_errors")
-            pairs = tuple(zip(tokens.tolist(), errors.tolist(), strict=True))
-            return SecondMoment(file.get_tensor("second_moment").double(), int(file.get_tensor("n_tokens")), pairs)
-    except (SafetensorError, OSError) as error:
-        raise StatisticsError(f"the kept second moments {path} are damaged ({error}); delete the file") from error
+        first, pairs = kept["first"].double(), zip(kept["convergence_tokens"], kept["convergence_errors"], strict=True)
+        convergence = tuple((int(tokens), float(error)) for tokens, error in pairs)
+        return SecondMoment(kept["rest"].double() + first.T @ first, int(kept["n_tokens"]), convergence)
+    except (KeyError, ValueError) as error:
+        raise ArtefactError(
+            f"the kept second moments {artefact.path} are damaged ({error}); delete the file"
+        ) from error

@@ -130,7 +130,7 @@ def restrain(
     }
     changed = any(deltas[name] is not delta for name, delta in edit.deltas.items())
     restraint = {"method": "prune", "alpha": alpha, "kind": kind, "ceiling": ceiling}
-    provenance = replace(edit.provenance, hyper={**edit.provenance.hyper, "restraint": restraint})
+    provenance = replace(edit.provenance, options={**edit.provenance.options, "restraint": restraint})
     # What was restrained is no longer the sum of its parts, and the model with it on has a hash of its own.
     return WeightEdit(deltas, provenance, () if changed else edit.steps)
 

@@ -6,7 +6,7 @@ says of "{subject} is a" stays (Meng et al. 2022, Eq. 4; Meng et al. 2023, Eq. 1
 output, MEMIT of the hidden state: the same vector.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -16,14 +16,16 @@ from torch import Tensor
 
 from circuits.editing.edit import EditError
 from circuits.editing.forward import answer_logits, at_rows, before_layer
-from circuits.editing.prompts import Forced, Site
+from circuits.editing.prompts import Forced, Site, padded, read_prompt
+from circuits.facts import EditRequest
+from circuits.model import Model
 from circuits.model.network import ComponentNetwork
 
 ESSENCE = "{} is a"
 
 
 @dataclass(frozen=True, slots=True)
-class TargetHyper:
+class TargetOptions:
     """How a value is optimised.
 
     ``clamp`` bounds the norm of delta, in norms of the vector that it is added to. ``kl`` weighs KL(edited || unedited)
@@ -62,6 +64,16 @@ class Essence:
         return self.subject if site == "subject" else self.end
 
 
+def essence_of(model: Model, requests: Sequence[EditRequest]) -> Essence:
+    """The essence prompt of each request's subject."""
+    prompts = [read_prompt(model, ESSENCE, request.subject) for request in requests]
+    return Essence(
+        ids=padded([prompt.ids for prompt in prompts]),
+        subject=torch.tensor([prompt.subject for prompt in prompts]),
+        end=torch.tensor([len(prompt.ids) - 1 for prompt in prompts]),
+    )
+
+
 @dataclass(frozen=True)
 class Targets:
     """For each request the vector to add, and what was minimised at each step."""
@@ -76,7 +88,7 @@ def optimise(
     said: Forced,
     essence: Essence,
     norms: Float[Tensor, "request"],
-    hyper: TargetHyper,
+    options: TargetOptions,
     progress: Callable[[str], None] = lambda _: None,
 ) -> Targets:
     """A delta behind ``layer`` for each request, all together; each as it would come out alone.
@@ -88,24 +100,24 @@ def optimise(
     n_requests = len(norms)
     device = network.parts.W_U.device
     request, norms = said.request.to(device), norms.to(device)
-    said_at, essence_at = said.stored_at(hyper.site), essence.stored_at(hyper.site)
+    said_at, essence_at = said.stored_at(options.site), essence.stored_at(options.site)
     said_before = before_layer(network, said.ids, layer + 1)
     essence_before = before_layer(network, essence.ids, layer + 1)
 
     def essence_logits(residual: Tensor) -> Tensor:
         final = network.resume(residual, layer + 1)
         return network.readout(
-            at_rows(final, essence.end if hyper.essence_at == "end" else essence.subject)
+            at_rows(final, essence.end if options.essence_at == "end" else essence.subject)
         ).log_softmax(-1)
 
     with torch.no_grad():
         unedited = essence_logits(essence_before)
     per_request = torch.zeros(n_requests, device=device).index_add(0, request, torch.ones(len(request), device=device))
     deltas = torch.zeros(n_requests, network.d_model, device=device, dtype=network.parts.W_U.dtype, requires_grad=True)
-    optimiser = torch.optim.Adam([deltas], lr=hyper.lr)
+    optimiser = torch.optim.Adam([deltas], lr=options.lr)
     active = torch.ones(n_requests, dtype=torch.bool, device=device)
     curves: list[list[float]] = [[] for _ in range(n_requests)]
-    for step in range(hyper.steps):
+    for step in range(options.steps):
         final = network.resume(_with_deltas(said_before, said_at, deltas[request]), layer + 1)
         nll = said.nll(answer_logits(network, final, said.at))
         nll = torch.zeros_like(norms).index_add(0, request, nll) / per_request
@@ -113,19 +125,19 @@ def optimise(
         kl = (edited.exp() * (edited - unedited)).sum(-1)
         # The norm has no gradient at 0, where every delta starts.
         decay = (deltas.square().sum(-1) + 1e-12).sqrt() / norms.square()
-        losses = nll + hyper.kl * kl + hyper.decay * decay
+        losses = nll + options.kl * kl + options.decay * decay
         for i in active.nonzero().flatten().tolist():
             curves[i].append(float(losses[i].detach()))
-        active &= losses.detach() >= hyper.enough
-        progress(f"value at layer {layer}: step {step + 1}/{hyper.steps}, loss {float(losses.detach().mean()):.3f}")
-        if not active.any() or step == hyper.steps - 1:
+        active &= losses.detach() >= options.enough
+        progress(f"value at layer {layer}: step {step + 1}/{options.steps}, loss {float(losses.detach().mean()):.3f}")
+        if not active.any() or step == options.steps - 1:
             break
         optimiser.zero_grad()
         losses.sum().backward()
         with torch.no_grad():
             previous = deltas.detach().clone()
             optimiser.step()
-            longest = hyper.clamp * norms
+            longest = options.clamp * norms
             length = deltas.norm(dim=-1).clamp_min(1e-12)
             deltas.mul_((longest / length).clamp(max=1)[:, None])
             # Adam's momentum would move what is done already.

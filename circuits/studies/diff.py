@@ -5,7 +5,6 @@ relation, with the same object where there is one: the paper's "Windows Server")
 """
 
 from collections.abc import Sequence
-from dataclasses import fields
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
@@ -14,8 +13,8 @@ from circuits.analysis.lens import Trajectory
 from circuits.editing import Edit, WeightEdit
 from circuits.editing.bypass import AdapterEdit
 from circuits.editing.chain import EditChain
-from circuits.editing.defaults import FACTLM_AT_SUBJECT, tuned_at_subject
-from circuits.editing.methods.table import HYPERS, METHODS, default_hyper
+from circuits.editing.methods.table import find_method
+from circuits.editing.resources import Resources
 from circuits.evaluation import whole_model
 from circuits.evaluation.roles import known_facts, template_of
 from circuits.facts import EditRequest, Fact, Relations
@@ -179,35 +178,24 @@ def edited_nodes(edit: Edit, model: Model) -> tuple[str, ...]:
     raise TypeError(f"no way to tell which nodes a {type(edit).__name__} changes")
 
 
-AT_SUBJECT = "@subject"
-"""Behind a method's name: with its values stored at the subject, where the model's own default is the prompt's end."""
-
-
-def require_method(name: str) -> None:
-    """A method that `make_edit` knows.
+def make_edit(
+    model: Model,
+    fact: Fact,
+    target: str,
+    method: str,
+    *,
+    layers: Sequence[int] | None = None,
+    resources: Resources | None = None,
+    seed: int = 0,
+) -> Edit:
+    """The method's edit of one fact, at its default layers or these. ``rome@subject`` is the paper's ROME on any model.
 
     Raises:
-        BehaviourError: it is none.
+        EditError: no such method, or none of its edits can be made here.
     """
-    at_subject = [f"{method}{AT_SUBJECT}" for method in FACTLM_AT_SUBJECT]
-    if name not in METHODS and name not in at_subject:
-        raise BehaviourError(f"no editing method {name!r}; known: {', '.join([*METHODS, *at_subject])}")
-
-
-def make_edit(
-    model: Model, fact: Fact, target: str, method: str, *, layers: Sequence[int] | None = None, seed: int = 0
-) -> Edit:
-    """The method's edit of one fact, at its default layers or these. ``rome@subject`` is the paper's ROME on any model."""
-    name, settings = method.removesuffix(AT_SUBJECT), {}
-    if name != method:
-        # What was found good for values at the prompt's end is not for these: the class's own, then.
-        own = {field.name: field.default for field in fields(HYPERS[name]) if field.name not in ("layer", "layers")}
-        settings = {**own, **tuned_at_subject(name, model)}
-    if layers is not None:
-        settings.pop("layer", None)
-        settings["layers"] = tuple(layers)
-    hyper = default_hyper(name, model, **settings)
-    return METHODS[name](model, (EditRequest.of(fact, target),), hyper=hyper, seed=seed)
+    found = find_method(method)
+    options = found.options(model, **({} if layers is None else {"layers": tuple(layers)}))
+    return found(model, (EditRequest.of(fact, target),), options=options, resources=resources, seed=seed)
 
 
 def diff_edit(

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from circuits.editing import METHODS, EditError, Statistics, default_hyper
+from circuits.editing import EditError, Resources, find_method
 from circuits.editing.prune import parse_restraint
 from circuits.evaluation.edits.cases import Case, FluencySetting, prepare
 from circuits.evaluation.edits.evaluate import Evaluation, Make, Restrain, evaluate
@@ -18,34 +18,30 @@ from circuits.studies.routing import pooled, routing_report
 METRICS = ("success", "generality", "portability", "locality")
 
 
-class UnknownMethod(ValueError):
-    """A method that there is not."""
-
-
 @dataclass(frozen=True, slots=True)
 class Contestant:
     """One row: a method in a regime, its result restrained or not."""
 
     method: str
+    """As `circuits.editing.find_method` reads it."""
     regime: Regime = SINGLE
     restraint: str | None = None
 
     @classmethod
     def parse(cls, text: str, regime: Regime | None = None) -> "Contestant":
-        """``METHOD``, ``METHOD@REGIME`` or either with ``+RESTRAINT``: ``rome@sequential:100+prune:alpha=1.2``.
+        """``METHOD[@SITE][/REGIME][+RESTRAINT]``: ``rome@subject/sequential:100+prune:alpha=1.2``.
 
         Args:
             regime: for a method that names none.
 
         Raises:
-            UnknownMethod: no such method.
+            circuits.editing.EditError: no such method, site or restraint.
             circuits.evaluation.edits.RegimeError: no such regime.
-            circuits.editing.EditError: no such restraint.
         """
-        match = re.fullmatch(r"([^@+]+)(?:@([^+]+))?(?:\+(.+))?", text.strip())
-        if not match or match[1] not in METHODS:
-            named = match[1] if match else text
-            raise UnknownMethod(f"no editing method {named!r}; known: {', '.join(METHODS)}")
+        match = re.fullmatch(r"([^/+]+)(?:/([^+]+))?(?:\+(.+))?", text.strip())
+        if not match:
+            raise EditError(f"expected METHOD[@SITE][/REGIME][+RESTRAINT], such as memit/batch:30, got {text!r}")
+        find_method(match[1])
         if match[3] is not None:
             parse_restraint(match[3])
         return cls(match[1], Regime.parse(match[2]) if match[2] else regime or SINGLE, match[3])
@@ -56,7 +52,7 @@ class Contestant:
         return tuple(cls.parse(part, regime) for part in re.split(r",(?!\w+=)", text))
 
     def __str__(self) -> str:
-        return f"{self.method}@{self.regime}" + (f"+{self.restraint}" if self.restraint else "")
+        return f"{self.method}/{self.regime}" + (f"+{self.restraint}" if self.restraint else "")
 
     def n_requests(self, n: int) -> int:
         """``n``, raised so that every chain of the regime is whole."""
@@ -77,25 +73,18 @@ def maker(
     method: str,
     *,
     settings: Mapping[str, Any] | None = None,
-    statistics: Statistics | None = None,
+    resources: Resources | None = None,
     seed: int = 0,
     progress: Callable[[str], None] = lambda _: None,
 ) -> Make:
-    """The method with its hyper-parameters set; those that are not named are the model's defaults.
+    """The method with its options set; those that are not named are the model's defaults.
 
     Raises:
-        UnknownMethod: no such method.
+        EditError: no such method.
     """
-    if method not in METHODS:
-        raise UnknownMethod(f"no editing method {method!r}; known: {', '.join(METHODS)}")
-    chosen = dict(settings or {})
-    return lambda model, requests: METHODS[method](
-        model,
-        requests,
-        hyper=default_hyper(method, model, **chosen),
-        statistics=statistics,
-        seed=seed,
-        progress=progress,
+    found, chosen = find_method(method), dict(settings or {})
+    return lambda model, requests: found(
+        model, requests, options=found.options(model, **chosen), resources=resources, seed=seed, progress=progress
     )
 
 
@@ -161,7 +150,7 @@ def compare(
     *,
     eval_at: EvalAt = "end",
     fluency: FluencySetting | None = None,
-    statistics: Statistics | None = None,
+    resources: Resources | None = None,
     seed: int = 0,
     progress: Callable[[str], None] = lambda _: None,
 ) -> tuple[Standing, ...]:
@@ -180,7 +169,7 @@ def compare(
         evaluation = evaluate(
             model,
             requests[:count],
-            maker(contestant.method, statistics=statistics, seed=seed),
+            maker(contestant.method, resources=resources, seed=seed),
             contestant.regime,
             eval_at=eval_at,
             restrain=contestant.restrain,

@@ -8,15 +8,15 @@ likeliest, each with the right ones before it; a question that shall stay counts
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 
 from circuits.editing.edit import EditError
-from circuits.editing.methods.table import HYPERS, METHODS, default_hyper
-from circuits.editing.moments import Statistics
+from circuits.editing.methods.table import find_method
 from circuits.editing.prompts import padded
+from circuits.editing.resources import Resources
 from circuits.facts import EditRequest, Probe, ProbeKind
 from circuits.metrics import Measurement
 from circuits.model import Model
@@ -46,11 +46,6 @@ class SweepRow:
         return f"layers {','.join(map(str, self.layers)):>8}{site}  {numbers}  {self.seconds:.2f} s an edit"
 
 
-def has_site(method: str) -> bool:
-    """Whether the method chooses at which token a value is stored."""
-    return method in HYPERS and any(field.name == "site" for field in fields(HYPERS[method]))
-
-
 def share_of(measurement: Measurement) -> float:
     """The mean over the requests that have such a probe; NaN if none has."""
     known = [value for value in measurement.per_example if not math.isnan(value)]
@@ -64,7 +59,7 @@ def sweep_layers(
     layers: Sequence[int | Sequence[int]] | None = None,
     *,
     batch: int = 1,
-    statistics: Statistics | None = None,
+    resources: Resources | None = None,
     seed: int = 0,
     progress: Callable[[str], None] = lambda _: None,
     **settings: Any,
@@ -73,24 +68,28 @@ def sweep_layers(
 
     Args:
         batch: requests edited together, each batch on the unedited model.
-        settings: hyper-parameters other than the layers, for all rows.
+        settings: options other than the layers, for all rows.
 
     Raises:
-        EditError: an unknown method or hyper-parameter, no requests, or a layer that the model does not have.
+        EditError: an unknown method or option, no requests, or a layer that the model does not have.
     """
     if not requests:
         raise EditError("expected at least one edit request, got none")
     if batch < 1:
         raise EditError(f"expected at least 1 request in a batch, got {batch}")
     n_layers = model.shape.n_layers
+    found = find_method(method)
     if layers is None:
         layers = [(layer,) for layer in range(n_layers)]
-        layers += [(last - 1, last) for last in range(1, n_layers)] if method == "memit" else []
+        layers += (
+            [(last - 1, last) for last in range(1, n_layers)]
+            if "layers" in found.option_names and found.has_sites
+            else []
+        )
     chosen = [(entry,) if isinstance(entry, int) else tuple(entry) for entry in layers]
     before = baseline(model, requests)
     return tuple(
-        _sweep_one(model, method, requests, each, before, batch, statistics, seed, progress, settings)
-        for each in chosen
+        _sweep_one(model, method, requests, each, before, batch, resources, seed, progress, settings) for each in chosen
     )
 
 
@@ -101,18 +100,19 @@ def _sweep_one(
     layers: tuple[int, ...],
     before: dict[str, int],
     batch: int,
-    statistics: Statistics | None,
+    resources: Resources | None,
     seed: int,
     progress: Callable[[str], None],
     settings: dict[str, Any],
 ) -> SweepRow:
-    hyper = default_hyper(method, model, layers=layers, **settings)
+    found = find_method(method)
+    options = found.options(model, layers=layers, **settings)
     rows: list[tuple[float, float, float, float]] = []
     seconds = 0.0
     for start in range(0, len(requests), batch):
         together = requests[start : start + batch]
         began = time.perf_counter()
-        edit = METHODS[method](model, together, hyper=hyper, statistics=statistics, seed=seed)
+        edit = found(model, together, options=options, resources=resources, seed=seed)
         seconds += time.perf_counter() - began
         with edit.on(model) as edited:
             rows += [measure(edited, request, before) for request in together]
@@ -120,7 +120,7 @@ def _sweep_one(
     success, generality, locality, same_subject = zip(*rows, strict=True)
     return SweepRow(
         layers,
-        getattr(hyper, "site", None),
+        getattr(options, "site", None),
         Measurement("success", "", success),
         Measurement("generality", "", generality),
         Measurement("locality", "", locality),

@@ -16,9 +16,9 @@ from circuits.editing.delta import WeightEdit
 from circuits.editing.edit import EditError
 from circuits.editing.forward import at_rows, hidden_units, open_network
 from circuits.editing.method import Method
-from circuits.editing.moments import Statistics
 from circuits.editing.prompts import Site, padded, read_prompt
 from circuits.editing.prune import Restraint, factored_svd
+from circuits.editing.resources import Resources
 from circuits.facts import EditRequest
 from circuits.model import Model
 from circuits.model.network import layer_of
@@ -166,7 +166,7 @@ def sequential_traces(
     checkpoints: Sequence[int] = (10, 20, 50, 100),
     restraint: Restraint | None = None,
     every: int | None = None,
-    statistics: Statistics | None = None,
+    resources: Resources | None = None,
     seed: int = 0,
     progress: Callable[[str], None] = lambda _: None,
     name: str = "",
@@ -191,7 +191,7 @@ def sequential_traces(
     plain: list[TracePoint] = []
     restrained: list[TracePoint] = []
     for n, request in enumerate(requests, start=1):
-        total = _one_more(model, total, request, method, statistics, seed, stored)
+        total = _one_more(model, total, request, method, resources, seed, stored)
         if every is not None and restraint is not None and n % every == 0:
             total = _weights(restraint(total, model))
         if n == 1:
@@ -224,20 +224,20 @@ def _one_more(
     total: WeightEdit | None,
     request: EditRequest,
     method: Method,
-    statistics: Statistics | None,
+    resources: Resources | None,
     seed: int,
     stored: dict[str, list[tuple[Tensor, Tensor]]],
 ) -> WeightEdit:
     """The sum with one more edit; its key and value go to ``stored``, by matrix."""
     if total is None:
-        step = _weights(method(model, [request], statistics=statistics, seed=seed))
+        step = _weights(method(model, [request], resources=resources, seed=seed))
         sum_so_far = step
     else:
         with total.on(model) as edited:
-            step = _weights(method(edited, [request], statistics=statistics, seed=seed))
+            step = _weights(method(edited, [request], resources=resources, seed=seed))
         sum_so_far = _weights(total + step)
     # A method that stores no values (fine-tuning) is asked about those at the subject, where stored facts are looked for.
-    site = step.provenance.hyper.get("site", "subject")
+    site = step.provenance.options.get("site", "subject")
     with sum_so_far.on(model) as edited:
         for name in step.deltas:
             key = keys(edited, [request], layer_of(name, model.shape.n_layers), site)[0]

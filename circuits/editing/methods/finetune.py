@@ -8,26 +8,27 @@ L-infinity constraint of Zhu et al. 2020). The two differ in the loss:
   same; for longer ones FT-L is no language model's loss, which is why it does so badly in the literature.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
 
-from circuits.editing.defaults import tuned
+from circuits.editing.defaults import GPT2_LARGE, GPT2_MEDIUM, GPT2_XL, GPT_J, Settings
 from circuits.editing.delta import Delta, Dense, WeightEdit
 from circuits.editing.edit import EditError
 from circuits.editing.forward import answer_logits, before_layer, open_network, require_layers
-from circuits.editing.method import ProgressLine, provenance, require_hyper, require_requests
-from circuits.editing.moments import Statistics
+from circuits.editing.method import Method, ProgressLine, provenance
 from circuits.editing.prompts import forced
+from circuits.editing.resources import Resources
 from circuits.facts import EditRequest
 from circuits.model import Model
 from circuits.model.network import value_matrix
 
 
 @dataclass(frozen=True, slots=True)
-class FineTuneHyper:
+class FineTuneOptions:
     """``box`` bounds how far an entry moves; None: it is free. ``batch`` is how many requests share a step.
 
     ``steps`` counts passes over the requests. Training ends when the mean loss of a pass is below ``enough``, and a
@@ -46,82 +47,77 @@ class FineTuneHyper:
             raise EditError(f"expected steps, lr and batch above 0, and a box above 0 or none, got {self}")
 
 
-def ft_m(
+@dataclass(frozen=True)
+class _FineTune:
+    """Either method's function: all requests together. Nothing in it is random."""
+
+    method: Literal["ft-l", "ft-m"]
+
+    def __call__(
+        self,
+        model: Model,
+        requests: tuple[EditRequest, ...],
+        options: FineTuneOptions,
+        resources: Resources,
+        seed: int,
+        progress: ProgressLine,
+    ) -> WeightEdit:
+        """Raises:
+        EditError: no such layers.
+        """
+        curve, deltas = _trained(model, requests, options, self.method, progress)
+        return WeightEdit(deltas, provenance(self.method, model, requests, options, seed, [curve]))
+
+
+def _ft_l_defaults(model: Model) -> Settings:
+    """The boxes of the published configurations."""
+    boxes = {GPT2_MEDIUM: 2e-3, GPT2_LARGE: 1e-3, GPT2_XL: 5e-4, GPT_J: 5e-5}
+    box = boxes.get(model.unedited.shape)
+    return {} if box is None else {"box": box}
+
+
+ft_l = Method("ft-l", _FineTune("ft-l"), FineTuneOptions, defaults=_ft_l_defaults)
+ft_m = Method("ft-m", _FineTune("ft-m"), FineTuneOptions)
+
+
+def _trained(
     model: Model,
-    requests: Sequence[EditRequest],
-    *,
-    hyper: FineTuneHyper | None = None,
-    statistics: Statistics | None = None,
-    seed: int = 0,
-    progress: ProgressLine = lambda _: None,
-) -> WeightEdit:
-    """FT-M of all requests together. Nothing in it is random or needs statistics.
-
-    Raises:
-        EditError: no such layers, contradicting requests.
-    """
-    return _fine_tune("ft-m", model, requests, hyper, seed, progress)
-
-
-def ft_l(
-    model: Model,
-    requests: Sequence[EditRequest],
-    *,
-    hyper: FineTuneHyper | None = None,
-    statistics: Statistics | None = None,
-    seed: int = 0,
-    progress: ProgressLine = lambda _: None,
-) -> WeightEdit:
-    """FT-L of all requests together. Nothing in it is random or needs statistics.
-
-    Raises:
-        EditError: no such layers, contradicting requests.
-    """
-    return _fine_tune("ft-l", model, requests, hyper, seed, progress)
-
-
-def _fine_tune(
-    method: str,
-    model: Model,
-    requests: Sequence[EditRequest],
-    hyper: FineTuneHyper | None,
-    seed: int,
+    requests: tuple[EditRequest, ...],
+    options: FineTuneOptions,
+    method: Literal["ft-l", "ft-m"],
     progress: ProgressLine,
-) -> WeightEdit:
-    hyper = FineTuneHyper(**tuned(method, model)) if hyper is None else hyper
-    require_hyper(hyper, FineTuneHyper, method)
-    requests = require_requests(requests)
-    layers = require_layers(model, hyper.layers)
+) -> tuple[list[float], dict[str, Delta]]:
+    """(mean loss of each pass in nats, what is added to each matrix)."""
+    layers = require_layers(model, options.layers)
     said = forced(model, requests, prompt_last=method == "ft-l")
     network = open_network(model, said.ids)
     before = before_layer(network, said.ids, layers[0])
     names = [value_matrix(layer) for layer in layers]
     old = {name: network.weight(name).detach().clone() for name in names}
     new = {name: weight.clone().requires_grad_() for name, weight in old.items()}
-    optimiser = torch.optim.Adam(list(new.values()), lr=hyper.lr)
+    optimiser = torch.optim.Adam(list(new.values()), lr=options.lr)
     tuned_network = network.with_weights(new)
-    batches = [slice(start, start + hyper.batch) for start in range(0, len(requests), hyper.batch)]
+    batches = [slice(start, start + options.batch) for start in range(0, len(requests), options.batch)]
     curve = []
-    for step in range(hyper.steps):
+    for step in range(options.steps):
         losses = []
         for batch in batches:
             rows = said.rows(batch)
             final = tuned_network.resume(before[batch], layers[0])
             loss = rows.nll(answer_logits(tuned_network, final, rows.at)).mean()
             losses += [float(loss.detach())] * len(rows.ids)
-            if losses[-1] < hyper.enough:
+            if losses[-1] < options.enough:
                 continue
             optimiser.zero_grad()
             loss.backward()
             optimiser.step()
-            if hyper.box is not None:
-                _clamp(new, old, hyper.box)
+            if options.box is not None:
+                _clamp(new, old, options.box)
         curve.append(sum(losses) / len(losses))
-        progress(f"{method}: step {step + 1}/{hyper.steps}, loss {curve[-1]:.3f}")
-        if curve[-1] < hyper.enough:
+        progress(f"{method}: step {step + 1}/{options.steps}, loss {curve[-1]:.3f}")
+        if curve[-1] < options.enough:
             break
-    deltas: dict[str, Delta] = {name: Dense((new[name].detach() - old[name]).float()) for name in names}
-    return WeightEdit(deltas, provenance(method, model, requests, hyper, seed, [curve]))
+    return curve, {name: Dense((new[name].detach() - old[name]).float()) for name in names}
 
 
 @torch.no_grad()

@@ -10,7 +10,7 @@ with the keys K and the states h of all requests as the matrices edited so far m
 token of the corpus counts against one request: the larger, the less other keys are touched.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -18,22 +18,24 @@ from jaxtyping import Float
 from torch import Tensor
 
 from circuits.editing.contexts import sample_contexts
-from circuits.editing.defaults import tuned
+from circuits.editing.covariance import Covariance, covariances
+from circuits.editing.defaults import GPT2_XL, GPT_J, Family, Settings, at_depth, family_of
 from circuits.editing.delta import Delta, LowRank, WeightEdit
 from circuits.editing.edit import EditError
 from circuits.editing.forward import at_rows, before_layer, hidden_units, open_network, require_layers
-from circuits.editing.method import Covariance, ProgressLine, covariances, provenance, require_hyper, require_requests
-from circuits.editing.methods.rome import essence_of
-from circuits.editing.moments import SecondMoment, Statistics
+from circuits.editing.method import Method, ProgressLine, provenance
+from circuits.editing.moments import SecondMoment
 from circuits.editing.prompts import Forced, Site, answer_ids, each_token, forced
-from circuits.editing.targets import TargetHyper, optimise
+from circuits.editing.resources import Resources
+from circuits.editing.targets import TargetOptions, essence_of, optimise
 from circuits.facts import EditRequest
+from circuits.graph import Shape
 from circuits.model import Model
 from circuits.model.network import ComponentNetwork, value_matrix
 
 
 @dataclass(frozen=True, slots=True)
-class MemitHyper(TargetHyper):
+class MemitOptions(TargetOptions):
     """``contexts`` are lengths in tokens of the sampled texts that prompts are put after, besides standing alone."""
 
     clamp: float = 0.75
@@ -44,48 +46,44 @@ class MemitHyper(TargetHyper):
     contexts: tuple[int, ...] = (10,) * 5
 
     def __post_init__(self) -> None:
-        TargetHyper.__post_init__(self)
+        TargetOptions.__post_init__(self)
         if self.weight <= 0 or self.damping < 0:
             raise EditError(f"expected weight above 0 and damping of at least 0, got {self}")
 
 
-def memit(
+def _run(
     model: Model,
-    requests: Sequence[EditRequest],
-    *,
-    hyper: MemitHyper | None = None,
-    statistics: Statistics | None = None,
-    seed: int = 0,
-    progress: ProgressLine = lambda _: None,
+    requests: tuple[EditRequest, ...],
+    options: MemitOptions,
+    resources: Resources,
+    seed: int,
+    progress: ProgressLine,
 ) -> WeightEdit:
     """MEMIT's edit of all requests at once: one key a request or, at the prompt's end, one a token of its answer.
 
     Raises:
-        EditError: no such layers, no statistics, contradicting requests, a subject that is not found.
+        EditError: no such layers, no moments, a subject that is not found.
     """
-    hyper = MemitHyper(**tuned("memit", model)) if hyper is None else hyper
-    require_hyper(hyper, MemitHyper, "memit")
-    requests = require_requests(requests)
-    layers = require_layers(model, hyper.layers)
-    moments, notes = covariances(model, layers, hyper.covariance, statistics, progress)
-    contexts = ("", *sample_contexts(model, hyper.contexts, seed))
+    layers = require_layers(model, options.layers)
+    moments, notes = covariances(model, layers, options.covariance, resources, progress)
+    contexts = ("", *sample_contexts(model, options.contexts, seed))
     said, stored = forced(model, requests, contexts), list(requests)
-    if hyper.site == "end":
+    if options.site == "end":
         stored = [request for request in requests for _ in answer_ids(model, request.target)]
         said = each_token(said)
     essence = essence_of(model, stored)
     network = open_network(model, said.ids, essence.ids)
     first = torch.arange(0, len(said.ids), len(contexts))
-    states = at_rows(before_layer(network, said.ids, layers[-1] + 1), said.stored_at(hyper.site))
-    found = optimise(network, layers[-1], said, essence, states[first].norm(dim=-1), hyper, progress)
+    states = at_rows(before_layer(network, said.ids, layers[-1] + 1), said.stored_at(options.site))
+    found = optimise(network, layers[-1], said, essence, states[first].norm(dim=-1), options, progress)
     targets = states[first] + found.deltas
     deltas: dict[str, Delta] = {}
     for done, layer in enumerate(layers):
-        keys = _mean_keys(network, said, layer, hyper.site, len(contexts))
+        keys = _mean_keys(network, said, layer, options.site, len(contexts))
         bare = said.rows(first)
-        states = at_rows(before_layer(network, bare.ids, layers[-1] + 1), bare.stored_at(hyper.site))
+        states = at_rows(before_layer(network, bare.ids, layers[-1] + 1), bare.stored_at(options.site))
         missing = (targets - states).double() / (len(layers) - done)
-        delta = spread(keys, missing, moments[layer].to(keys.device), hyper.weight, hyper.damping)
+        delta = spread(keys, missing, moments[layer].to(keys.device), options.weight, options.damping)
         name = value_matrix(layer)
         weight = network.weight(name)
         network = network.with_weights({name: (weight.double() + delta.dense()).to(weight.dtype)})
@@ -93,7 +91,27 @@ def memit(
         progress(
             f"layer {layer}: {len(stored)} keys, {float(missing.norm(dim=-1).mean()):.3f} still to write on average"
         )
-    return WeightEdit(deltas, provenance("memit", model, requests, hyper, seed, found.losses, notes))
+    return WeightEdit(deltas, provenance("memit", model, requests, options, seed, found.losses, notes))
+
+
+BY_SHAPE: Mapping[Shape, Settings] = {
+    GPT2_XL: {"layers": (13, 14, 15, 16, 17)},
+    GPT_J: {"layers": (3, 4, 5, 6, 7, 8), "weight": 15000.0},
+}
+BY_FAMILY: Mapping[Family, tuple[tuple[int, ...], int, Settings]] = {
+    "gpt2": ((13, 14, 15, 16, 17), 48, {}),
+    "gptj": ((3, 4, 5, 6, 7, 8), 28, {}),
+    "llama": ((4, 5, 6, 7, 8), 32, {"steps": 25, "clamp": 4.0}),
+}
+"""(layers, of how many, other options): those published for GPT-2 XL, GPT-J and Llama-2-7B."""
+
+
+def _defaults(model: Model) -> Settings:
+    layers, of, settings = BY_FAMILY[family_of(model)]
+    return {"layers": at_depth(model, layers, of), **settings, **BY_SHAPE.get(model.unedited.shape, {})}
+
+
+memit = Method("memit", _run, MemitOptions, frozenset({"moments"}), _defaults)
 
 
 def spread(
@@ -103,10 +121,14 @@ def spread(
     weight: float,
     damping: float,
 ) -> LowRank:
-    """(weight C + K K^T)^-1 K missing, in float64: of the rank of the number of requests."""
+    """(weight C + K K^T)^-1 K missing, in float64: of the rank of the number of requests.
+
+    By the identity (weight C + K K^T)^-1 K = C^-1 K (weight 1 + K^T C^-1 K)^-1, so that C alone is factored, once.
+    """
     K = keys.double().T
-    together = SecondMoment(weight * moment.matrix + K @ K.T, moment.n_tokens, moment.convergence)
-    left = together.solve(K, damping)
+    solved = moment.solve(K, damping)
+    inner = K.T @ solved + weight * torch.eye(K.shape[1], dtype=K.dtype, device=K.device)
+    left = torch.linalg.solve(inner, solved.T).T
     return LowRank(left.float(), missing.float())
 
 

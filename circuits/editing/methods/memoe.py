@@ -2,77 +2,75 @@
 
 Every weight of the model stays as it is; the experts and their router are trained so that each request's answer follows its
 prompt. Paper 3 says nothing of the loss, the optimiser, lambda, the noise, the coefficient of the load balance, or
-what keeps the adapter quiet on other inputs, and its code was not published: `MemoeHyper` names each of these choices.
+what keeps the adapter quiet on other inputs, and its code was not published: `MemoeOptions` names each of these choices.
 """
 
 from collections.abc import Sequence
 
-from circuits.datasets import load_relations
-from circuits.editing.anchors import Gazetteer, Recogniser, knowing
+from circuits.editing.anchors import Recogniser, knowing
 from circuits.editing.bypass import AdapterEdit, Routing, bypass_inputs, innermost
 from circuits.editing.contexts import sample_contexts
-from circuits.editing.defaults import tuned
+from circuits.editing.defaults import Settings
 from circuits.editing.forward import require_layers
-from circuits.editing.memoe_training import MemoeHyper, Trainer
-from circuits.editing.method import ProgressLine, provenance, require_hyper, require_requests
-from circuits.editing.moments import Statistics
+from circuits.editing.memoe_training import MemoeOptions, Trainer
+from circuits.editing.method import Method, ProgressLine, provenance
 from circuits.editing.own_texts import nothing, sample_texts, texts_about
 from circuits.editing.prompts import forced
+from circuits.editing.resources import Resources
 from circuits.facts import EditRequest
 from circuits.model import Model
 from circuits.model.network import ComponentNetwork
 
-__all__ = ["MemoeHyper", "memoe"]
+__all__ = ["MemoeOptions", "memoe"]
 
 
-def memoe(
+def _run(
     model: Model,
-    requests: Sequence[EditRequest],
-    *,
-    hyper: MemoeHyper | None = None,
-    statistics: Statistics | None = None,
-    seed: int = 0,
-    progress: ProgressLine = lambda _: None,
-    recogniser: Recogniser | None = None,
+    requests: tuple[EditRequest, ...],
+    options: MemoeOptions,
+    resources: Resources,
+    seed: int,
+    progress: ProgressLine,
 ) -> AdapterEdit:
-    """One bypass for all the requests together. ``statistics`` are not used.
-
-    Args:
-        recogniser: finds the anchors; by default a gazetteer of this project's entities. It is taught the requests'
-            subjects in any case.
+    """One bypass for all the requests together. The recogniser is taught their subjects.
 
     Raises:
-        EditError: contradicting requests, no such layer, or a model that cannot be edited so.
+        EditError: no such layer, or a model that cannot be edited so.
     """
-    hyper = MemoeHyper(**tuned("memoe", model)) if hyper is None else hyper
-    require_hyper(hyper, MemoeHyper, "memoe")
-    requests = require_requests(requests)
-    (layer,) = require_layers(model, (hyper.layer,))
+    (layer,) = require_layers(model, (options.layer,))
     subjects = tuple(sorted({request.subject for request in requests}))
-    recogniser = knowing(Gazetteer.of(load_relations()) if recogniser is None else recogniser, subjects)
+    recogniser = knowing(resources.recogniser_for(model), subjects)
     routing = Routing(
-        hyper.strength, hyper.top_k, hyper.renormalise, hyper.anchors, scoped=hyper.scoped, names=subjects
+        options.strength, options.top_k, options.renormalise, options.anchors, scoped=options.scoped, names=subjects
     )
     norm, reader = bypass_inputs(model, layer, routing, recogniser)
-    said = forced(model, requests, ("", *sample_contexts(model, hyper.contexts, seed)))
-    texts = _texts_to_keep(model, recogniser, subjects, hyper, seed)
+    said = forced(model, requests, ("", *sample_contexts(model, options.contexts, seed)))
+    texts = _texts_to_keep(model, recogniser, subjects, options, seed)
     progress(f"MEMoE at layer {layer}: {len(said.ids)} prompts, {len(texts)} texts to keep")
-    experts, curve = Trainer(model, requests, said, texts, norm, reader, hyper, seed).train(progress)
-    made = provenance("memoe", model, requests, hyper, seed, (curve,))
+    experts, curve = Trainer(model, requests, said, texts, norm, reader, options, seed).train(progress)
+    made = provenance("memoe", model, requests, options, seed, (curve,))
     return AdapterEdit(layer, experts, routing, recogniser, made)
 
 
+def _defaults(model: Model) -> Settings:
+    """In the middle: paper 3's best layer of 32 is the 16th."""
+    return {"layer": model.shape.n_layers // 2}
+
+
+memoe = Method("memoe", _run, MemoeOptions, frozenset({"recogniser"}), _defaults)
+
+
 def _texts_to_keep(
-    model: Model, recogniser: Recogniser, subjects: Sequence[str], hyper: MemoeHyper, seed: int
+    model: Model, recogniser: Recogniser, subjects: Sequence[str], options: MemoeOptions, seed: int
 ) -> tuple[tuple[int, ...], ...]:
     """Texts of the model's own about each subject, and as many about anything if the bypass has no scope."""
-    if not hyper.keep or not hyper.texts or not hyper.text_tokens:
+    if not options.keep or not options.texts or not options.text_tokens:
         return ()
     network = ComponentNetwork(innermost(model).components(model.n_ctx), model.n_ctx)
     texts = texts_about(
-        network, model.vocabulary, recogniser, subjects, each=hyper.texts, n_tokens=hyper.text_tokens, seed=seed
+        network, model.vocabulary, recogniser, subjects, each=options.texts, n_tokens=options.text_tokens, seed=seed
     )
-    if hyper.scoped:
+    if options.scoped:
         return texts
     starts = [nothing(model.vocabulary)] * len(texts)
-    return texts + sample_texts(network, starts, hyper.text_tokens, bos=model.vocabulary.bos, seed=seed + 1)
+    return texts + sample_texts(network, starts, options.text_tokens, bos=model.vocabulary.bos, seed=seed + 1)

@@ -9,7 +9,7 @@ W' k* = v* while W' differs least from W on the keys of a corpus, which has the 
 for k* the subject's mean key over contexts, v0 what W gives to it, C = E[k k^T].
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -18,15 +18,18 @@ from jaxtyping import Float
 from torch import Tensor
 
 from circuits.editing.contexts import sample_contexts
-from circuits.editing.defaults import tuned
+from circuits.editing.covariance import Covariance, covariances
+from circuits.editing.defaults import GPT2_LARGE, GPT2_MEDIUM, GPT2_XL, GPT_J, Family, Settings, at_depth, family_of
 from circuits.editing.delta import Delta, LowRank, WeightEdit, add
 from circuits.editing.edit import EditError
 from circuits.editing.forward import at_rows, hidden_units, open_network, require_layers
-from circuits.editing.method import Covariance, ProgressLine, covariances, provenance, require_hyper, require_requests
-from circuits.editing.moments import SecondMoment, Statistics
-from circuits.editing.prompts import Forced, Site, each_token, forced, padded, read_prompt
-from circuits.editing.targets import ESSENCE, Essence, TargetHyper, optimise
+from circuits.editing.method import Method, ProgressLine, provenance
+from circuits.editing.moments import SecondMoment
+from circuits.editing.prompts import Forced, Site, each_token, forced
+from circuits.editing.resources import Resources
+from circuits.editing.targets import Essence, TargetOptions, essence_of, optimise
 from circuits.facts import EditRequest
+from circuits.graph import Shape
 from circuits.model import Model
 from circuits.model.network import ComponentNetwork, value_matrix
 
@@ -38,7 +41,7 @@ edits that destroy the model."""
 
 
 @dataclass(frozen=True, slots=True)
-class RomeHyper(TargetHyper):
+class RomeOptions(TargetOptions):
     """``contexts`` are lengths in tokens of the sampled texts that the prompt is put after, besides standing alone."""
 
     layer: int = 0
@@ -48,36 +51,32 @@ class RomeHyper(TargetHyper):
     contexts: tuple[int, ...] = (5,) * 5 + (10,) * 5
 
 
-def rome(
+def _run(
     model: Model,
-    requests: Sequence[EditRequest],
-    *,
-    hyper: RomeHyper | None = None,
-    statistics: Statistics | None = None,
-    seed: int = 0,
-    progress: ProgressLine = lambda _: None,
+    requests: tuple[EditRequest, ...],
+    options: RomeOptions,
+    resources: Resources,
+    seed: int,
+    progress: ProgressLine,
 ) -> WeightEdit:
     """ROME's edit of one layer. Several requests are edited one after another, each on the result of those before; so are,
     at the prompt's end, the tokens of one answer.
 
     Raises:
-        EditError: no layer of that number, no statistics, contradicting requests, a subject that is not found.
+        EditError: no layer of that number, no moments, a subject that is not found.
     """
-    hyper = RomeHyper(**tuned("rome", model)) if hyper is None else hyper
-    require_hyper(hyper, RomeHyper, "rome")
-    requests = require_requests(requests)
-    (layer,) = require_layers(model, (hyper.layer,))
-    moments, notes = covariances(model, (layer,), hyper.covariance, statistics, progress)
-    contexts = ("", *sample_contexts(model, hyper.contexts, seed))
+    (layer,) = require_layers(model, (options.layer,))
+    moments, notes = covariances(model, (layer,), options.covariance, resources, progress)
+    contexts = ("", *sample_contexts(model, options.contexts, seed))
     said = [forced(model, [request], contexts) for request in requests]
     essences = [essence_of(model, [request]) for request in requests]
     network = open_network(model, *(one.ids for one in said), *(one.ids for one in essences))
-    steps = [(part, essence) for one, essence in zip(said, essences, strict=True) for part in _parts(one, hyper.site)]
+    steps = [(part, essence) for one, essence in zip(said, essences, strict=True) for part in _parts(one, options.site)]
     moment = moments[layer].to(network.parts.W_U.device)
     delta: Delta | None = None
     losses = []
     for one, essence in steps:
-        update, curve = _edit_one(network, layer, one, essence, moment, hyper, progress)
+        update, curve = _edit_one(network, layer, one, essence, moment, options, progress)
         losses.append(curve)
         if delta is not None and not update.right.any():
             continue  # an answer's later token that follows by itself
@@ -87,7 +86,29 @@ def rome(
             weight = network.weight(name)
             network = network.with_weights({name: (weight.double() + update.dense()).to(weight.dtype)})
     assert delta is not None
-    return WeightEdit({value_matrix(layer): delta}, provenance("rome", model, requests, hyper, seed, losses, notes))
+    return WeightEdit({value_matrix(layer): delta}, provenance("rome", model, requests, options, seed, losses, notes))
+
+
+BY_SHAPE: Mapping[Shape, Settings] = {
+    GPT2_MEDIUM: {"layer": 8, "clamp": 3.0},
+    GPT2_LARGE: {"layer": 12},
+    GPT2_XL: {"layer": 17},
+    GPT_J: {"layer": 5},
+}
+BY_FAMILY: Mapping[Family, tuple[int, int, Settings]] = {
+    "gpt2": (17, 48, {}),
+    "gptj": (5, 28, {}),
+    "llama": (5, 32, {"steps": 25}),
+}
+"""(layer, of how many, other options): those published for GPT-2 XL, GPT-J and Llama-2-7B."""
+
+
+def _defaults(model: Model) -> Settings:
+    layer, of, settings = BY_FAMILY[family_of(model)]
+    return {"layer": at_depth(model, (layer,), of)[-1], **settings, **BY_SHAPE.get(model.unedited.shape, {})}
+
+
+rome = Method("rome", _run, RomeOptions, frozenset({"moments"}), _defaults)
 
 
 def _parts(said: Forced, site: Site) -> list[Forced]:
@@ -105,28 +126,18 @@ def _edit_one(
     said: Forced,
     essence: Essence,
     moment: SecondMoment,
-    hyper: RomeHyper,
+    options: RomeOptions,
     progress: ProgressLine,
 ) -> tuple[LowRank, tuple[float, ...]]:
-    keys = at_rows(hidden_units(network, said.ids, (layer,))[layer], said.stored_at(hyper.site)).double()
+    keys = at_rows(hidden_units(network, said.ids, (layer,))[layer], said.stored_at(options.site)).double()
     mlp = network.parts.blocks[layer].mlp
     norms = (keys[:1].to(mlp.W_out) @ mlp.W_out + mlp.b_out).norm(dim=-1)
-    found = optimise(network, layer, said, essence, norms, hyper, progress)
+    found = optimise(network, layer, said, essence, norms, options, progress)
     # The first row is the bare prompt.
     mean, bare = keys.mean(0), keys[0]
-    key = bare if hyper.key == "prompt" else mean
-    divisor = mean if hyper.key == "mean" else bare
-    return insert(key, divisor, found.deltas[0].double(), moment, hyper.damping), found.losses[0]
-
-
-def essence_of(model: Model, requests: Sequence[EditRequest]) -> Essence:
-    """The essence prompt of each request's subject."""
-    prompts = [read_prompt(model, ESSENCE, request.subject) for request in requests]
-    return Essence(
-        ids=padded([prompt.ids for prompt in prompts]),
-        subject=torch.tensor([prompt.subject for prompt in prompts]),
-        end=torch.tensor([len(prompt.ids) - 1 for prompt in prompts]),
-    )
+    key = bare if options.key == "prompt" else mean
+    divisor = mean if options.key == "mean" else bare
+    return insert(key, divisor, found.deltas[0].double(), moment, options.damping), found.losses[0]
 
 
 def insert(

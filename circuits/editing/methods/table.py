@@ -1,47 +1,37 @@
-"""The editing methods, by name."""
+"""The editing methods, by name. A new one is a file beside this one, and one line here."""
 
-from collections.abc import Mapping
-from dataclasses import fields
-from typing import Any
-
-from circuits.editing.defaults import tuned
 from circuits.editing.edit import EditError
-from circuits.editing.method import Method
-from circuits.editing.methods.finetune import FineTuneHyper, ft_l, ft_m
-from circuits.editing.methods.memit import MemitHyper, memit
-from circuits.editing.methods.memoe import MemoeHyper, memoe
-from circuits.editing.methods.rome import RomeHyper, rome
-from circuits.model import Model
+from circuits.editing.method import Method, Methods
+from circuits.editing.methods.finetune import ft_l, ft_m
+from circuits.editing.methods.memit import memit
+from circuits.editing.methods.memoe import memoe
+from circuits.editing.methods.rome import rome
 
-METHODS: Mapping[str, Method] = {"rome": rome, "memit": memit, "ft-l": ft_l, "ft-m": ft_m, "memoe": memoe}
-HYPERS: Mapping[str, type] = {
-    "rome": RomeHyper,
-    "memit": MemitHyper,
-    "ft-l": FineTuneHyper,
-    "ft-m": FineTuneHyper,
-    "memoe": MemoeHyper,
+METHODS: Methods = {
+    method.name: method
+    for method in (
+        rome,
+        memit,
+        ft_l,
+        ft_m,
+        memoe,
+    )
 }
-"""The frozen dataclass of each method's hyper-parameters."""
 
 
-def default_hyper(method: str, model: Model, **settings: Any) -> Any:
-    """The method's hyper-parameters for that model, some of them set otherwise.
+class UnknownMethod(EditError):
+    """A method that there is not."""
 
-    ``layer`` and ``layers`` stand for each other, so that one setting means the same to every method.
+
+def find_method(text: str) -> Method:
+    """``NAME``, or ``NAME@SITE``: ``rome@subject`` stores its values at the subject's last token, the paper's choice, where
+    ``rome`` does as suits the model.
 
     Raises:
-        EditError: no such method, or no such hyper-parameter.
+        UnknownMethod: there is no such method.
+        EditError: it has no such site.
     """
-    if method not in METHODS:
-        raise EditError(f"no editing method {method!r}; known: {', '.join(METHODS)}")
-    known = [field.name for field in fields(HYPERS[method])]
-    if "layer" in settings and "layer" not in known:
-        settings["layers"] = (settings.pop("layer"),)
-    if "layers" in settings and "layers" not in known:
-        layers = tuple(settings.pop("layers"))
-        if len(layers) != 1:
-            raise EditError(f"{method} edits one layer, got {layers}")
-        (settings["layer"],) = layers
-    if unknown := sorted(set(settings).difference(known)):
-        raise EditError(f"{method} has no hyper-parameter {', '.join(unknown)}; it has {', '.join(known)}")
-    return HYPERS[method](**{**tuned(method, model), **settings})
+    name, at, site = text.strip().partition("@")
+    if name not in METHODS:
+        raise UnknownMethod(f"no editing method {text!r}; known: {', '.join(METHODS)}")
+    return METHODS[name].at(site) if at else METHODS[name]
