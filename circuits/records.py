@@ -122,21 +122,22 @@ def to_text(value: Any, *, indent: int | None = 1) -> str:
     return json.dumps(to_json(value), ensure_ascii=False, indent=indent, allow_nan=False) + "\n"
 
 
-def from_json(kind: type[T], content: Any, source: str = "the record") -> T:
-    """The record of that class that `to_json` made this of.
+def from_json(kind: type[T] | Any, content: Any, source: str = "the record") -> T:
+    """The record of that class, or of one of a union of classes, that `to_json` made this of.
 
     Raises:
         Unreadable: a field is missing, unknown or of another type; says which, and what was there.
     """
+    name = getattr(kind, "__name__", str(kind))
     try:
         # From Python values a strict reader refuses the lists that JSON has for tuples; from a text it takes them.
         value = _adapter(kind).validate_json(json.dumps(content, allow_nan=False), strict=True)
     except ValidationError as error:
-        raise Unreadable(f"{source} is no whole {kind.__name__}: {_first(error)}") from error
+        raise Unreadable(f"{source} is no whole {name}: {_first(error)}") from error
     except (TypeError, RecursionError) as error:
-        raise Unreadable(f"{source} is no {kind.__name__}: {error}") from error
+        raise Unreadable(f"{source} is no {name}: {error}") from error
     if unknown := _unknown(content, to_json(value)):
-        raise Unreadable(f"{source} is no {kind.__name__}: it has no field {unknown}")
+        raise Unreadable(f"{source} is no {name}: it has no field {unknown}")
     return value
 
 
@@ -177,7 +178,7 @@ def _unknown(given: Any, read: Any, where: str = "") -> str:
 
 
 @cache
-def _adapter(kind: type) -> Any:
+def _adapter(kind: Any) -> Any:
     return TypeAdapter(kind)
 
 

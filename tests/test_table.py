@@ -5,7 +5,6 @@ import json
 import math
 import re
 from collections.abc import Callable
-from multiprocessing import get_context
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -15,7 +14,7 @@ import torch
 from circuits import cli, datasets
 from circuits.cli.table import print_table
 from circuits.datasets.split import split_facts
-from circuits.discovery.acdc import Interrupted, Progress
+from circuits.discovery.acdc import Interrupted
 from circuits.engines.hook import HookEngine
 from circuits.evaluation import standalone, whole_model
 from circuits.evaluation.baseline import size_matched
@@ -26,7 +25,10 @@ from circuits.pages.plots import activity_by_kind, faithfulness_curves, rank_by_
 from circuits.pages.table import HEADER, beaten_sentence, cells, files, main_cells, notes, to_html, to_markdown
 from circuits.pages.table_figures import figure_2, figure_6, mean_by_kind
 from circuits.studies.discover import RunSpec, run
-from circuits.studies.table import Row, Skipped, Table, TableSpec, load_published, make_row, make_table, workers
+from circuits.studies.study import Case, Key, Outcome, Watch
+from circuits.studies.sweep import Pool
+from circuits.studies.table import Row, Skipped, Table, TableSpec, load_published, make_row, make_table
+from circuits.studies.table import table as table_module
 from circuits.studies.table.row import AtTau, RandomLevel, Scored
 from circuits.studies.table.table import average, by_tau
 from tests.models import guessed_relation, plain_model, zero_weights
@@ -150,9 +152,9 @@ def test_a_row_agrees_with_a_run_and_random_circuits_measured_apart(suppressed: 
 
 
 def test_mean_ranks_are_those_of_the_residual_stream(suppressed: Row):
-    # The answer's logit is 0 among equals until m0 has written: rank 1 by ties throughout, as the lens counts strictly higher.
+    # The answer's logit is 0 among 20 equals until m0 has written, and ties count against it.
     assert suppressed.states == ("Input", "L0 attn", "L0 MLP", "L1 attn", "L1 MLP")
-    assert suppressed.mean_ranks == (1, 1, 1, 1, 1)
+    assert suppressed.mean_ranks == (20, 20, 1, 1, 1)
 
 
 def test_d_val_holds_known_facts_only_and_no_more_than_asked_for():
@@ -185,11 +187,15 @@ def test_a_spec_that_means_nothing_is_refused(change: dict[str, object], message
         TableSpec.model_validate({**SPEC.model_dump(), **change})
 
 
-def test_the_digest_tells_settings_and_weights_apart():
+def test_a_rows_key_tells_relations_settings_and_weights_apart():
+    def key(model: Model, spec: TableSpec = SPEC, name: str = "lookup") -> Key:
+        given = table_module.Given(RELATIONS, ("lookup",))
+        return table_module.TABLE.key(spec, table_module.Context(model, given), Case(name, name))
+
     one, other = lookup_model(1.0), lookup_model(0.5)
-    assert SPEC.digest(one) == SPEC.digest(lookup_model(1.0))
-    assert SPEC.digest(one) != SPEC.digest(other)
-    assert SPEC.digest(one) != SPEC.model_copy(update={"seed": 1}).digest(one)
+    assert key(one) == key(lookup_model(1.0))
+    changed = {key(other), key(one, SPEC.model_copy(update={"seed": 1})), key(one, name="other")}
+    assert len(changed | {key(one)}) == 4
 
 
 # ---- averages ------------------------------------------------------------------------------------------------------------
@@ -205,7 +211,6 @@ def made_row(name: str, kind: Kind, *, edges: int = 2, val: float = 1.0, test: f
         return AtTau(tau=tau, edges=edges, edges_merged=edges // 2, nodes=3, val=scored(val), test=scored(test))
 
     return Row(
-        digest="0",
         relation=name,
         title=name.replace("_", " "),
         kind=kind,
@@ -424,7 +429,7 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         made.append(relation.name)
         return make_row(spec, relation, *rest, **options)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(workers, "make_row", make)
+    monkeypatch.setattr(table_module, "make_row", make)
     return made
 
 
@@ -436,10 +441,12 @@ def test_finished_rows_are_kept_and_others_made_anew(tmp_path: Path, monkeypatch
     assert made == ["lookup"]
     said: list[str] = []
     # Other weights, other settings, and a damaged file: each is made again, and said to be.
-    make_table(SPEC, [LOOKUP], RELATIONS, lookup_model(0.5), folder=tmp_path, notice=said.append)
-    make_table(SPEC.model_copy(update={"seed": 1}), [LOOKUP], RELATIONS, model, folder=tmp_path, notice=said.append)
+    make_table(SPEC, [LOOKUP], RELATIONS, lookup_model(0.5), folder=tmp_path, watch=Watch(said.append))
+    make_table(
+        SPEC.model_copy(update={"seed": 1}), [LOOKUP], RELATIONS, model, folder=tmp_path, watch=Watch(said.append)
+    )
     (tmp_path / "rows" / "lookup.json").write_text("{", encoding="utf-8")
-    assert make_table(SPEC, [LOOKUP], RELATIONS, model, folder=tmp_path, notice=said.append) == first
+    assert make_table(SPEC, [LOOKUP], RELATIONS, model, folder=tmp_path, watch=Watch(said.append)) == first
     assert made == ["lookup"] * 4
     assert sum("made anew" in line for line in said) == 3
 
@@ -447,16 +454,17 @@ def test_finished_rows_are_kept_and_others_made_anew(tmp_path: Path, monkeypatch
 def test_a_stopped_search_continues_where_it_was(tmp_path: Path):
     model = lookup_model(1.0)
 
-    def stop(now: Progress) -> None:
-        if now.done > 8:
+    def stop(done: int, total: int, state: str) -> None:
+        if done > 8:
             raise KeyboardInterrupt
 
     with pytest.raises(Interrupted):
-        make_table(SPEC, [LOOKUP], RELATIONS, model, folder=tmp_path, progress=stop)
+        make_table(SPEC, [LOOKUP], RELATIONS, model, folder=tmp_path, watch=Watch(progress=stop))
     (state,) = (tmp_path / "rows").glob("*.state.json")
     assert json.loads(state.read_text())["decided"] > 8
     seen: list[int] = []
-    resumed = make_table(SPEC, [LOOKUP], RELATIONS, model, folder=tmp_path, progress=lambda now: seen.append(now.done))
+    watch = Watch(progress=lambda done, total, state: seen.append(done))
+    resumed = make_table(SPEC, [LOOKUP], RELATIONS, model, folder=tmp_path, watch=watch)
     assert seen[0] > 8
     assert resumed == make_table(SPEC, [LOOKUP], RELATIONS, model)
     assert not list((tmp_path / "rows").glob("*.state.json"))
@@ -466,27 +474,29 @@ def test_two_processes_make_the_table_that_one_makes(
     tmp_path: Path,
     model_folder: Callable[[str], Path],
     small_model: Callable[..., Model],
-    monkeypatch: pytest.MonkeyPatch,
 ):
     # Copies of this process start at once; fresh ones import everything first.
-    monkeypatch.setattr(workers, "get_context", lambda method: get_context("fork"))
+    where = Pool(2, start_method="fork")
     model = small_model("gpt2")
     relations = {name: guessed_relation(model, name) for name in ("one", "two", "three")}
     spec = TableSpec(model=str(model_folder("gpt2")), taus=(1.0,), n_val=2, n_test=2, draws=1)
     counts: list[int] = []
     chosen = list(relations.values())
-    parallel = make_table(
-        spec, chosen, relations, model, folder=tmp_path, jobs=2, finished=lambda done, name: counts.append(done)
-    )
+
+    def finished(done: int, total: int, outcome: Outcome[Row | Skipped]) -> None:
+        assert total == 3
+        counts.append(done)
+
+    parallel = make_table(spec, chosen, relations, model, folder=tmp_path, where=where, finished=finished)
     assert counts == [1, 2, 3]
     assert parallel == make_table(spec, chosen, relations, model)
     # All three are kept: nothing is made again.
-    assert make_table(spec, chosen, relations, model, folder=tmp_path, jobs=2) == parallel
+    assert make_table(spec, chosen, relations, model, folder=tmp_path, where=where) == parallel
 
 
 def test_a_relation_without_a_row_is_listed_with_its_reason():
     said: list[str] = []
-    table = make_table(SPEC, [LOOKUP], RELATIONS, lookup_model(on_val=5.0), notice=said.append)
+    table = make_table(SPEC, [LOOKUP], RELATIONS, lookup_model(on_val=5.0), watch=Watch(said.append))
     assert table.rows == ()
     assert [skipped.relation for skipped in table.skipped] == ["lookup"]
     assert any("no row for lookup" in line for line in said)

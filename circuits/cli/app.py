@@ -104,20 +104,11 @@ def find_relation(relations: "Relations", name: str) -> "Relation":
     return relations[name]
 
 
-SMALL = 20_000_000
-"""Parameters of blocks. Below it a matrix product costs less to do than to share out among threads."""
-
-
 def fit_threads(model: "Model") -> "Model":
-    """The model; where it is small and runs on the processor, torch gets one thread for it.
+    """The model, with as many threads as it is worth: see `circuits.studies.cores.fit_threads`."""
+    from circuits.studies.cores import fit_threads
 
-    That is faster on an idle machine and many times so on a busy one, where threads wait for each other at every small
-    product; and sums come out the same however many cores there are. ``OMP_NUM_THREADS``, if set, decides instead.
-    """
-    if "OMP_NUM_THREADS" not in os.environ and 12 * model.shape.n_layers * model.network.d_model**2 < SMALL:
-        import torch
-
-        torch.set_num_threads(1)
+    fit_threads(model)
     return model
 
 

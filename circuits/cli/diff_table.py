@@ -1,7 +1,6 @@
 """The table of ``kcircuit diff``: what each editing method does to many facts."""
 
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -44,8 +43,8 @@ def table(
     out: Path | None,
     as_json: bool,
 ) -> None:
+    from circuits.studies.cores import fitting
     from circuits.studies.diff_table import claims, edit_table
-    from circuits.studies.table.workers import fitting
 
     model = load(spec.model)
     facts = facts_to_edit(model, n, relations, spec.seed)
@@ -56,7 +55,7 @@ def table(
         relations,
         spec,
         layers=layers,
-        jobs=fitting(min(jobs or os.cpu_count() or 1, n), model),
+        jobs=min(fitting(jobs, model), n),
         progress=lambda line: typer.echo(line, err=True),
     )
     said = claims(rows)

@@ -1,12 +1,8 @@
 """``kcircuit table``: paper 2's Table 1 on any model."""
 
 import json
-import os
-import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -16,16 +12,15 @@ from circuits.cli.app import (
     CommandError,
     JsonOption,
     ModelOption,
-    Stopped,
     app,
     find_relation,
     fit_threads,
     require_writable_folder,
 )
 from circuits.cli.discover import parse_taus
+from circuits.cli.progress import progress, stoppable
 
 if TYPE_CHECKING:
-    from circuits.discovery.acdc import Progress
     from circuits.studies.table import Table
 
 
@@ -77,10 +72,11 @@ def table(
     chosen = [find_relation(known, name) for name in names]
     from circuits.pages.table import files, page_files
     from circuits.records import write_files, write_whole
+    from circuits.studies.cores import fitting
     from circuits.studies.discover import load_model
+    from circuits.studies.sweep import Pool
     from circuits.studies.table import TableSpec, load_published, make_table
     from circuits.studies.table.row import DEFAULT_TAUS
-    from circuits.studies.table.workers import fitting
 
     if tau is not None:
         if method != "acdc":
@@ -112,12 +108,11 @@ def table(
     )
     # All settings are checked before the model is loaded, because that takes a while.
     loaded = fit_threads(load_model(spec.run_spec(chosen[0].name, chosen[0].facts()[:1])))
-    jobs = fitting(jobs or os.cpu_count() or 1, loaded)
+    jobs = min(fitting(jobs, loaded), len(chosen))
     started = time.perf_counter()
-    with _stopping(out), _progress_bar(len(chosen)) as (finished, progress, notice):
-        made = make_table(
-            spec, chosen, known, loaded, folder=out, jobs=jobs, notice=notice, finished=finished, progress=progress
-        )
+    with stoppable(out is not None), progress("relations") as (watch, finished):
+        where = Pool(jobs) if jobs > 1 else None
+        made = make_table(spec, chosen, known, loaded, folder=out, where=where, watch=watch, finished=finished)
     if not made.rows:
         raise CommandError("no relation has a row: " + "; ".join(skipped.reason for skipped in made.skipped))
     published = load_published()
@@ -133,64 +128,6 @@ def table(
     print_table(made)
     if out is not None:
         typer.echo(f"\nOpen {out / 'table.html'}")
-
-
-@contextmanager
-def _stopping(out: Path | None) -> Iterator[None]:
-    """Ctrl-C and SIGTERM end the command with a word on how to continue."""
-
-    def stop(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    previous = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    except KeyboardInterrupt:
-        how = "run the same command again to continue" if out is not None else "give --out to keep what is done"
-        raise Stopped(f"stopped; {how}") from None
-    finally:
-        signal.signal(signal.SIGTERM, previous)
-
-
-@contextmanager
-def _progress_bar(
-    total: int,
-) -> "Iterator[tuple[Callable[[int, str], None], Callable[[Progress], None], Callable[[str], None]]]":
-    """Relations done and the search under way, on stderr; one line a relation where stderr is no terminal."""
-    from rich.console import Console
-    from rich.progress import BarColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-    from rich.progress import Progress as Bar
-
-    console = Console(stderr=True, highlight=False, soft_wrap=True)
-    with Bar(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TextColumn("{task.fields[state]}"),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-        console=console,
-        transient=True,
-        disable=not console.is_terminal,
-    ) as bar:
-        task = bar.add_task(f"0 of {total} relations", total=float(total), state="")
-        complete = 0
-
-        def finished(done: int, relation: str) -> None:
-            nonlocal complete
-            complete = done
-            bar.update(task, completed=float(done), description=f"{done} of {total} relations, {relation} done")
-            if not console.is_terminal:
-                typer.echo(f"{done} of {total}: {relation}", err=True)
-
-        def show(now: "Progress") -> None:
-            state = f"{now.kept:,} edges kept, NLL {now.nll:.3f}"
-            bar.update(task, completed=complete + 0.9 * now.done / now.total, state=state)
-
-        def notice(line: str) -> None:
-            if not line.startswith("before the search"):
-                bar.console.print(line, markup=False)
-
-        yield finished, show, notice
 
 
 def print_table(made: "Table") -> None:

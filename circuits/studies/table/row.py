@@ -1,8 +1,6 @@
 """One row of Table 1: a relation's circuit, built from D_val and scored on D_val and D_test, each with its own labels."""
 
-import hashlib
 import math
-from collections.abc import Callable
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -22,6 +20,7 @@ from circuits.graph import Granularity
 from circuits.model import Model, Processing
 from circuits.paths import FACTLM
 from circuits.studies.discover import Run, RunSpec, engine_for, run_sweep, spec_digest
+from circuits.studies.study import Watch
 
 DEFAULT_TAUS = (0.01, 0.03, 0.1)
 """Paper 2's threshold first, whose circuits the table shows; the others say how the result moves with it."""
@@ -76,10 +75,6 @@ class TableSpec(_Value):
                 f"method {self.method} has no threshold, so expected no sweep over several, got {self.taus}"
             )
         return self
-
-    def digest(self, model: Model) -> str:
-        """Tells rows that may stand in one table from others: settings and weights."""
-        return hashlib.sha256(f"{self.model_dump_json()}/{model.weights}".encode()).hexdigest()[:16]
 
     def run_spec(self, relation: str, val: tuple[Fact, ...], test: tuple[Fact, ...] = ()) -> RunSpec:
         """The run that gives a relation's circuit.
@@ -164,9 +159,6 @@ class Beaten(_Value):
 class Row(_Value):
     """Everything the table, its page and its figures show of one relation."""
 
-    format: Literal["kcircuit/table-row"] = "kcircuit/table-row"
-    version: Literal[1] = 1
-    digest: str
     relation: str
     title: str
     kind: Kind
@@ -220,8 +212,7 @@ def make_row(
     *,
     state_folder: Path | None = None,
     max_memory: int | None = None,
-    notice: Callable[[str], None] = lambda _: None,
-    progress: Callable[[Progress], None] = lambda _: None,
+    watch: Watch | None = None,
 ) -> Row | Skipped:
     """Build and score the relation's circuits; `Skipped` where the model knows no fact of D_val.
 
@@ -233,6 +224,7 @@ def make_row(
     Raises:
         circuits.discovery.acdc.Interrupted: on Ctrl-C.
     """
+    watch = watch or Watch()
     candidates = split_facts(relation, "val", seed=spec.seed)
     ranks = whole_model(model, candidates).rank.per_example
     val = tuple(fact for fact, rank in zip(candidates, ranks, strict=True) if rank <= KNOWN_RANK)[: spec.n_val]
@@ -243,14 +235,14 @@ def make_row(
     asked = spec.run_spec(relation.name, val, test)
 
     def search(run_spec: RunSpec, taus: tuple[float, ...]) -> dict[float, Run]:
-        return _search(run_spec, taus, relations, model, state_folder, max_memory, notice, progress)
+        return _search(run_spec, taus, relations, model, state_folder, max_memory, watch)
 
     runs = search(asked, spec.taus)
     main = runs[spec.taus[0]]
     assert main.model_test_answers is not None
     engines: dict[Half, Engine] = {
-        "val": engine_for(asked, val, relations, model, max_memory, notice),
-        "test": engine_for(asked, test, relations, model, max_memory, notice),
+        "val": engine_for(asked, val, relations, model, max_memory, watch.notice),
+        "test": engine_for(asked, test, relations, model, max_memory, watch.notice),
     }
     facts: dict[Half, tuple[Fact, ...]] = {"val": val, "test": test}
     circuit = main.circuit
@@ -268,7 +260,6 @@ def make_row(
     shape = circuit.graph.shape
     paths = [trajectory(model, fact) for fact in val]
     return Row(
-        digest=spec.digest(model),
         relation=relation.name,
         title=relation.title,
         kind=relation.kind,
@@ -297,8 +288,7 @@ def _search(
     model: Model,
     state_folder: Path | None,
     max_memory: int | None,
-    notice: Callable[[str], None],
-    progress: Callable[[Progress], None],
+    watch: Watch,
 ) -> dict[float, Run]:
     """The runs of all thresholds. What was interrupted before is continued, and saved if it is again."""
 
@@ -307,6 +297,9 @@ def _search(
             return None
         digest = spec_digest(run_spec.model_copy(update={"tau": tau}))
         return state_folder / f"{run_spec.relation}-{digest}.state.json"
+
+    def show(now: Progress) -> None:
+        watch.progress(now.done, now.total, f"{now.kept:,} edges kept, NLL {now.nll:.3f}")
 
     runs: dict[float, Run] = {}
     waiting = sorted(taus)
@@ -318,8 +311,8 @@ def _search(
             model=model,
             state_file=state_file,
             max_memory=max_memory,
-            notice=notice,
-            progress=progress,
+            notice=watch.notice,
+            progress=show,
         ):
             runs[run.spec.tau] = run
             finished = state_file(run.spec.tau)

@@ -2,21 +2,23 @@
 
 import json
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
+import torch
 
-from circuits.discovery.acdc import Progress
+from circuits.datasets.corrupted import CorruptionError
+from circuits.engines.memory import available_memory
 from circuits.evaluation.baseline import DRAWS
 from circuits.facts import Kind, Relation, Relations
 from circuits.model import Model
-from circuits.records import write_whole
+from circuits.studies.discover import load_model
+from circuits.studies.study import Case, Outcome, Study, Watch
+from circuits.studies.sweep import Folder, Pool, sweep
 from circuits.studies.table.published import Published, PublishedTable
-from circuits.studies.table.row import Row, Skipped, TableSpec
-from circuits.studies.table.workers import row_or_reason, rows_in_parallel
+from circuits.studies.table.row import Row, Skipped, TableSpec, make_row
 
 KIND_ORDER: tuple[Kind, ...] = ("linguistic", "commonsense", "factual", "bias")
 """As paper 2's Table 1 lists them."""
@@ -194,6 +196,51 @@ def _ratio(part: float | None, whole: float | None) -> float | None:
     return part / whole if part is not None and whole else None
 
 
+# ---- the study -------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Given:
+    """What a table needs besides its spec."""
+
+    relations: Relations
+    chosen: tuple[str, ...]
+    state_folder: Path | None = None
+    """Where an interrupted search is saved."""
+    max_memory: int | None = None
+
+
+@dataclass(frozen=True)
+class Context:
+    model: Model
+    given: Given
+
+
+def _open(spec: TableSpec, given: Given) -> Context:
+    first = given.relations[given.chosen[0]]
+    return Context(load_model(spec.run_spec(first.name, first.facts()[:1])), given)
+
+
+def _cases(spec: TableSpec, context: Context) -> list[Case[str]]:
+    return [Case(name, name) for name in context.given.chosen]
+
+
+def _run(spec: TableSpec, case: Case[str], context: Context, watch: Watch) -> Row | Skipped:
+    given = context.given
+    options = {"state_folder": given.state_folder, "max_memory": given.max_memory, "watch": watch}
+    try:
+        return make_row(spec, given.relations[case.asked], given.relations, context.model, **options)
+    except CorruptionError as error:
+        return Skipped(relation=case.asked, reason=str(error))
+
+
+def _weights(context: Context) -> str:
+    return context.model.weights
+
+
+TABLE: Study[TableSpec, Context, str, Row | Skipped] = Study("table", Row | Skipped, _open, _cases, _run, _weights)
+
+
 def make_table(
     spec: TableSpec,
     chosen: Sequence[Relation],
@@ -201,50 +248,40 @@ def make_table(
     model: Model,
     *,
     folder: Path | None = None,
-    jobs: int = 1,
-    notice: Callable[[str], None] = lambda _: None,
-    finished: Callable[[int, str], None] = lambda done, relation: None,
-    progress: Callable[[Progress], None] = lambda _: None,
+    where: Pool | None = None,
+    watch: Watch | None = None,
+    finished: Callable[[int, int, Outcome[Any]], None] = lambda done, total, outcome: None,
 ) -> Table:
-    """One row for each relation of ``chosen``; the same whatever ``jobs`` is.
+    """One row for each relation of ``chosen``; the same wherever they are made.
 
     Args:
         folder: finished rows are kept in its ``rows/``, one file a relation, and not made again by the same spec on the same
             weights; rows of other settings or weights are made anew.
-        jobs: processes at work; each loads the model for itself, from where ``spec`` says it is.
-        notice: told of rows made anew and of relations without a row.
-        finished: told of each relation done, and how many are.
-        progress: called as edges are decided, where there is one process.
+        where: a pool whose processes load the model for themselves, from where ``spec`` says it is; this process by default.
+        watch: told of rows made anew and of relations without a row.
 
     Raises:
         circuits.discovery.acdc.Interrupted: on Ctrl-C; the next call continues.
     """
+    watch = watch or Watch()
     kept = None if folder is None else folder / ROWS_FOLDER
-    digest = spec.digest(model)
+    memory = None if where is None else available_memory(torch.device("cpu")) // where.jobs
+    given = Given(relations, tuple(relation.name for relation in chosen), kept, memory)
     made: dict[str, Row | Skipped] = {}
-    for relation in chosen:
-        row = None if kept is None else _saved(kept / f"{relation.name}.json", digest, notice)
-        if row is not None:
-            made[relation.name] = row
-            finished(len(made), relation.name)
-    todo = [relation.name for relation in chosen if relation.name not in made]
-
-    def one_by_one() -> Iterator[tuple[str, Row | Skipped]]:
-        for name in todo:
-            options = {"state_folder": kept, "notice": notice, "progress": progress}
-            yield name, row_or_reason(spec, name, relations, model, **options)
-
-    if jobs > 1 and len(todo) > 1:
-        rows = rows_in_parallel(spec, todo, relations, jobs=min(jobs, len(todo)), state_folder=kept, notice=notice)
-    else:
-        rows = one_by_one()
-    for name, row in rows:
-        if isinstance(row, Skipped):
-            notice(f"no row for {name}: {row.reason}")
-        elif kept is not None:
-            write_whole(kept / f"{name}.json", row.model_dump_json(indent=1) + "\n")
-        made[name] = row
-        finished(len(made), name)
+    for outcome in sweep(
+        TABLE,
+        spec,
+        given,
+        context=Context(model, given),
+        where=where,
+        store=None if kept is None else Folder(kept),
+        watch=watch,
+        finished=finished,
+    ):
+        assert outcome.row is not None
+        made[outcome.case] = outcome.row
+        if isinstance(outcome.row, Skipped):
+            watch.notice(f"no row for {outcome.case}: {outcome.row.reason}")
     found = [made[relation.name] for relation in chosen]
     return Table(
         spec,
@@ -252,21 +289,6 @@ def make_table(
         tuple(row for row in found if isinstance(row, Row)),
         tuple(row for row in found if isinstance(row, Skipped)),
     )
-
-
-def _saved(file: Path, digest: str, notice: Callable[[str], None]) -> Row | None:
-    """The row in this file, if it is a whole one of these settings and weights."""
-    if not file.exists():
-        return None
-    try:
-        row = Row.model_validate_json(file.read_bytes())
-    except ValidationError:
-        notice(f"{file} is no whole row of this version: made anew")
-        return None
-    if row.digest != digest:
-        notice(f"{file} is of other settings or weights: made anew")
-        return None
-    return row
 
 
 def table_json(table: Table, published: PublishedTable | None) -> str:

@@ -1,0 +1,91 @@
+"""A study is a value: what is asked (a spec), the cases it falls into, and one case to one row.
+
+What every study needs besides is written once and works on any: `circuits.studies.sweep` runs the cases, in process or in
+several, and keeps their rows; `circuits.pages.tables` shows rows by the columns of their fields; `circuits.studies.options`
+says a spec as options and as a command.
+
+A new study is one file with its spec, its row (a frozen record) and a `Study` of three functions.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+from circuits.records import digest
+
+Spec = TypeVar("Spec")
+Context = TypeVar("Context")
+Asked = TypeVar("Asked")
+Row = TypeVar("Row")
+
+
+@dataclass(frozen=True, slots=True)
+class Case(Generic[Asked]):
+    """One thing to find out."""
+
+    name: str
+    """Tells it from the study's other cases; its row is kept under it."""
+    asked: Asked
+    """A value that goes to another process."""
+    group: str = ""
+    """Cases of one group share work: they are done one after another in one process. A case without one is alone."""
+
+
+def _silent(*_: Any) -> None:
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class Watch:
+    """Whom the one at work tells how it goes."""
+
+    notice: Callable[[str], None] = _silent
+    """Told what a user should know, in a line."""
+    progress: Callable[[int, int, str], None] = _silent
+    """(done, of how much, in what state) of the case under way; not from another process."""
+
+
+@dataclass(frozen=True, slots=True)
+class Study(Generic[Spec, Context, Asked, Row]):
+    """Its functions are a module's, so that a process can be told of them by name."""
+
+    name: str
+    row: Any
+    """The class of its rows, or a union of classes; frozen values that `circuits.records` can write."""
+    open: Callable[[Spec, Any], Context]
+    """(spec, what was given with it) -> what cases are worked on with, a loaded model above all; once a process."""
+    cases: Callable[[Spec, Context], Sequence[Case[Asked]]]
+    run: Callable[[Spec, Case[Asked], Context, Watch], Row]
+    """One case to one row. The same whatever was done before, and in whatever process."""
+    weights: Callable[[Context], str]
+    """The digest of the model's weights, edits included."""
+    algorithm: int = 1
+    """Raised when the same case would give another row than before."""
+
+    def key(self, spec: Spec, context: Context, case: Case[Asked]) -> "Key":
+        return Key(self.name, self.algorithm, digest(spec), self.weights(context), case.name)
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """What decides a row. Two rows with one key are equal; a row is never taken for that of another key."""
+
+    study: str
+    algorithm: int
+    spec: str
+    weights: str
+    case: str
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome(Generic[Row]):
+    """What became of a case: its row, or why it has none."""
+
+    case: str
+    row: Row | None = None
+    error: str | None = None
+    kind: str | None = None
+    """The class of the error."""
+    seconds: float = 0.0
+    kept: bool = False
+    """It was made before, and read."""
