@@ -1,5 +1,7 @@
 """Laws of explanations: what they refuse, what an edit that does nothing changes, and verdicts that follow from their evidence."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -7,13 +9,13 @@ from circuits.analysis.tracing import open_parts, replay_by_running, traces
 from circuits.datasets import load_relations
 from circuits.datasets.manifest import Manifest
 from circuits.editing import EditProvenance, LowRank, WeightEdit
-from circuits.evaluation import whole_model
+from circuits.evaluation import AlikeAnswers, whole_model
 from circuits.evaluation.roles import known_facts, relation_roles
 from circuits.facts import EditRequest, Fact
 from circuits.graph import Node
 from circuits.model import ContextError, Model
 from circuits.model.network import value_matrix
-from circuits.studies.diff import EditDidNotTake, choose_prompts, diff_edit, edited_nodes, make_edit
+from circuits.studies.diff import EditDidNotTake, Prompts, choose_prompts, diff_edit, edited_nodes, make_edit
 from circuits.studies.diff_table import NEIGHBOURS, EditNumbers, MethodRow, claims, edit_table, method_row
 from circuits.studies.discover import RunSpec, run
 from circuits.studies.explain.compare import diff_runs, differing_field
@@ -84,6 +86,32 @@ def test_an_edit_that_does_nothing_changes_no_circuit_and_did_not_take(model, re
     assert neighbour.edge_jaccard == 1
     assert neighbour.before.paths == neighbour.after.paths
     assert found.leaked is False
+
+
+def test_an_edit_to_an_object_that_begins_as_the_old_one_does_is_refused_not_taken_for_done(model, relations, bench):
+    """After " United" either is first, whatever an edit did; the control is an object that begins otherwise."""
+    city = Fact("The country in which the city of New York lies is", "New York", "United States", "city_country")
+    assert whole_model(model, (replace(city, object="United Kingdom"),)).rank.value == 1
+    for target, error, words in (
+        ("United Kingdom", AlikeAnswers, "'United States' and 'United Kingdom' begin with the same token"),
+        ("France", EditDidNotTake, "'France' ranks"),
+    ):
+        prompts = Prompts(edited=city, paraphrase=None, neighbour=None, unrelated=None)
+        with pytest.raises(error, match=words):
+            diff_edit(model, nothing(model), city, target, prompts, bench)
+    neighbour = choose_prompts(model, city, "United Kingdom", relations).neighbour
+    assert neighbour is not None
+    assert not neighbour.object.startswith("United")
+
+
+def test_a_wrong_answer_that_begins_as_the_right_one_does_is_no_right_one(model, relations):
+    said_to_be_british = Fact(
+        "The country in which the city of New York lies is", "New York", "United Kingdom", "city_country"
+    )
+    with pytest.raises(AlikeAnswers, match="'United Kingdom' and 'United States' begin with the same token"):
+        wrong_object(model, said_to_be_british, relations["city_country"])
+    with pytest.raises(BehaviourError, match="rightly with 'United States'"):
+        wrong_object(model, replace(said_to_be_british, object="United States"), relations["city_country"])
 
 
 def test_an_edit_that_takes_puts_the_new_object_first_and_names_the_node_it_changed(model, relations, bench):

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from circuits.editing import Edit, EditProvenance, LowRank, WeightEdit
 from circuits.evaluation import whole_model
+from circuits.evaluation.continuations import measure
 from circuits.evaluation.edits import (
     FluencySetting,
     Regime,
@@ -33,7 +34,6 @@ from circuits.evaluation.edits.cases import ask_success, edited_prompts
 from circuits.evaluation.edits.failures import OUTCOMES, contains
 from circuits.evaluation.edits.fluency import entropy, fluency, sampled_fluency, words
 from circuits.evaluation.edits.generation import draw, greedy, most_likely, sample
-from circuits.evaluation.edits.reading import measure
 from circuits.evaluation.edits.regimes import checkpoints, evaluated_steps
 from circuits.evaluation.edits.report import multi_hop_accuracy, not_finite
 from circuits.facts import EditRequest, Fact, Probe
@@ -133,7 +133,9 @@ def test_a_reading_is_the_tables_own_numbers(model: Model) -> None:
     assert right.probability == pytest.approx(p)
     (half,) = read(model, [completion(model, "about peru", "quechua .")])
     # After the wrong first token, teacher-forced, the second is right.
-    assert (half.token_accuracy, half.exact, half.rank) == (0.5, False, 2)
+    assert (half.token_accuracy, half.exact) == (0.5, False)
+    # Every word but the right one has the same logit, and the wrong one is the last of them.
+    assert half.rank == V
     assert half.nll == pytest.approx((-math.log(p) + math.log(math.exp(STRENGTH) + V - 1)) / 2)
 
 
@@ -141,7 +143,7 @@ def test_logits_that_are_not_finite_are_a_failure_and_not_a_gap() -> None:
     logits = torch.zeros(2, 2, 5)
     logits[1, 1, 3] = math.nan
     whole, broken = measure(logits, torch.zeros(2, 2, dtype=torch.long))
-    assert (whole.finite, whole.exact, whole.token_accuracy, whole.rank) == (True, True, 1.0, 1)
+    assert (whole.finite, whole.exact, whole.token_accuracy, whole.rank) == (True, True, 1.0, 5)
     assert (broken.finite, broken.exact, broken.token_accuracy, broken.rank) == (False, False, 0.0, 5)
 
 

@@ -70,25 +70,26 @@ def table(
 
 
 def facts_to_edit(model: "Model", n: int, relations: "Relations", seed: int) -> "list[tuple[Fact, str]]":
-    """(fact that the model answers rightly, new object), the relations in turn.
+    """(fact that the model answers rightly, new object that begins with another token), the relations in turn.
 
     Raises:
         CommandError: fewer than ``n``.
     """
     from circuits.datasets.manifest import Manifest
     from circuits.datasets.probes import edit_facts, other_object
-    from circuits.evaluation import whole_model
+    from circuits.evaluation import distinct_beginnings, known
     from circuits.paths import FACTLM
 
     manifest = Manifest.load() if model.name == FACTLM else None
     candidates = edit_facts(relations, manifest, seed=seed)[: 4 * n]
-    ranks = whole_model(model, candidates).rank.per_example
-    known = [fact for fact, rank in zip(candidates, ranks, strict=True) if rank == 1][:n]
-    if len(known) < n:
+    asked = [(fact, other_object(fact, relations, seed, manifest)) for fact in known(model, candidates, rank=1)]
+    asked = [(fact, new) for fact, new in asked if distinct_beginnings(model, fact.prompt, (fact.object, new))][:n]
+    if len(asked) < n:
         raise CommandError(
-            f"expected {n} facts that {model.name} answers rightly, found {len(known)}; ask for fewer with --n"
+            f"expected {n} facts that {model.name} answers rightly, and whose new object begins otherwise, found {len(asked)}; "
+            "ask for fewer with --n"
         )
-    return [(fact, other_object(fact, relations, seed, manifest)) for fact in known]
+    return asked
 
 
 def table_text(rows: "Sequence[MethodRow]", said: "Sequence[Claim]", spec: "RunSpec") -> str:

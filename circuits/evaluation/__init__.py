@@ -1,5 +1,27 @@
 """What a model, a circuit or an edit is worth, in numbers."""
 
-from circuits.evaluation.answers import KNOWN_RANK, Answers, standalone, whole_model
+from circuits.evaluation.answers import (
+    KNOWN_RANK,
+    AlikeAnswers,
+    Answers,
+    distinct_beginnings,
+    known,
+    prefers,
+    require_distinct_beginnings,
+    said,
+    standalone,
+    whole_model,
+)
 
-__all__ = ["KNOWN_RANK", "Answers", "standalone", "whole_model"]
+__all__ = [
+    "KNOWN_RANK",
+    "AlikeAnswers",
+    "Answers",
+    "distinct_beginnings",
+    "known",
+    "prefers",
+    "require_distinct_beginnings",
+    "said",
+    "standalone",
+    "whole_model",
+]

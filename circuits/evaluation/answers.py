@@ -1,6 +1,7 @@
 """How well a model, or a circuit standing alone, answers.
 
 Standalone means: every edge outside the circuit is ablated. Each set of facts is scored with its own answers.
+Two answers to one prompt are compared whole (`prefers`, `said`): first tokens tell them apart only where these differ.
 """
 
 from collections.abc import Sequence
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from circuits.circuit import Circuit
 from circuits.engines.engine import Engine, group_facts
+from circuits.evaluation.continuations import completion, read
 from circuits.facts import Fact
 from circuits.metrics import Measurement, hit, match_nll, probability, rank, require_finite
 from circuits.model import Model
@@ -90,3 +92,71 @@ def whole_model(model: Model, facts: Sequence[Fact]) -> Answers:
             for row, fact_logits, answer in zip(group.rows[chunk], logits, group.answer[chunk].tolist(), strict=True):
                 rows[row] = _measure(fact_logits, answer)
     return Answers.of([rows[row] for row in range(len(facts))])
+
+
+def known(model: Model, facts: Sequence[Fact], *, rank: int = KNOWN_RANK) -> tuple[Fact, ...]:
+    """The facts that the model knows (DESIGN section 4): the first token of the answer ranks ``rank`` or higher."""
+    if not facts:
+        return ()
+    ranks = whole_model(model, facts).rank.per_example
+    return tuple(fact for fact, own in zip(facts, ranks, strict=True) if own <= rank)
+
+
+# ---- two answers to one prompt -----------------------------------------------------------------------------------------
+
+
+class AlikeAnswers(ValueError):
+    """Answers that what is compared cannot tell apart."""
+
+
+def prefers(model: Model, prompt: str, answer: str, other: str) -> bool:
+    """Whether the model finds ``answer`` likelier than ``other`` after the prompt: log p of all tokens, summed.
+
+    Raises:
+        AlikeAnswers: one begins with all tokens of the other, so that the shorter can never be the less likely.
+    """
+    ours, theirs = (completion(model, prompt, text) for text in (answer, other))
+    n = min(len(ours.answer), len(theirs.answer))
+    if ours.answer[:n] == theirs.answer[:n]:
+        raise AlikeAnswers(
+            f"expected answers of which none begins the other, got {answer!r} and {other!r} after {prompt!r}"
+        )
+    right, rival = read(model, (ours, theirs))
+    return -right.nll * len(ours.answer) > -rival.nll * len(theirs.answer)
+
+
+def said(model: Model, prompt: str, answers: Sequence[str]) -> str | None:
+    """The one of ``answers`` that the model gives, every token of it the likeliest; the longest, where one begins another."""
+    wanted = [completion(model, prompt, answer) for answer in answers]
+    exact = [
+        (len(tokens.answer), answer)
+        for answer, tokens, reading in zip(answers, wanted, read(model, wanted), strict=True)
+        if reading.exact
+    ]
+    return max(exact, key=lambda each: each[0])[1] if exact else None
+
+
+def require_distinct_beginnings(model: Model, prompt: str, answers: Sequence[str]) -> None:
+    """Ask for answers that their first tokens tell apart: for what reads first tokens only, such as a logit lens.
+
+    Raises:
+        AlikeAnswers: two of them begin with the same token.
+    """
+    first: dict[int, str] = {}
+    for answer in dict.fromkeys(answers):
+        token = completion(model, prompt, answer).answer[0]
+        if token in first:
+            raise AlikeAnswers(
+                f"{first[token]!r} and {answer!r} begin with the same token {model.token_text(token)!r}, and what is read "
+                "here are first tokens: it could not tell them apart; take an answer that begins otherwise"
+            )
+        first[token] = answer
+
+
+def distinct_beginnings(model: Model, prompt: str, answers: Sequence[str]) -> bool:
+    """Whether first tokens tell the answers apart."""
+    try:
+        require_distinct_beginnings(model, prompt, answers)
+    except AlikeAnswers:
+        return False
+    return True

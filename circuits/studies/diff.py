@@ -15,7 +15,7 @@ from circuits.editing.bypass import AdapterEdit
 from circuits.editing.chain import EditChain
 from circuits.editing.methods.table import find_method
 from circuits.editing.resources import Resources
-from circuits.evaluation import whole_model
+from circuits.evaluation import distinct_beginnings, require_distinct_beginnings, said, whole_model
 from circuits.evaluation.roles import known_facts, template_of
 from circuits.facts import EditRequest, Fact, Relations
 from circuits.graph import Node
@@ -50,23 +50,17 @@ class EditDiff(BaseModel):
     target: str
     old: str
     rank: int
-    """Of the target after the edit, at the edited prompt."""
+    """Of the target's first token after the edit, at the edited prompt."""
+    took: bool
+    """Whether the edited model gives the whole target there."""
+    leaked: bool | None
+    """Whether it gives the whole target at the neighbour too; None without a neighbour."""
     diffs: dict[PromptKind, CircuitDiff]
     """A prompt that the dataset does not offer is left out."""
 
     @property
-    def took(self) -> bool:
-        return self.rank == 1
-
-    @property
     def edited(self) -> CircuitDiff:
         return self.diffs["edited"]
-
-    @property
-    def leaked(self) -> bool | None:
-        """Whether the neighbour is now given the target too; None without a neighbour."""
-        neighbour = self.diffs.get("neighbour")
-        return None if neighbour is None else neighbour.after.path(self.target).ranks[-1] == 1
 
     def story(self) -> tuple[str, ...]:
         """What happened, in sentences, each with the number it rests on."""
@@ -140,7 +134,9 @@ def choose_prompts(model: Model, fact: Fact, target: str, relations: Relations) 
     neighbours = [
         each
         for each in known_facts(model, relation, template=index or 0, rank=1)
-        if each.subject != fact.subject and each.object != target
+        if each.subject != fact.subject
+        and distinct_beginnings(model, each.prompt, (each.object, target))
+        and each.object != target
     ]
     neighbour = next((each for each in neighbours if each.object == fact.object), neighbours[0] if neighbours else None)
     return Prompts(
@@ -219,20 +215,25 @@ def diff_edit(
         force: also for an edit that did not take.
 
     Raises:
-        EditDidNotTake: the target is not first after the edit, and ``force`` is off.
+        EditDidNotTake: the edited model does not give the target, all of its tokens, and ``force`` is off.
+        circuits.evaluation.AlikeAnswers: the target begins with the same token as the fact's object.
     """
+    require_distinct_beginnings(model, fact.prompt, (fact.object, target))
     asked = Fact(fact.prompt, fact.subject, target, fact.relation)
     before, method = {} if before is None else before, method or edit.provenance.method
     nodes = edited_nodes(edit, model)
     diffs: dict[PromptKind, CircuitDiff] = {}
     with edit.on(model) as edited:
         answers = whole_model(edited, (asked,))
-        rank = int(answers.rank.value)
-        if rank != 1 and not force:
+        rank, took = int(answers.rank.value), said(edited, fact.prompt, (target,)) is not None
+        if not took and not force:
             raise EditDidNotTake(
                 f"the edit did not take: after {method}, {target!r} ranks {rank} at {fact.prompt!r} (probability "
-                f"{answers.probability.value:.3f}); try another layer or method, or --force to see its circuits all the same"
+                f"{answers.probability.value:.3f}, of its first token) and is not what the model writes; try another layer or "
+                "method, or --force to see its circuits all the same"
             )
+        neighbour = prompts.neighbour if "neighbour" in kinds else None
+        leaked = None if neighbour is None else said(edited, neighbour.prompt, (target,)) is not None
         for kind, original in prompts.items():
             if kind not in kinds:
                 continue
@@ -254,6 +255,8 @@ def diff_edit(
         target=target,
         old=fact.object,
         rank=rank,
+        took=took,
+        leaked=leaked,
         diffs=diffs,
     )
 

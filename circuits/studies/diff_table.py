@@ -7,7 +7,7 @@ from multiprocessing import get_context
 import torch
 from pydantic import BaseModel, ConfigDict
 
-from circuits.evaluation import whole_model
+from circuits.evaluation import said, whole_model
 from circuits.evaluation.roles import known_facts, template_of
 from circuits.facts import Fact, Relations
 from circuits.metrics import Measurement
@@ -183,10 +183,9 @@ class _Worker:
             found = diff_edit(
                 model, edit, fact, target, prompts, bench, before=before, kinds=("edited",), force=True, method=method
             )
-            asked = [Fact(each.prompt, each.subject, target, each.relation) for each in near]
             with edit.on(model) as edited:
-                leaks = whole_model(edited, asked).rank.per_example if asked else ()
-            yield _numbers(found, sum(rank == 1 for rank in leaks), len(near))
+                leaked = sum(said(edited, each.prompt, (target,)) is not None for each in near)
+            yield _numbers(found, leaked, len(near))
 
 
 def _numbers(found: EditDiff, leaked: int, neighbours: int) -> EditNumbers:

@@ -7,11 +7,11 @@ import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
+from circuits.evaluation.continuations import Reading, completion, read
 from circuits.evaluation.edits.failures import answers
 from circuits.evaluation.edits.fluency import N_SAMPLES, N_TOKENS, sampled_fluency
 from circuits.evaluation.edits.generation import greedy, most_likely
 from circuits.evaluation.edits.questions import Question, questions
-from circuits.evaluation.edits.reading import Reading, completion, read
 from circuits.facts import EditRequest
 from circuits.model import Model, Tokens
 

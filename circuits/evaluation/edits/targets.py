@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 
 from circuits.datasets.manifest import Manifest
 from circuits.datasets.probes import edit_facts, edit_requests
-from circuits.evaluation.edits.reading import read
+from circuits.evaluation.continuations import read
 from circuits.facts import EditRequest, Fact, Relations
 from circuits.model import Model
 from circuits.paths import FACTLM

@@ -18,7 +18,7 @@ from circuits.analysis.roles import MIN_EFFECT, Roles
 from circuits.analysis.tracing import head_nodes, open_parts, traces
 from circuits.datasets.manifest import Manifest
 from circuits.engines.engine import group_facts
-from circuits.evaluation import whole_model
+from circuits.evaluation import require_distinct_beginnings, said, whole_model
 from circuits.evaluation.roles import known_facts, template_of
 from circuits.facts import Fact, Relation, Relations
 from circuits.model import Model
@@ -114,16 +114,17 @@ def wrong_object(model: Model, fact: Fact, relation: Relation) -> str:
         BehaviourError: it gives the right one, or no object of the relation.
     """
     ((top, _),) = _likeliest(model, (fact,))
-    if top == model.tokens(fact).answer[0]:
+    named = _object_of(model, top, fact, relation)
+    if named == fact.object:
         raise BehaviourError(
             f"{model.name} answers {fact.prompt!r} rightly with {fact.object!r}: there is no hallucination to explain; "
             "--find looks for one"
         )
-    named = _object_of(model, top, fact, relation)
     if named is not None:
+        require_distinct_beginnings(model, fact.prompt, (fact.object, named))
         return named
     raise BehaviourError(
-        f"{model.name} answers {fact.prompt!r} with {model.token_text(top)!r}, which begins no object of {relation.name}: "
+        f"{model.name} answers {fact.prompt!r} with {model.token_text(top)!r}, and gives no object of {relation.name}: "
         "that is no wrong fact but no answer at all"
     )
 
@@ -139,9 +140,10 @@ def _likeliest(model: Model, facts: Sequence[Fact]) -> list[tuple[int, float]]:
 
 
 def _object_of(model: Model, token: int, fact: Fact, relation: Relation) -> str | None:
-    """The relation's object that begins with that token after the prompt."""
-    tokens = ((name, model.tokens(Fact(fact.prompt, fact.subject, name)).answer[0]) for name in relation.objects)
-    return next((name for name, first in tokens if first == token), None)
+    """The relation's object that the model gives after the prompt, all of its tokens; ``token`` is the first that it gives."""
+    names = dict.fromkeys((fact.object, *relation.objects))
+    begun = [name for name in names if model.tokens(Fact(fact.prompt, fact.subject, name)).answer[0] == token]
+    return said(model, fact.prompt, begun)
 
 
 def _pulls(
@@ -255,6 +257,7 @@ def _wrong_answers(model: Model, facts: Sequence[Fact], relation: Relation) -> l
     return [
         (probability, fact)
         for fact, (top, probability) in zip(facts, _likeliest(model, facts), strict=True)
+        # One that begins as the right answer does is wrong too, but first tokens, which are followed, do not show it.
         if top != model.tokens(fact).answer[0] and _object_of(model, top, fact, relation) is not None
     ]
 

@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict
 from circuits.datasets.corpus import two_hop_facts, two_hop_prompt
 from circuits.datasets.manifest import Manifest
 from circuits.editing import Edit
-from circuits.evaluation import Answers, whole_model
+from circuits.evaluation import distinct_beginnings, require_distinct_beginnings, said, whole_model
 from circuits.facts import Fact, Relations
 from circuits.model import Model
 from circuits.studies.diff import EditDidNotTake, edited_nodes
@@ -108,6 +108,7 @@ def multi_hop(
         "first hop removed": Fact(two.templates[0].format(subject), subject, new, second),
     }
     follow = {"second-hop answer": new, "edited object": target, "old answer": old}
+    require_distinct_beginnings(model, prompts["two hops"].prompt, tuple(follow.values()))
     bench = make_bench(model, prompts["two hops"], relations, spec)
     with edit.on(model) as edited:
         asked: dict[Prompt, Asked] = {kind: _ask(model, edited, fact, follow) for kind, fact in prompts.items()}
@@ -142,7 +143,13 @@ def two_hop_cases(
         bridges = [each for each in one.objects if each in two.subjects]
         for subject, rank in zip(subjects, ranks, strict=True):
             bridge = one.object_of(subject)
-            others = [other for other in bridges if two.object_of(other) != two.object_of(bridge)]
+            old = two.object_of(bridge)
+            others = [
+                other
+                for other in bridges
+                if distinct_beginnings(model, two.templates[0].format(subject), (two.object_of(other), other, old))
+                and two.object_of(other) != old
+            ]
             if rank == 1 and others and found < each and whole_model(model, (one.fact(subject),)).rank.value == 1:
                 found += 1
                 # Not the same one for every subject.
@@ -161,27 +168,25 @@ def find_case(model: Model, relations: Relations, manifest: Manifest) -> tuple[s
     return found
 
 
-def _answers(model: Model, fact: Fact, follow: dict[str, str]) -> tuple[Answers, dict[str, float]]:
+def _probabilities(model: Model, fact: Fact, follow: dict[str, str]) -> dict[str, float]:
     each = [Fact(fact.prompt, fact.subject, answer) for answer in follow.values()]
-    found = whole_model(model, each)
-    return found, dict(zip(follow.values(), found.probability.per_example, strict=True))
+    return dict(zip(follow.values(), whole_model(model, each).probability.per_example, strict=True))
 
 
 def _ask(model: Model, edited: Model, fact: Fact, follow: dict[str, str]) -> Asked:
-    unedited, before = _answers(model, fact, follow)
-    found, after = _answers(edited, fact, follow)
     return Asked(
         prompt=fact.prompt,
-        probability_before=before,
-        probability_after=after,
-        winner_before=_winner(follow, unedited),
-        winner=_winner(follow, found),
+        probability_before=_probabilities(model, fact, follow),
+        probability_after=_probabilities(edited, fact, follow),
+        winner_before=_winner(model, fact, follow),
+        winner=_winner(edited, fact, follow),
     )
 
 
-def _winner(follow: dict[str, str], found: Answers) -> Winner:
-    first = [name for name, rank in zip(follow, found.rank.per_example, strict=True) if rank == 1]
-    return first[0] if first else "another token"  # type: ignore[return-value]
+def _winner(model: Model, fact: Fact, follow: dict[str, str]) -> Winner:
+    """Which of the answers the model gives, all of its tokens."""
+    given = said(model, fact.prompt, tuple(follow.values()))
+    return next((name for name, answer in follow.items() if answer == given), "another token")  # type: ignore[return-value]
 
 
 def _diff(

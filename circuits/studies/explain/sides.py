@@ -11,6 +11,7 @@ from circuits.analysis.roles import Roles
 from circuits.analysis.tracing import open_parts, traces
 from circuits.analysis.writes import direct_writes
 from circuits.circuit import Circuit
+from circuits.evaluation import require_distinct_beginnings
 from circuits.evaluation.roles import roles_for
 from circuits.facts import Fact, Relation, Relations
 from circuits.graph import Node
@@ -48,9 +49,13 @@ class Bench:
 
         The circuit, unless there is one already, is built whether the model knows the fact or not: what a model says
         wrongly has one too.
+
+        Raises:
+            circuits.evaluation.AlikeAnswers: two answers begin with one token; what is followed are first tokens.
         """
-        circuit = circuit or self.circuit(model, fact)
         answers = tuple(dict.fromkeys(answers))
+        require_distinct_beginnings(model, fact.prompt, answers)
+        circuit = circuit or self.circuit(model, fact)
         asked = [Fact(fact.prompt, fact.subject, answer, fact.relation) for answer in answers]
         return Side(
             label=label,
