@@ -91,7 +91,8 @@ def _connected(graph: Graph, n: int, rng: np.random.Generator) -> Bool[np.ndarra
             for flat in order:
                 if growth.count == n:
                     break
-                growth.add(*divmod(flat, len(graph.readers)), n - growth.count, whole=whole)
+                writer, reader = divmod(flat, len(graph.readers))
+                growth.add(writer, reader, n - growth.count, whole=whole)
     return growth.kept
 
 
