@@ -7,7 +7,7 @@ from typing import Any
 
 import plotly.graph_objects as go
 import torch
-from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors
 from torch import Tensor
 
 from circuits.facts import Fact, Relation
@@ -61,8 +61,13 @@ CONFIGS: dict[str, tuple[str, Mapping[str, object]]] = {
 Gemma 2's norm after attention, which has no residual rewrite over heads."""
 
 
-def save_tokenizer(folder: Path) -> None:
-    """Words w0 ... w59, each one token with its leading space, as GPT-2's tokenizer spells them."""
+WITHOUT_BOS = ("qwen2", "qwen3", "neox")
+"""Layouts whose tokenizers begin a text with nothing."""
+
+
+def save_tokenizer(folder: Path, *, bos: bool = True) -> None:
+    """Words w0 ... w59, each one token with its leading space, as GPT-2's tokenizer spells them; ``bos``: it begins a text
+    with <|endoftext|> of its own accord."""
     from transformers import PreTrainedTokenizerFast
 
     words = [END, *(f"Ġw{i}" for i in range(N_WORDS))]
@@ -74,6 +79,8 @@ def save_tokenizer(folder: Path) -> None:
         ]
     )
     tokenizer.decoder = decoders.ByteLevel()
+    if bos:
+        tokenizer.post_processor = processors.TemplateProcessing(single=f"{END} $A", special_tokens=[(END, 0)])
     PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         bos_token=END,
@@ -99,7 +106,7 @@ def save_model(name: str, folder: Path, seed: int = 0) -> Path:
             else:
                 parameter.copy_(0.2 * noise + (0 if key.endswith("bias") else 1))
     model.save_pretrained(folder)
-    save_tokenizer(folder)
+    save_tokenizer(folder, bos=name not in WITHOUT_BOS)
     return folder
 
 

@@ -120,7 +120,7 @@ def test_every_read_and_write_is_reported_in_the_order_of_the_graph(small_model:
 @pytest.mark.parametrize(
     ("name", "bos"), [("gpt2", (0,)), ("llama", (0,)), ("mistral", (0,)), ("qwen3", ()), ("neox", ())]
 )
-def test_prompt_and_answer_ids_are_concatenated_after_bos_where_the_model_expects_it(
+def test_prompt_and_answer_ids_are_concatenated_after_the_token_that_the_tokenizer_begins_a_text_with(
     small_model: LoadModel, name: str, bos: tuple[int, ...]
 ) -> None:
     tokens = small_model(name).tokens(word_fact("7 3 7", "12 59"))
@@ -194,8 +194,8 @@ def test_a_missing_folder_a_file_and_a_folder_of_something_else_are_refused(
     half = shutil.copytree(model_folder("gpt2"), tmp_path / "half")
     (half / "model.safetensors").unlink()
     for name, message in {
-        "missing": "no model folder at .*missing; `--model factlm` is the embedded model",
-        "file": "expected a model folder, and .*file is a file",
+        "missing": "no model folder or GGUF file at .*missing; `--model factlm` is the embedded model",
+        "file": "expected a model folder or a GGUF file, and .*file is neither",
         "empty": "empty is no HuggingFace model folder: it has no config.json",
         "half": "half is no whole model folder: .* no weights",
     }.items():

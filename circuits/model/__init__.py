@@ -3,6 +3,7 @@
 from circuits.model.hub import Processing
 from circuits.model.model import Model
 from circuits.model.network import ModelError
+from circuits.model.profile import Profile
 from circuits.model.text import ContextError, OutputVocabulary, Tokens, Vocabulary, WordVocabulary
 
 __all__ = [
@@ -11,6 +12,7 @@ __all__ = [
     "ModelError",
     "OutputVocabulary",
     "Processing",
+    "Profile",
     "Tokens",
     "Vocabulary",
     "WordVocabulary",

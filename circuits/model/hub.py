@@ -6,21 +6,25 @@ centred), because zero ablation depends on it; ``processing="raw"`` leaves them 
 
 import copy
 import hashlib
+import io
 import logging
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, redirect_stderr
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 
 from circuits.graph import Shape
 from circuits.metrics import require_finite
 from circuits.model.components import Attention, Block, Components, Mlp, Norm, Rotary, UnsupportedArchitecture
+from circuits.model.gguf import is_gguf, read_header
 from circuits.model.network import (
     ComponentNetwork,
     Ids,
@@ -30,20 +34,33 @@ from circuits.model.network import (
     layer_of,
     require_shape,
 )
+from circuits.model.profile import Profile
 from circuits.model.rewrite import BlockTrace, require_residual_rewrite
 from circuits.model.text import HubVocabulary
 
 Processing = Literal["compatibility", "raw"]
 WEIGHT_FILES = ("model.safetensors", "model.safetensors.index.json")
 """Pickled weights (``pytorch_model.bin``) are never read: loading them may run code."""
+QUANTISATION = "quantisation"
+"""The key, in the metadata of a file of weights, for what they were dequantised from."""
 HUB_TIMEOUT = 10.0
 """Seconds to wait for the hub's first answer."""
 
 
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    network: Network
+    vocabulary: HubVocabulary
+    weights: str
+    """Hash of the weights as loaded."""
+    quantisation: str | None
+    """What they were dequantised from (Q4_1); None where they were not."""
+
+
 def load_pretrained(
-    name: str, folder: Path | None, *, device: str, dtype: torch.dtype, processing: Processing
-) -> tuple[Network, HubVocabulary, str]:
-    """(network, vocabulary, hash of the weights as loaded) of the model in ``folder``, or of that hub name.
+    name: str, place: Path | None, profile: Profile, *, device: str, dtype: torch.dtype, processing: Processing
+) -> Loaded:
+    """The model in the folder or GGUF file ``place``, or (None) of that hub name.
 
     Grouped-query models are ungrouped: key and value projections are repeated per query head, an exact rewrite.
 
@@ -51,22 +68,61 @@ def load_pretrained(
         ModelError: nothing to load there, an architecture that TransformerLens does not know, or a model without an exact
             residual rewrite over heads.
     """
-    if folder is not None:
-        _require_model_folder(folder)
+    quantisation = None
+    if place is not None and is_gguf(place):
+        quantisation = read_header(place).quantisation
+    elif place is not None:
+        _require_model_folder(place)
+        quantisation = _dequantised_from(place)
     with _quiet():
-        source, tokenizer = _load_pretrained(str(folder or name), name, dtype, local=folder is not None)
+        source, tokenizer = _load_pretrained(str(place or name), name, dtype, local=place is not None)
         digest = weight_hash(source.state_dict())
         bridge = _boot(_ungrouped(source, name), tokenizer, name, device, dtype, processing)
-        vocabulary = HubVocabulary(tokenizer, prepend_bos=bool(bridge.cfg.default_prepend_bos))
+        vocabulary = HubVocabulary.of(tokenizer, profile)
         network = _network(bridge, vocabulary, name)
-    return network, vocabulary, digest
+    return Loaded(network, vocabulary, digest, quantisation)
+
+
+def _dequantised_from(folder: Path) -> str | None:
+    """What `dequantise` wrote into the file of weights."""
+    file = folder / WEIGHT_FILES[0]
+    if not file.is_file():
+        return None
+    try:
+        with safe_open(file, framework="pt") as weights:
+            return (weights.metadata() or {}).get(QUANTISATION)
+    except SafetensorError:
+        return None  # the loader says what is wrong with the file
+
+
+def dequantise(file: Path, folder: Path) -> None:
+    """Write what the GGUF file dequantises to as a model folder, which loads in a fraction of the time.
+
+    The weights are float32, in which dequantised blocks are exact: the same numbers, so the same hash.
+
+    Raises:
+        ModelError: as `load_pretrained`.
+    """
+    header = read_header(file)
+    with _quiet():
+        model, tokenizer = _load_pretrained(str(file), file.name, torch.float32, local=True)
+        folder.mkdir(parents=True, exist_ok=True)
+        model.config.architectures = [type(model).__name__]
+        model.config.to_json_file(folder / "config.json")
+        tokenizer.save_pretrained(folder)
+    tied = model.config.tie_word_embeddings
+    state = {
+        key: value.contiguous() for key, value in model.state_dict().items() if not (tied and key == "lm_head.weight")
+    }
+    metadata = {"format": "pt", QUANTISATION: header.quantisation}
+    save_file(state, folder / WEIGHT_FILES[0], metadata=metadata)
 
 
 def _require_model_folder(folder: Path) -> None:
     if not folder.exists():
-        raise ModelError(f"no model folder at {folder}; `--model factlm` is the embedded model")
+        raise ModelError(f"no model folder or GGUF file at {folder}; `--model factlm` is the embedded model")
     if folder.is_file():
-        raise ModelError(f"expected a model folder, and {folder} is a file")
+        raise ModelError(f"expected a model folder or a GGUF file, and {folder} is neither")
     if not (folder / "config.json").is_file():
         raise ModelError(f"{folder} is no HuggingFace model folder: it has no config.json")
     if not any((folder / name).is_file() for name in WEIGHT_FILES):
@@ -82,23 +138,36 @@ def _load_pretrained(source: str, name: str, dtype: torch.dtype, *, local: bool)
     # Out of reach, the hub is asked once and briefly, instead of with the loader's minute of retries.
     reachable = local or _hub_answers(source)
     local = local or not reachable
+    file = Path(source) if local and Path(source).is_file() else None
+    if file is None:
+        options = {"local_files_only": local}
+    else:
+        source, options = str(file.parent), {"local_files_only": True, "gguf_file": file.name}
     try:
-        tokenizer = transformers.AutoTokenizer.from_pretrained(source, local_files_only=local)
-        # Eager attention, because it is the one that TransformerLens' hooks can look into.
-        loaded: Any = transformers.AutoModelForCausalLM.from_pretrained(
-            source,
-            dtype=dtype,
-            attn_implementation="eager",
-            local_files_only=local,
-            use_safetensors=True,
-            output_loading_info=True,
-        )
+        # The reader of GGUF files draws a progress bar that no setting of the loader turns off.
+        with redirect_stderr(io.StringIO()) if file else nullcontext():
+            tokenizer = transformers.AutoTokenizer.from_pretrained(source, **options)
+            # Eager attention, because it is the one that TransformerLens' hooks can look into.
+            loaded: Any = transformers.AutoModelForCausalLM.from_pretrained(
+                source,
+                dtype=dtype,
+                attn_implementation="eager",
+                use_safetensors=None if file else True,
+                output_loading_info=True,
+                **options,
+            )
         model, found = loaded
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+    except _UNREADABLE as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         if not reachable:
             reason = "the hub is out of reach and the model is not in the local cache"
-        tried = f"the folder {source}" if Path(source).is_dir() else f"a folder {source!r} (there is none) and the hub"
+        tried = (
+            f"the file {file}"
+            if file
+            else f"the folder {source}"
+            if Path(source).is_dir()
+            else f"a folder {source!r} (there is none) and the hub"
+        )
         raise ModelError(
             f"cannot load the model {name!r}: tried {tried}; {reason}. "
             "`--model factlm`, the embedded model, needs no hub"
@@ -108,7 +177,14 @@ def _load_pretrained(source: str, name: str, dtype: torch.dtype, *, local: bool)
         raise ModelError(
             f"cannot load the model {name!r}: its files lack {len(missing)} weights, the first {missing[0]}"
         )
+    if file is not None:
+        # Its weights are plain numbers now, and nothing later shall take them for blocks.
+        del model.config.quantization_config
     return model.eval().requires_grad_(False), tokenizer
+
+
+_UNREADABLE = (OSError, ValueError, LookupError, RuntimeError, TypeError, AttributeError, SafetensorError)
+"""What the loaders raise at a damaged file."""
 
 
 def _hub_answers(name: str) -> bool:
@@ -148,7 +224,10 @@ def _ungrouped(source: Any, name: str) -> Any:
         return source
     config = copy.deepcopy(config)
     config.num_key_value_heads = n_heads
-    ungrouped = transformers.AutoModelForCausalLM.from_config(config, dtype=source.dtype, attn_implementation="eager")
+    with torch.device("meta"):  # as a shape, without the time that random weights take
+        ungrouped = transformers.AutoModelForCausalLM.from_config(
+            config, dtype=source.dtype, attn_implementation="eager"
+        )
     state = {
         key: value.unflatten(0, (n_groups, -1)).repeat_interleave(n_heads // n_groups, 0).flatten(0, 1)
         if key.split(".")[-2] in ("k_proj", "v_proj")
@@ -156,12 +235,16 @@ def _ungrouped(source: Any, name: str) -> Any:
         for key, value in source.state_dict().items()
     }
     try:
-        ungrouped.load_state_dict(state)
+        ungrouped.load_state_dict(state, assign=True)
     except RuntimeError as error:
         raise ModelError(
             f"{name} shares keys and values between heads ({n_groups} for {n_heads} query heads) in a layout "
             f"that cannot be ungrouped: expected separate k_proj and v_proj weights ({type(source).__name__})"
         ) from error
+    ungrouped.tie_weights()
+    for key, buffer in source.named_buffers():  # tables of positions, which depend on no number of heads
+        owner, _, attribute = key.rpartition(".")
+        ungrouped.get_submodule(owner)._buffers[attribute] = buffer
     return ungrouped.eval().requires_grad_(False)
 
 

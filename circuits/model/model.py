@@ -10,6 +10,7 @@ from torch import Tensor
 from circuits.facts import Fact
 from circuits.graph import Granularity, Graph, Shape
 from circuits.metrics import NLL, SQUARED_ERROR, Metric
+from circuits.model import library
 from circuits.model.components import UnsupportedArchitecture
 from circuits.model.hub import Processing, load_pretrained, weight_hash
 from circuits.model.network import (
@@ -23,8 +24,9 @@ from circuits.model.network import (
     Record,
 )
 from circuits.model.plain import PlainWeights, is_plain, read_plain
+from circuits.model.profile import Profile, read_profile
 from circuits.model.text import ContextError, OutputVocabulary, Tokens, Vocabulary
-from circuits.paths import FACTLM, factlm_dir
+from circuits.paths import FACTLM
 
 
 class Model:
@@ -42,6 +44,8 @@ class Model:
         weights: str,
         processing: Processing,
         parent: "Model | None" = None,
+        profile: Profile | None = None,
+        quantisation: str | None = None,
     ) -> None:
         self.network = network
         self.vocabulary = vocabulary
@@ -52,6 +56,10 @@ class Model:
         self.processing: Processing = processing
         self.parent = parent
         """The model that this one is an edit of; None for a model as loaded."""
+        self.profile = Profile() if profile is None else profile
+        """What was said beside the weights: the first token, wordings, training text, tuned options."""
+        self.quantisation = quantisation
+        """What the weights were dequantised from, such as Q4_1; None where they were not."""
 
     # ---- loading ---------------------------------------------------------------------------------------------------
 
@@ -69,26 +77,33 @@ class Model:
         dtype: torch.dtype = torch.float32,
         processing: Processing = "compatibility",
     ) -> "Model":
-        """``factlm``, any local HuggingFace folder, or any hub name that TransformerLens loads.
+        """A name of the library (``factlm``, ``smollm2``), any local HuggingFace folder or GGUF file, or any hub name that
+        TransformerLens loads.
 
         Grouped-query models are ungrouped: key and value projections are repeated per query head, an exact rewrite.
         A folder of plain weights (`circuits.model.plain`) is loaded as it is, whatever ``processing`` says: it has no norm to fold.
 
         Raises:
-            ModelError: nothing to load there, an architecture that TransformerLens does not know, or a model without
-                an exact residual rewrite over heads.
+            ModelError: nothing to load there, a name whose weights were not got yet, a damaged profile, an architecture that
+                TransformerLens does not know, or a model without an exact residual rewrite over heads.
         """
         name = str(name_or_path)
-        folder = factlm_dir() if name == FACTLM else Path(name)
-        is_folder = folder.is_dir()
-        if is_plain(folder):
-            return cls._plain(name, read_plain(folder, device=device, dtype=dtype))
-        if name == FACTLM or is_folder or folder.is_absolute() or name.startswith("."):
-            is_folder = True
-        network, vocabulary, digest = load_pretrained(
-            name, folder if is_folder else None, device=device, dtype=dtype, processing=processing
+        place = library.find(name)
+        profile = read_profile(Path(name)) if place is None else library.profile_of(name)
+        if place is None and (Path(name).exists() or Path(name).is_absolute() or name.startswith(".")):
+            place = Path(name)
+        if place is not None and is_plain(place):
+            return cls._plain(name, read_plain(place, device=device, dtype=dtype))
+        loaded = load_pretrained(name, place, profile, device=device, dtype=dtype, processing=processing)
+        return cls(
+            loaded.network,
+            loaded.vocabulary,
+            name=name,
+            weights=loaded.weights,
+            processing=processing,
+            profile=profile,
+            quantisation=loaded.quantisation,
         )
-        return cls(network, vocabulary, name=name, weights=digest, processing=processing)
 
     @classmethod
     def _plain(cls, name: str, plain: PlainWeights) -> "Model":
@@ -150,7 +165,16 @@ class Model:
 
     def with_network(self, network: Network, digest: str) -> "Model":
         """A model that runs an edit of this one's network, and calls its weights ``digest``."""
-        return Model(network, self.vocabulary, name=self.name, weights=digest, processing=self.processing, parent=self)
+        return Model(
+            network,
+            self.vocabulary,
+            name=self.name,
+            weights=digest,
+            processing=self.processing,
+            parent=self,
+            profile=self.profile,
+            quantisation=self.quantisation,
+        )
 
     @property
     def _editable(self) -> EditableNetwork:
@@ -185,6 +209,11 @@ class Model:
                 f"{fact.prompt[:60]!r}..."
             )
         return tokens
+
+    @property
+    def bos(self) -> str | None:
+        """The token that every prompt begins with, as text; None for no such token."""
+        return None if self.vocabulary.bos is None else self.token_text(self.vocabulary.bos)
 
     def token_text(self, token: int) -> str:
         """One token as text, its leading space kept."""

@@ -6,6 +6,7 @@ from functools import partial
 from typing import Any, Protocol, runtime_checkable
 
 from circuits.model.network import ModelError
+from circuits.model.profile import Profile
 
 
 class ContextError(ValueError):
@@ -95,9 +96,40 @@ def _column(word: str, words: tuple[str, ...]) -> int:
 class HubVocabulary:
     """A HuggingFace tokenizer. Special tokens are never added by it, only by `Model`."""
 
-    def __init__(self, tokenizer: Any, *, prepend_bos: bool) -> None:
+    def __init__(self, tokenizer: Any, bos: int | None) -> None:
         self._tokenizer = tokenizer
-        self.bos: int | None = tokenizer.bos_token_id if prepend_bos else None
+        self.bos = bos
+
+    @classmethod
+    def of(cls, tokenizer: Any, profile: Profile) -> "HubVocabulary":
+        """With the first token that the profile names, or else with the one that the tokenizer adds of its own accord.
+
+        Raises:
+            ModelError: the profile's token is none of the tokenizer's, or the tokenizer adds several.
+        """
+        if not profile.names_bos:
+            return cls(tokenizer, habitual_bos(tokenizer))
+        if profile.bos is None:
+            return cls(tokenizer, None)
+        known = tokenizer.get_vocab()
+        if profile.bos not in known:
+            raise ModelError(
+                f"the profile begins prompts with {profile.bos!r}, which is no token of the model's tokenizer"
+            )
+        return cls(tokenizer, known[profile.bos])
+
+    def with_bos(self, bos: int | None) -> "HubVocabulary":
+        return HubVocabulary(self._tokenizer, bos)
+
+    @property
+    def special(self) -> tuple[int, ...]:
+        """The ids of the special tokens, of which one may begin a prompt."""
+        return tuple(sorted(set(self._tokenizer.all_special_ids) | set(_added_special(self._tokenizer))))
+
+    @property
+    def habit(self) -> int | None:
+        """The token that the tokenizer puts before a text of its own accord."""
+        return habitual_bos(self._tokenizer)
 
     def encode(self, text: str) -> list[int]:
         encode = partial(self._tokenizer.encode, add_special_tokens=False)
@@ -111,3 +143,24 @@ class HubVocabulary:
 
     def decode(self, ids: Sequence[int]) -> str:
         return self._tokenizer.decode(list(ids), clean_up_tokenization_spaces=False)
+
+
+def habitual_bos(tokenizer: Any) -> int | None:
+    """The token that a tokenizer puts before a text of its own accord, None for no such token.
+
+    Raises:
+        ModelError: it puts several there.
+    """
+    bare, full = tokenizer.encode("a", add_special_tokens=False), tokenizer.encode("a")
+    starts = [i for i in range(len(full) - len(bare) + 1) if full[i : i + len(bare)] == bare]
+    added = full[: starts[-1]] if starts else []
+    if len(added) > 1:
+        raise ModelError(
+            f"the tokenizer begins a text with {len(added)} tokens ({tokenizer.decode(added)!r}); name one, or null, as bos "
+            "in a profile.json beside the model"
+        )
+    return added[0] if added else None
+
+
+def _added_special(tokenizer: Any) -> list[int]:
+    return [i for i, token in tokenizer.added_tokens_decoder.items() if token.special]
