@@ -17,7 +17,7 @@ SUBJECT = torch.arange(N_SUBJECTS)
 flags that heads look for."""
 MOVED, OUT = SUBJECT + N_SUBJECTS, SUBJECT + 2 * N_SUBJECTS
 FILLER = 3 * N_SUBJECTS + torch.arange(N_FILLERS)
-IS_SUBJECT, IS_RELATION = 3 * N_SUBJECTS + N_FILLERS, 3 * N_SUBJECTS + N_FILLERS + 1
+IS_SUBJECT, IS_RELATION, SINK = (3 * N_SUBJECTS + N_FILLERS + i for i in range(3))
 
 ROLES = {
     "mover": Node(0, "head", 0),
@@ -38,8 +38,12 @@ FACTS = tuple(
 OBJECTS = tuple(fact.object for fact in FACTS)
 
 
-def planted(seed: int = 0, *, shy: bool = False) -> Model:
+def planted(seed: int = 0, *, shy: bool = False, sink: bool = False) -> Model:
     """One layer, seven heads and an MLP. Every subject's object follows from it with its own strength.
+
+    ``sink``: a BOS token is put before every prompt, with a massive entry in a dimension of its own. Every head but the noisy
+    one gives it e^4 times what it gives the token it looks for, and reads nothing there; values are longer by as much. The
+    carrier's write also names the subject's own token.
 
     ``shy``: the mover gives the subject e^-2 times what it gives any other token, and its values are 30 times as long.
     """
@@ -48,10 +52,10 @@ def planted(seed: int = 0, *, shy: bool = False) -> Model:
     weights = zero_weights(
         n_layers=1,
         n_heads=len(ROLES),
-        d_model=IS_RELATION + 1,
+        d_model=SINK + 1,
         d_head=d_head,
         d_mlp=N_SUBJECTS,
-        d_vocab=len(VOCABULARY),
+        d_vocab=len(VOCABULARY) + sink,
         n_ctx=8,
     )
     embed, unembed = weights["embed.W_E"], weights["unembed.W_U"]
@@ -88,10 +92,19 @@ def planted(seed: int = 0, *, shy: bool = False) -> Model:
         W_V[head, IS_RELATION, N_SUBJECTS] = 1
         W_O[head, N_SUBJECTS, OUT] = size
     carrier, noisy = ROLES["carrier"].head, ROLES["noisy"].head
+    if sink:
+        embed[len(VOCABULARY), SINK] = 1000
+        W_K[:noisy, SINK, 0] = 1.5 / 1000
+        unembed[MOVED, first + SUBJECT] = 1
     W_V[carrier, SUBJECT, slots], W_O[carrier, slots, MOVED] = 1, 1.0
     weights["blocks.0.mlp.W_in"][MOVED, slots] = 1
     weights["blocks.0.mlp.W_out"][slots, OUT] = 3 * strengths
+    if sink:
+        W_V[:noisy] *= 1 + float(torch.tensor(4.0).exp())
     W_V[noisy] = 0.3 * torch.randn(W_V[noisy].shape, generator=generator)
     W_O[noisy] = 0.3 * torch.randn(W_O[noisy].shape, generator=generator)
     weights["blocks.0.attn.b_Q"] = query
+    if sink:
+        W_V[noisy, SINK] = 0
+        return plain_model(weights, " ".join((*VOCABULARY, "<s>")), bos=len(VOCABULARY))
     return plain_model(weights, " ".join(VOCABULARY))

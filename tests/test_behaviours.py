@@ -5,16 +5,18 @@ from dataclasses import replace
 import pytest
 import torch
 
+from circuits.analysis.attribution import apart_from_sink
 from circuits.analysis.tracing import open_parts, replay_by_running, traces
 from circuits.datasets import load_relations
 from circuits.datasets.manifest import Manifest
 from circuits.editing import EditProvenance, LowRank, WeightEdit
 from circuits.evaluation import AlikeAnswers, whole_model
 from circuits.evaluation.roles import known_facts, relation_roles
-from circuits.facts import EditRequest, Fact
+from circuits.facts import EditRequest, Fact, Relation
 from circuits.graph import Node
 from circuits.model import ContextError, Model
 from circuits.model.network import value_matrix
+from circuits.model.spans import Spans
 from circuits.studies.diff import EditDidNotTake, Prompts, choose_prompts, diff_edit, edited_nodes, make_edit
 from circuits.studies.diff_table import NEIGHBOURS, EditNumbers, MethodRow, claims, edit_table, method_row
 from circuits.studies.discover import RunSpec, run
@@ -24,6 +26,9 @@ from circuits.studies.explain.icl import DRAWS, _Cuts, _Without, demonstrated, e
 from circuits.studies.explain.multihop import find_case, multi_hop
 from circuits.studies.explain.reverse import explain_reverse, reversed_fact
 from circuits.studies.explain.sides import BehaviourError, Bench, make_bench, relation_of
+from tests.planted_heads import FACTS as PLANTED
+from tests.planted_heads import ROLES as PLANTED_ROLES
+from tests.planted_heads import planted
 
 FRANCE = Fact("The official language of France is", "France", "French", "country_language")
 SPEC = RunSpec(facts=(FRANCE,), tau=0.1)
@@ -402,6 +407,35 @@ def test_the_verdict_on_two_hops_names_the_answer_that_wins(model, relations):
     )
     with pytest.raises(BehaviourError, match="same object"):
         multi_hop(model, edit, first, second, subject, same, relations, SPEC)
+
+
+def test_a_head_is_said_to_read_what_it_writes_of_and_not_where_its_attention_rests():
+    model, fact = planted(sink=True), PLANTED[2]
+    pairs = tuple((each.subject, each.object) for each in PLANTED)
+    relation = Relation("language", "language", "factual", "subject", "object", ("the language of {} is",), pairs)
+    readings = Bench({"language": relation}, SPEC).readings(model, fact, list(PLANTED_ROLES.values()))
+    read = dict(zip(PLANTED_ROLES, readings, strict=True))
+    assert {name: read[name].reads for name in ("mover", "carrier", "suppressor", "relation")} == {
+        "mover": "subject",
+        "carrier": "subject",
+        "suppressor": "subject",
+        "relation": "relation",
+    }
+    for name in ("mover", "carrier", "suppressor", "relation"):
+        assert read[name].share == pytest.approx(1)
+        assert read[name].sink > 0.9
+        assert read[name].attention < 0.05
+    assert read["carrier"].copies
+    assert read["carrier"].promotes.strip() == fact.subject
+    assert not read["mover"].copies
+    assert "% resting on the first token" in read["mover"].words()
+
+
+def test_the_first_position_is_apart_unless_it_is_all_there_is_of_the_subject():
+    assert apart_from_sink(Spans((1,), (2, 3), 4)) == ("first", "subject", "relation", "relation", "last")
+    assert apart_from_sink(Spans((0, 1), (2,), 3)) == ("first", "subject", "relation", "last")
+    assert apart_from_sink(Spans((2,), (0, 1), 3)) == ("first", "relation", "subject", "last")
+    assert apart_from_sink(Spans((0,), (1, 2), 3)) == ("subject", "relation", "relation", "last")
 
 
 def test_roles_are_told_once_a_bench_and_movers_are_named_in_its_readings(model, relations):

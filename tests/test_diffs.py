@@ -32,7 +32,7 @@ def path(*ranks: int) -> Trajectory:
 
 
 def reading(head: str, role: str, promotes: str) -> HeadReading:
-    return HeadReading(head=head, role=role, reads="subject", attention=0.7, promotes=promotes)
+    return HeadReading(head=head, role=role, reads="subject", share=0.9, attention=0.7, sink=0.1, promotes=promotes)
 
 
 def side(
@@ -134,7 +134,8 @@ def test_heads_of_either_circuit_that_write_an_answer_otherwise_are_listed():
     (change,) = CircuitDiff(differs="edit", before=before, after=after).head_changes
     assert change.size == 2
     assert str(change) == (
-        "L1H0 (relation): gave no object (subject, 70% of its attention), now gives no object (subject, 70% of its attention); "
+        "L1H0 (relation): gave no object (subject, 90% of its write, 70% of its attention), now gives "
+        "no object (subject, 90% of its write, 70% of its attention); "
         "it writes 'blue' +3.0 to +5.0, 'green' -1.0 to -1.0 logits"
     )
     without = circuit("a0.h0->m0").to_json()
@@ -151,12 +152,14 @@ def test_a_head_that_gives_another_object_is_listed_with_what_it_did_and_does_no
     after = side(found, "after").model_copy(update={"heads": (extracts,)})
     (change,) = CircuitDiff(differs="edit", before=before, after=after).head_changes
     assert str(change).startswith(
-        "L1H0 (mover): copied 'Controller' from the subject (70% of its attention), "
-        "now extracts 'Intel' from the subject (70% of its attention, +2.0 logits); it writes 'blue' +3.0 to +3.0"
+        "L1H0 (mover): copied 'Controller' from the subject (90% of its write, 70% of its attention), "
+        "now extracts 'Intel' from the subject (90% of its write, 70% of its attention, +2.0 logits); it writes 'blue' +3.0 to +3.0"
     )
     assert CircuitDiff(differs="edit", before=before, after=before).head_changes == ()
-    elsewhere = extracts.model_copy(update={"reads": "first"})
-    assert elsewhere.words() == "draws 'Intel' from the first token (70% of its attention, +2.0 logits)"
+    elsewhere = extracts.model_copy(update={"reads": "last"})
+    assert (
+        elsewhere.words() == "draws 'Intel' from the last token (90% of its write, 70% of its attention, +2.0 logits)"
+    )
 
 
 def test_where_an_answer_first_appears_is_read_from_both_paths():

@@ -72,7 +72,7 @@ def test_the_page_has_a_line_a_relation_their_means_and_who_has_none(checks: Rol
     assert "written by `kcircuit heads`" in text
     assert "| language | 8 |" in text
     assert "| mean | 8.0 |" in text
-    assert "| L0H0 | 1 | 0 | 0 | 0 | 0 |" in text
+    assert "| L0H0 | 1 | 0 | 0 | 0 | 0 | 0 |" in text
     assert "* few: " in text
     assert "0 of 2 have a head with a role" in text
 

@@ -47,7 +47,7 @@ def found() -> Roles:
         ("relation", "relation"),
         ("mixture", "mixture"),
         ("suppressor", "suppressor"),
-        ("carrier", "mover"),
+        ("carrier", "carrier"),
         ("idle", "other"),
         ("noisy", "other"),
     ],
@@ -59,10 +59,13 @@ def test_planted_heads_get_the_role_they_were_given(found: Roles, name: str, rol
 
 
 def test_a_mover_that_writes_the_answer_is_told_from_one_whose_write_an_mlp_must_turn_into_it(found: Roles) -> None:
-    assert found.of(ROLES["mover"]).extracts
-    assert not found.of(ROLES["carrier"]).extracts
-    assert "extracts the attribute itself" in str(found.of(ROLES["mover"]))
-    assert "later layers" in str(found.of(ROLES["carrier"]))
+    mover, carrier = found.of(ROLES["mover"]), found.of(ROLES["carrier"])
+    assert mover.extracts
+    assert not carrier.extracts
+    # Its cut costs the answer more than many a mover's does, and it writes none of it: no part of the bar is the cut's size.
+    assert carrier.evidence.subject_cut.mean > mover.evidence.subject_cut.mean
+    assert carrier.evidence.subject_answer.mean == pytest.approx(0, abs=1e-6)
+    assert "later layers" in str(carrier)
 
 
 def test_a_planted_relation_head_reads_as_the_range_and_an_idle_one_as_nothing(found: Roles) -> None:
@@ -87,6 +90,27 @@ def test_a_head_that_draws_its_write_from_a_subject_it_hardly_attends_to_is_a_mo
     assert shy.evidence.attention_subject < 0.04
     assert shy.evidence.reading_subject == pytest.approx(1)
     assert shy.role == "mover"
+
+
+def test_a_massive_first_position_that_takes_the_attention_takes_no_head_its_role(found: Roles) -> None:
+    resting = find_roles(planted(sink=True), FACTS, OBJECTS, draws=499)
+    for name, head in ROLES.items():
+        assert resting.of(head).role == found.of(head).role, str(resting.of(head))
+        if name != "noisy":
+            evidence = resting.of(head).evidence
+            assert evidence.attention_sink > 0.8
+            assert evidence.attention_subject + evidence.attention_relation < 0.1
+    for name in ("mover", "carrier"):
+        assert resting.of(ROLES[name]).evidence.reading_subject == pytest.approx(1)
+
+
+def test_a_subject_that_begins_the_prompt_without_a_bos_token_is_said_to_stand_on_the_sink(found: Roles) -> None:
+    assert not any(verdict.evidence.subject_first for verdict in found.heads)
+    begin = [dataclasses.replace(fact, prompt=f"{fact.subject} language is") for fact in FACTS]
+    mover = find_roles(planted(), begin, OBJECTS, draws=499).of(ROLES["mover"])
+    assert mover.evidence.subject_first
+    assert mover.evidence.attention_sink == pytest.approx(mover.evidence.attention_subject)
+    assert "the subject is also the first token" in str(mover)
 
 
 def test_the_same_seed_gives_the_same_verdicts_and_they_survive_json(found: Roles) -> None:

@@ -34,6 +34,8 @@ a an the this that these those of in on at by for from to with as into about ove
 been being am has have had do does did it its he him his she her they them their we us our you your i me my who whom whose which
 what when where how there here s
 """
+SINK = 0
+"""The position where attention rests whatever stands there: a prompt's first (Xiao et al. 2024, arXiv:2309.17453)."""
 FUNCTION_WORDS = frozenset(_LISTED.split())
 """English words that name no relation."""
 TINY = 1e-12
@@ -118,6 +120,8 @@ class SourceReading:
     tokens: tuple[str, ...]
     classes: tuple[PositionClass, ...]
     attention: tuple[float, ...]
+    write: tuple[float, ...]
+    """The share of the head's write that it draws from each position (`written_shares`)."""
     answer: tuple[float, ...]
     """(a), in logits."""
     range: tuple[float, ...]
@@ -144,6 +148,7 @@ def read_sources(
     directions, rows = readout(parts, wanted), dict[int, tuple[SourceReading, ...]]()
     for trace in traces(model, facts, parts):
         split = {layer: source_parts(trace, parts, layer) for layer in sorted({head.layer for head in heads})}
+        drawn = {layer: written_shares(trace, parts, layer) for layer in split}
         for i, row in enumerate(trace.rows):
             ids, classes = trace.ids[i].tolist(), position_classes(found[row])
             tokens = tuple(model.token_text(token) for token in ids)
@@ -157,6 +162,7 @@ def read_sources(
                         tokens,
                         classes,
                         tuple(trace.attention[head.layer, i, head.head].tolist()),
+                        tuple(drawn[head.layer][i, head.head].tolist()),
                         tuple(answer.tolist()),
                         tuple((share @ directions.range).tolist()),
                         tuple((share @ directions.words).tolist()),
@@ -169,6 +175,15 @@ def read_sources(
 def position_classes(found: Spans) -> tuple[PositionClass, ...]:
     """The class of every position up to the last; ``first`` is the BOS token."""
     return tuple(_class(found, position) for position in range(found.last + 1))
+
+
+def apart_from_sink(found: Spans) -> tuple[PositionClass, ...]:
+    """`position_classes`, with the first position ``first``, BOS token or not: attention rests there whatever it says.
+
+    It stays the subject's where the subject has no other position: the two cannot be told apart there.
+    """
+    classes = position_classes(found)
+    return classes if found.subject == (SINK,) else ("first", *classes[1:])
 
 
 def _class(found: Spans, position: int) -> PositionClass:
@@ -188,6 +203,12 @@ def read_from(
     return mixed @ parts.blocks[layer].attention.W_O
 
 
+def written_shares(trace: Trace, parts: Components, layer: int) -> Float[Tensor, "batch head pos"]:
+    """The share of each head's write that it draws from each position: of the lengths of `source_parts`. Sums to 1, or is 0 throughout."""
+    lengths = source_parts(trace, parts, layer).norm(dim=-1)
+    return lengths / lengths.sum(-1, keepdim=True).clamp_min(TINY)
+
+
 @torch.no_grad()
 def read_shares(
     parts: Components, followed: Sequence[Trace], found: Sequence[Spans], which: Literal["subject", "relation"]
@@ -201,8 +222,7 @@ def read_shares(
     for trace in followed:
         mask = class_mask(found, which, trace)
         for layer in range(parts.shape.n_layers):
-            lengths = source_parts(trace, parts, layer).norm(dim=-1)
-            own = (lengths * mask[:, None]).sum(-1) / lengths.sum(-1).clamp_min(TINY)
+            own = (written_shares(trace, parts, layer) * mask[:, None]).sum(-1)
             first = layer * parts.shape.n_heads
             shares[first : first + parts.shape.n_heads, list(trace.rows)] = own.T.double().cpu().numpy()
     return shares

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import torch
 
-from circuits.analysis.attribution import PositionClass, TargetError, read_sources, readout, targets
+from circuits.analysis.attribution import SINK, PositionClass, TargetError, read_sources, readout, targets
 from circuits.analysis.cuts import cut_readings
 from circuits.analysis.lens import TokenScore, Trajectory, read_nodes, trajectory
 from circuits.analysis.mlps import AnswerMlp, read_mlps
@@ -26,12 +26,19 @@ class HeadOnFact:
     role: Role
     attention: tuple[float, ...]
     """To every token of the prompt; sums to 1."""
+    write: tuple[float, ...]
+    """The share of its write that it draws from every token: attention times value, by length."""
     subject_cut: float
     """Fall of the answer against the relation's other objects when its reading of the subject is cut here, in logits."""
     relation_cut: float
     """Fall of the relation's range against the vocabulary when its reading of the relation is cut here, in logits."""
     promoted: tuple[TokenScore, ...]
     suppressed: tuple[TokenScore, ...]
+
+    @property
+    def sink(self) -> float:
+        """Of its attention, what rests on the first token, whatever stands there."""
+        return self.attention[SINK]
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +63,10 @@ class Reading:
     def decider(self) -> AnswerMlp | None:
         """The first MLP whose write takes the answer to rank 1."""
         return next((each for each in self.mlps if each.puts_on_top), None)
+
+    def drawn(self, shares: Sequence[float], which: str) -> float:
+        """Of shares of every token, those of one class of positions together."""
+        return sum(share for share, own in zip(shares, self.classes, strict=True) if own == which)
 
     def with_role(self, *roles: Role) -> tuple[HeadOnFact, ...]:
         """Heads with one of these roles, the largest effect over the relation first."""
@@ -93,6 +104,7 @@ def read_fact(
             head=verdict.head,
             role=verdict.role,
             attention=source.attention,
+            write=source.write,
             subject_cut=float(subject.answer[index[verdict.head], 0, wanted.answers[0]]),
             relation_cut=float(relation.range[index[verdict.head], 0]),
             promoted=lens.promoted,

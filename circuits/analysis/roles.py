@@ -12,14 +12,20 @@ Two claims can be made of a head, each over many facts of one relation and each 
   the ranges of other relations (where fewer than `circuits.analysis.ranges.MIN_RANGES` of them are given, along look-alike sets of
   tokens: as many, and as near to each other).
 
-Roles: ``mover`` carries the subject, ``relation`` the relation, ``mixture`` both. ``suppressor``: cutting what it reads from the
-subject *raises* the answer, by the same tests with the sign turned. ``other``: no claim stands. On a model that knows nothing of
-the relation, the chance of any claim of the subject's on any head is at most `SUBJECT_ALPHA`, of the relation's `RELATION_ALPHA`,
-together `ALPHA`.
+A **mover** transfers the subject's attribute to the last token (paper 2, appendix B.2, and its "extract head"; Geva et al. 2023): it
+carries the subject, and what it reads there favours the answer *as it is written*, by at least `MIN_EFFECT` logits through the final
+norm and the unembedding, with an interval above 0, and more than chance would (shuffled answers, corrected for the number of
+heads). A head that carries the subject without this is a ``carrier``: later layers make the answer of what it brings. An early
+head that brings the subject's embedding to the last token is one, however much its cut costs.
 
-A mover need not write the answer: it may carry what a later MLP turns into it. Whether the part read from the subject itself reads as
-the answer (``direct``: does it extract the attribute?), and whether the part read from the relation reads as the range or
-names the relation's words, is tested apart and stated in the verdict; no label depends on it.
+Roles: ``mover``; ``carrier``; ``relation`` carries the relation; ``mixture`` is a mover that does. ``suppressor``: a mover by the same
+tests with both signs turned, of the cut and of what it writes. ``other``: no claim stands. On a model that knows nothing of
+the relation, the chance of any claim of the subject's on any head is at most `SUBJECT_ALPHA`, of the relation's `RELATION_ALPHA`,
+together `ALPHA`; what a mover's write must show comes on top of its claim, and can only lower the chance.
+
+Whether the part read from the relation reads as the range or names the relation's words is tested apart and stated in the
+verdict; no label depends on it. Attention rests on a prompt's first position whatever stands there (the *sink*): the shares that labels
+depend on are of what is written, and `Evidence.attention_sink` is told apart.
 """
 
 from collections.abc import Sequence
@@ -30,7 +36,7 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
-from circuits.analysis.attribution import Targets, class_mask, read_from, read_shares, readout, targets
+from circuits.analysis.attribution import SINK, Targets, class_mask, read_from, read_shares, readout, targets
 from circuits.analysis.cuts import cut_readings, cut_windows
 from circuits.analysis.nulls import intervals, permuted_answers, shuffled_windows, shuffles
 from circuits.analysis.ranges import compare, directions_of, disjoint_ranges, lookalikes
@@ -41,8 +47,8 @@ from circuits.model import Model
 from circuits.model.components import Components
 from circuits.model.spans import Spans, spans
 
-Role = Literal["mover", "relation", "mixture", "suppressor", "other"]
-ROLES: tuple[Role, ...] = ("mover", "relation", "mixture", "suppressor", "other")
+Role = Literal["mover", "relation", "mixture", "suppressor", "carrier", "other"]
+ROLES: tuple[Role, ...] = ("mover", "relation", "mixture", "suppressor", "carrier", "other")
 
 SUBJECT_ALPHA, RELATION_ALPHA = 0.01, 0.04
 ALPHA = SUBJECT_ALPHA + RELATION_ALPHA
@@ -84,12 +90,14 @@ class Evidence:
     n_facts: int
     attention_subject: float
     attention_relation: float
-    attention_first: float
-    """To the BOS token, where the model has one."""
+    attention_sink: float
+    """To the prompt's first position, which is the BOS token's where the model has one."""
     attention_last: float
     reading_subject: float
     """Mean share of what the head writes that it draws from the subject (`circuits.analysis.attribution.read_shares`)."""
     reading_relation: float
+    subject_first: bool
+    """Whether some prompts begin with the subject, without a BOS token: what rests on the sink counts as the subject's there."""
     attention_subject_p: float | None
     """Chance that as many other tokens of the prompts get as much (shuffled subject spans; for this head alone)."""
     subject_cut: Effect
@@ -118,8 +126,8 @@ class Verdict:
 
     @property
     def extracts(self) -> bool:
-        """Whether what it reads from the subject reads as the answer itself."""
-        return _holds(self.evidence.subject_answer)
+        """Whether what it reads from the subject reads as the answer itself: a mover's does."""
+        return _favours(self.evidence.subject_answer)
 
     @property
     def names_range(self) -> bool:
@@ -135,8 +143,9 @@ class Verdict:
         e, label = self.evidence, self.head.label
         cut, read = e.subject_cut, e.relation_cut
         subject = (
-            f"it gives the subject {e.attention_subject:.0%} of its attention and draws {e.reading_subject:.0%} of its write from it; "
-            f"without that reading the answer {_moves(cut)} against the relation's other objects ({_sure(cut)})"
+            f"it gives the subject {e.attention_subject:.0%} of its attention{self._sink()} and draws {e.reading_subject:.0%} of its write "
+            f"from it, {e.subject_answer.mean:+.2f} logits of the answer; without that reading the answer {_moves(cut)} against the "
+            f"relation's other objects ({_sure(cut)})"
         )
         relation = (
             f"it gives the relation's words {e.attention_relation:.0%} of its attention and draws {e.reading_relation:.0%} of its write "
@@ -145,12 +154,9 @@ class Verdict:
         over = f", over {e.n_facts} facts"
         match self.role:
             case "mover":
-                how = (
-                    "extracts the attribute itself"
-                    if self.extracts
-                    else "carries what later layers turn into the answer"
-                )
-                return f"{label} is a mover head and {how}: {subject}{over}."
+                return f"{label} is a mover head: {subject}{over}."
+            case "carrier":
+                return f"{label} carries the subject to later layers, in a form that does not read as the answer: {subject}{over}."
             case "relation":
                 return f"{label} is a relation head{self._names()}: {relation}{over}."
             case "mixture":
@@ -159,6 +165,14 @@ class Verdict:
                 return f"{label} is a suppressor: {subject}{over}."
             case "other":
                 return f"{label} has no established role: {subject}. And {relation}{over}."
+
+    def _sink(self) -> str:
+        e = self.evidence
+        return (
+            f" (the subject is also the first token, where {e.attention_sink:.0%} of it rests)"
+            if e.subject_first
+            else ""
+        )
 
     def _names(self) -> str:
         named = [
@@ -181,6 +195,10 @@ def _sure(effect: Effect) -> str:
 
 def _holds(effect: Effect) -> bool:
     return effect.p is not None and effect.p <= ALPHA and effect.low > 0
+
+
+def _favours(effect: Effect) -> bool:
+    return _passes(effect, SUBJECT_ALPHA) and effect.mean > 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,7 +240,9 @@ class Roles:
 def strength(verdict: Verdict) -> float:
     """The effect that the verdict's role rests on, in logits; for ``other`` the larger of both."""
     subject, relation = abs(verdict.evidence.subject_cut.mean), abs(verdict.evidence.relation_cut.mean)
-    return {"mover": subject, "suppressor": subject, "relation": relation}.get(verdict.role, max(subject, relation))
+    return {"mover": subject, "suppressor": subject, "carrier": subject, "relation": relation}.get(
+        verdict.role, max(subject, relation)
+    )
 
 
 def find_roles(
@@ -289,10 +309,11 @@ def find_roles(
             n_facts=len(facts),
             attention_subject=float(attention.subject[i].mean()),
             attention_relation=float(attention.relation[i].mean()),
-            attention_first=float(attention.first[i].mean()),
+            attention_sink=float(attention.sink[i].mean()),
             attention_last=float(attention.last[i].mean()),
             reading_subject=float(attention.reading_subject[i].mean()),
             reading_relation=float(attention.reading_relation[i].mean()),
+            subject_first=any(own.subject[0] == SINK for own in found),
             attention_subject_p=shuffled_windows(attention.windows[i], attention.own, draws, rng),
             subject_cut_span_p=span_p,
             **own,
@@ -320,11 +341,15 @@ def _role(evidence: Evidence) -> Role:
         and evidence.relation_cut.mean > 0
         and evidence.reading_relation >= MIN_READING
     )
-    if subject and evidence.subject_cut.mean < 0:
-        return "suppressor"
-    if subject:
+    # What it writes counts for the answer or against it as its cut does: with the same sign.
+    written, cut = evidence.subject_answer, evidence.subject_cut
+    if subject and _passes(written, SUBJECT_ALPHA) and written.mean * cut.mean > 0:
+        if cut.mean < 0:
+            return "suppressor"
         return "mixture" if relation else "mover"
-    return "relation" if relation else "other"
+    if relation:
+        return "relation"
+    return "carrier" if subject else "other"
 
 
 def _effects(
@@ -378,7 +403,7 @@ def _direct(
 class _Attention:
     subject: Float[np.ndarray, "head fact"]
     relation: Float[np.ndarray, "head fact"]
-    first: Float[np.ndarray, "head fact"]
+    sink: Float[np.ndarray, "head fact"]
     last: Float[np.ndarray, "head fact"]
     reading_subject: Float[np.ndarray, "head fact"]
     reading_relation: Float[np.ndarray, "head fact"]
@@ -394,7 +419,7 @@ def _attention(parts: Components, followed: Sequence[Trace], found: Sequence[Spa
     for trace in followed:
         for i, row in enumerate(trace.rows):
             own, weights = found[row], trace.attention[:, i].flatten(0, 1).double().cpu().numpy()
-            classes = own.subject, own.relation, tuple(range(own.readable[0])), (own.last,)
+            classes = own.subject, own.relation, (SINK,), (own.last,)
             shares[:, :, row] = [weights[:, list(positions)].sum(1) for positions in classes]
             width = len(own.subject)
             runs = range(len(own.readable) - width + 1)

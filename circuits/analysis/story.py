@@ -83,7 +83,9 @@ class _Teller:
         )
 
     def subject(self) -> Sentence:
-        heads = self.reading.with_role("mover", "mixture")
+        movers = self.reading.with_role("mover", "mixture")
+        # A head that only brings the subject to later layers is told of where none moves its attribute.
+        heads = movers or self.reading.with_role("carrier")
         n_facts = float(self._n_facts())
         if not heads:
             return Sentence(
@@ -93,31 +95,41 @@ class _Teller:
             )
         first = max(heads, key=lambda each: each.subject_cut)
         verdict, share = self._verdict(first), self._share(first, "subject")
+        drawn = self.reading.drawn(first.write, "subject")
         effect = verdict.evidence.subject_cut
         tokens = ", ".join(_quote(score.token) for score in first.promoted[:3])
         direct = verdict.evidence.subject_answer.mean
         how = (
             f"What it takes from the subject already reads as the answer ({direct:+.2f} logits on average)"
-            if verdict.extracts
+            if movers
             else "What it takes from the subject does not yet read as the answer; later layers make it so"
         )
         rest = [each for each in heads if each != first]
         text = (
             f"{first.head.label}{self._place(first.head)} moves the subject's information: it gives {_quote(self.reading.fact.subject)} "
-            f"{share:.0%} of its attention here, and without that reading the answer falls by {first.subject_cut:.2f} logits against the "
-            f"relation's other objects ({effect.mean:.2f} over {n_facts:.0f} facts). {how}; its whole write promotes {tokens} most."
-            f"{self._others([first, *rest], 'mover heads')}"
+            f"{share:.0%} of its attention here and draws {drawn:.0%} of its write from it; without that reading the answer falls by "
+            f"{first.subject_cut:.2f} logits against the relation's other objects ({effect.mean:.2f} over {n_facts:.0f} facts). {how}; "
+            f"its whole write promotes {tokens} most."
+            f"{self._others([first, *rest], 'mover heads' if movers else 'heads that carry the subject')}{self._carriers(movers)}"
         )
         return Sentence(
             text,
             (
                 ("attention to the subject", share),
+                ("write drawn from the subject", drawn),
                 ("answer, fall here", first.subject_cut),
                 ("answer, mean fall", effect.mean),
                 ("answer, written directly", direct),
                 ("facts", n_facts),
             ),
         )
+
+    def _carriers(self, movers: Sequence[HeadOnFact]) -> str:
+        carriers = self.reading.with_role("carrier") if movers else ()
+        if not carriers:
+            return ""
+        names = ", ".join(each.head.label for each in carriers)
+        return f" Carrying the subject to later layers, in a form that does not read as the answer: {names}."
 
     def suppression(self) -> Sentence | None:
         heads = self.reading.with_role("suppressor")
@@ -241,7 +253,7 @@ class _Teller:
         return label if label in self.reading.trajectory.labels else f"L{mlp.layer}"
 
     def _share(self, head: HeadOnFact, which: str) -> float:
-        return sum(w for w, own in zip(head.attention, self.reading.classes, strict=True) if own == which)
+        return self.reading.drawn(head.attention, which)
 
     def _most(self, head: HeadOnFact, which: str) -> tuple[str, float]:
         """The token of that class with most of the head's attention, and its share."""

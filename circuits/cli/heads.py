@@ -41,7 +41,7 @@ def heads(
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Tell mover, relation, mixture and suppressor heads of a relation, each with its evidence."""
+    """Tell mover, relation, mixture, suppressor and carrier heads of a relation, each with its evidence."""
     from circuits.datasets import load_relations
 
     relations = load_relations()

@@ -4,7 +4,6 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from circuits.analysis.reading import HeadOnFact, Reading
     from circuits.studies.discover import Run
 
 TOP = 4
@@ -22,8 +21,11 @@ def reading_json(result: "Run") -> dict[str, Any]:
             "head": each.head.name,
             "role": each.role,
             "in_circuit": each.head in inside,
-            "attention_subject": _attention(reading, each, "subject"),
-            "attention_relation": _attention(reading, each, "relation"),
+            "attention_subject": reading.drawn(each.attention, "subject"),
+            "attention_relation": reading.drawn(each.attention, "relation"),
+            "attention_sink": each.sink,
+            "write_subject": reading.drawn(each.write, "subject"),
+            "write_relation": reading.drawn(each.write, "relation"),
             "answer_fall": each.subject_cut,
             "range_fall": each.relation_cut,
             "promoted": [score.token for score in each.promoted],
@@ -51,7 +53,15 @@ def print_reading(result: "Run") -> None:
         table = Table(show_edge=False, pad_edge=False)
         for column in ("special head", "role", "in the circuit"):
             table.add_column(column)
-        for column in ("to subject", "to relation", "answer falls", "range falls"):
+        for column in (
+            "to sink",
+            "to subject",
+            "to relation",
+            "from subject",
+            "from relation",
+            "answer falls",
+            "range falls",
+        ):
             table.add_column(column, justify="right")
         table.add_column("promotes")
         for each in reading.heads:
@@ -60,8 +70,9 @@ def print_reading(result: "Run") -> None:
                 each.head.label,
                 each.role,
                 "yes" if each.head in inside else "no",
-                f"{_attention(reading, each, 'subject'):.0%}",
-                f"{_attention(reading, each, 'relation'):.0%}",
+                f"{each.sink:.0%}",
+                *(f"{reading.drawn(each.attention, which):.0%}" for which in ("subject", "relation")),
+                *(f"{reading.drawn(each.write, which):.0%}" for which in ("subject", "relation")),
                 f"{each.subject_cut:+.2f}",
                 f"{each.relation_cut:+.2f}",
                 escape(tokens),
@@ -69,14 +80,11 @@ def print_reading(result: "Run") -> None:
         console.print()
         console.print(table)
         console.print(
-            f"Roles for {reading.roles.relation}, told from {len(reading.roles.facts)} facts; attention from this prompt's last token; "
-            "falls in logits here, when the head's reading of the subject (of the relation) is cut.",
+            f"Roles for {reading.roles.relation}, told from {len(reading.roles.facts)} facts. To: attention from this prompt's last "
+            "token; the sink is the first token, where attention rests whatever stands there. From: of what the head writes, the share "
+            "that it draws from there. Falls in logits here, when the head's reading of the subject (of the relation) is cut.",
             markup=False,
         )
     console.print("\nHow the fact is recalled, in the whole model:", markup=False)
     for sentence in result.story:
         console.print(f"- {sentence}", markup=False)
-
-
-def _attention(reading: "Reading", head: "HeadOnFact", which: str) -> float:
-    return sum(weight for weight, own in zip(head.attention, reading.classes, strict=True) if own == which)

@@ -160,7 +160,7 @@ def role_grid(roles: Roles, *, title: str, circuit: Circuit | None = None) -> st
 
 
 def _shape(role: Role, x: float, y: float, size: float) -> str:
-    """A mark of the role: circle, diamond, square or cross."""
+    """A mark of the role: circle, diamond, square, triangle or cross."""
     colour = ROLE_COLOURS[role]
     if role in ("mover", "other"):
         faint = ' fill-opacity="0.5"' if role == "other" else ""
@@ -171,6 +171,8 @@ def _shape(role: Role, x: float, y: float, size: float) -> str:
             f'<path d="M{x - arm:.1f} {y - arm:.1f}L{x + arm:.1f} {y + arm:.1f}M{x - arm:.1f} {y + arm:.1f}L{x + arm:.1f} '
             f'{y - arm:.1f}" stroke="{colour}" stroke-width="{size / 2:.1f}"/>'
         )
+    if role == "carrier":
+        return f'<path d="M{x:.1f} {y - size:.1f}l{size:.1f} {1.8 * size:.1f}h{-2 * size:.1f}z" fill="{colour}"/>'
     turn = f' transform="rotate(45 {x:.1f} {y:.1f})"' if role == "relation" else ""
     half = 0.85 * size
     return f'<rect x="{x - half:.1f}" y="{y - half:.1f}" width="{2 * half:.1f}" height="{2 * half:.1f}" fill="{colour}"{turn}/>'

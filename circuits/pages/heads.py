@@ -19,6 +19,7 @@ SYMBOLS: dict[Role, str] = {
     "relation": "diamond",
     "mixture": "square",
     "suppressor": "x",
+    "carrier": "triangle-up",
     "other": "circle",
 }
 """Roles differ in shape, not by colour alone."""

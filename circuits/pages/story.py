@@ -43,25 +43,30 @@ def heads_section(reading: Reading | None, inside: Sequence[Node]) -> str:
     for each in reading.heads:
         verdict = roles.of(each.head)
         cells = "".join(
-            f'<td class="tok" style="--share:{min(weight, 1):.3f}" title="{weight:.1%}">{_share(weight)}</td>'
-            for weight in each.attention
+            f'<td class="tok" style="--share:{min(weight, 1):.3f}" title="attention {weight:.1%}, of its write {part:.1%}">'
+            f"{_share(weight)}</td>"
+            for weight, part in zip(each.attention, each.write, strict=True)
         )
         tokens = " ".join(f"<code>{plain(token_text(score.token))}</code>" for score in each.promoted[:TOP])
         outside = "" if each.head in inside else '<br><span class="soft">not in the circuit</span>'
         rows.append(
             f'<tr><th scope="row">{each.head.label}{outside}</th><td><span class="role {each.role}">{each.role}</span></td>{cells}'
+            f'<td class="num">{reading.drawn(each.write, "subject"):.0%}</td>'
             f'<td class="num">{signed(each.subject_cut)}</td><td class="num">{signed(each.relation_cut)}</td>'
             f'<td class="promoted">{tokens}</td></tr>\n'
-            f'<tr class="why"><td colspan="{n_tokens + 5}">{plain(str(verdict))}</td></tr>'
+            f'<tr class="why"><td colspan="{n_tokens + 6}">{plain(str(verdict))}</td></tr>'
         )
     return (
         '<section class="card" aria-labelledby="heads-heading">\n<h2 id="heads-heading">Special heads</h2>\n'
         f'<p class="caption">Heads with an established role for {plain(roles.relation)}, told from {len(roles.facts)} facts. '
-        "Attention is from the last token of this prompt, in per cent. Falls are in logits on this prompt, when the head’s "
+        "Attention is from the last token of this prompt, in per cent; on the first token it rests, whatever stands there (a "
+        "sink). “From subject” is the share of what the head writes that it draws from the subject. Falls are in logits on this "
+        "prompt, when the head’s "
         "reading of the subject (of the relation) is cut: of the answer against the relation’s other objects, and of the "
         "whole range against the vocabulary.</p>\n"
         '<div class="scroll" tabindex="0" role="region" aria-labelledby="heads-heading"><table id="heads"><thead><tr>'
-        f'<th scope="col">Head</th><th scope="col">Role</th>{head_row}<th scope="col" class="num">Answer falls</th>'
+        f'<th scope="col">Head</th><th scope="col">Role</th>{head_row}<th scope="col" class="num">From subject</th>'
+        '<th scope="col" class="num">Answer falls</th>'
         '<th scope="col" class="num">Range falls</th><th scope="col">Promotes</th></tr></thead><tbody>\n'
         + "\n".join(rows)
         + "\n</tbody></table></div>\n</section>\n"

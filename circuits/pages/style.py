@@ -29,14 +29,16 @@ ROLE_COLOURS: dict[Role, str] = {
     "relation": "#D55E00",
     "mixture": "#9467BD",
     "suppressor": "#4B535E",
+    "carrier": "#8C6D31",
     "other": "#56B4E9",
 }
 """Of heads; one without an established role looks like any head."""
 ROLE_HINTS: dict[Role, str] = {
-    "mover": "carries what belongs to the subject",
+    "mover": "moves the subject's attribute",
     "relation": "reads the relation",
     "mixture": "reads both",
     "suppressor": "works against the answer",
+    "carrier": "brings the subject to later layers",
     "other": "no established role",
 }
 """What a role means, in a few words."""
@@ -50,6 +52,7 @@ FILLS: dict[NodeKind | Role, tuple[str, str]] = {
     "relation": ("#F6C9A8", "#D55E00"),
     "mixture": ("#D9C8F0", "#8A5FC0"),
     "suppressor": ("#CCD1D8", "#4B535E"),
+    "carrier": ("#E7DAB8", "#8C6D31"),
     "other": ("#BFE3F8", "#3F9FD4"),
 }
 """Of a node drawn as a box: a fill that dark text reads on, and its outline. The page's light style has the same."""

@@ -23,6 +23,8 @@ DRAWS = 20
 """Pairs of random circuits that the noise floor is a mean over."""
 LARGE = 12
 """Edges listed in the printed form."""
+RESTS = 0.5
+"""Of its attention, what a head has on the first position when it is said to rest there."""
 CHANGED = 0.5
 """Logits. A head whose write of a followed answer changes by less does what it did."""
 
@@ -38,14 +40,19 @@ class HeadReading(BaseModel):
 
     head: str
     role: str
-    """The verdict over many facts: mover, relation, mixture, suppressor or other."""
+    """The verdict over many facts (`circuits.analysis.roles.Role`)."""
     reads: str
-    """The class of positions that it gives most of its attention to: subject, relation, last or first."""
+    """The class of positions that it draws most of its write from, the sink apart: subject, relation or last."""
+    share: float
+    """Of the whole write, what it draws from there: attention times value, by length."""
     attention: float
+    """Of its attention, what goes there."""
+    sink: float
+    """Of its attention, what rests on the prompt's first position, whatever stands there."""
     promotes: str
     """The token that its write promotes most."""
     copies: bool = False
-    """Whether that token stands in the prompt where it looks most."""
+    """Whether that is the token that it draws most of its write from, the sink apart."""
     object: str | None = None
     """The object of the relation that its write favours most; None outside a relation."""
     lead: float = 0.0
@@ -58,8 +65,9 @@ class HeadReading(BaseModel):
 
     def words(self, *, past: bool = False) -> str:
         """What it does in a clause: it extracts an object from the subject, copies a token, or gives no object."""
-        where = {"first": "first token", "last": "last token"}.get(self.reads, self.reads)
-        share = f"{self.attention:.0%} of its attention"
+        where = {"last": "last token"}.get(self.reads, self.reads)
+        rest = f", {self.sink:.0%} resting on the first token" if self.sink >= RESTS else ""
+        share = f"{self.share:.0%} of its write, {self.attention:.0%} of its attention{rest}"
         if self.copies:
             return f"{'copied' if past else 'copies'} {self.promotes.strip()!r} from the {where} ({share})"
         if self.gives is not None:
@@ -193,7 +201,8 @@ class CircuitDiff(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     format: Literal["kcircuit/diff"] = "kcircuit/diff"
-    version: Literal[1] = 1
+    version: Literal[2] = 2
+    """2: heads read by their writes, the sink apart."""
     differs: str
     """The one thing: "edit", "fact", "demonstrations"."""
     before: Side

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import torch
 
-from circuits.analysis.attribution import TargetError, position_classes, readout, targets
+from circuits.analysis.attribution import SINK, TargetError, apart_from_sink, readout, targets, written_shares
 from circuits.analysis.lens import read_nodes, trajectories
 from circuits.analysis.roles import Roles
 from circuits.analysis.tracing import open_parts, traces
@@ -74,7 +74,11 @@ class Bench:
 
     @torch.no_grad()
     def readings(self, model: Model, fact: Fact, heads: Sequence[Node]) -> tuple[HeadReading, ...]:
-        """What each head reads and gives on this prompt; none where its subject has no tokens of its own."""
+        """What each head reads and gives on this prompt; none where its subject has no tokens of its own.
+
+        A head reads what it draws its write from (attention times value). The first position is set apart, because attention
+        rests there whatever stands there.
+        """
         objects = _range(fact, self.relations)
         try:
             found = spans(model, fact)
@@ -87,25 +91,29 @@ class Bench:
         writes = trace.writes[[graph.writer_index(head) for head in heads], 0]
         leads = readout(parts, wanted).versus_others(parts.final.share(writes, trace.final))
         names = {model.vocabulary.encode(" " + name)[0]: name for name in reversed((fact.object, *objects))}
-        classes, tokens = position_classes(found), [model.token_text(token) for token in trace.ids[0].tolist()]
+        classes, tokens = apart_from_sink(found), [model.token_text(token) for token in trace.ids[0].tolist()]
+        heard = [i for i, own in enumerate(classes) if own != "first"]
+        drawn = {layer: written_shares(trace, parts, layer)[0].tolist() for layer in {head.layer for head in heads}}
         role = {verdict.head: verdict.role for verdict in self.roles.heads} if self.roles else {}
         readings = []
         for head, lens, lead in zip(heads, read_nodes(model, fact, heads, top=1), leads.tolist(), strict=True):
-            weights = trace.attention[head.layer, 0, head.head].tolist()
+            weights, shares = trace.attention[head.layer, 0, head.head].tolist(), drawn[head.layer][head.head]
             by_class = {
-                which: sum(weight for weight, own in zip(weights, classes, strict=True) if own == which)
-                for which in ("subject", "relation", "last", "first")
+                which: sum(shares[i] for i in heard if classes[i] == which) for which in ("subject", "relation", "last")
             }
             reads = max(by_class, key=lambda which: by_class[which])
             promotes, best = lens.promoted[0].token, max(range(len(lead)), key=lambda i: lead[i])
+            source = tokens[max(heard, key=lambda i: shares[i])]
             readings.append(
                 HeadReading(
                     head=head.name,
                     role=role.get(head, "other"),
                     reads=reads,
-                    attention=by_class[reads],
+                    share=by_class[reads],
+                    attention=sum(weights[i] for i in heard if classes[i] == reads),
+                    sink=weights[SINK],
                     promotes=promotes,
-                    copies=promotes.strip() == tokens[max(range(len(weights)), key=lambda i: weights[i])].strip(),
+                    copies=promotes.strip() == source.strip(),
                     object=names.get(wanted.objects[best]) if objects else None,
                     lead=lead[best] if objects else 0.0,
                 )
