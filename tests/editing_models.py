@@ -12,7 +12,7 @@ from torch import Tensor
 from circuits.editing import Corpus, Resources
 from circuits.editing.moments import Statistics
 from circuits.facts import EditRequest, Fact
-from circuits.model import Model
+from circuits.model import Batch, Model
 
 LAYOUTS = ("gpt2", "llama", "neox", "gptj")
 """Conv1D; Linear with a gate; Linear in parallel blocks; run from its weights alone."""
@@ -48,7 +48,7 @@ def statistics(model: Model, folder: Path, n_documents: int = 32) -> Statistics:
 def answer(model: Model, fact: Fact) -> list[int]:
     """The likeliest token at each of the answer's positions, the right ones before it."""
     tokens = model.tokens(fact)
-    logits = model.logits(torch.tensor([tokens.forced]))
+    logits = model.logits(Batch.of_prompts(torch.tensor([tokens.forced])))
     return logits[0, -len(tokens.answer) :].argmax(-1).tolist()
 
 

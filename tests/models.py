@@ -11,7 +11,7 @@ from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, proce
 from torch import Tensor
 
 from circuits.facts import Fact, Relation
-from circuits.model import Model, WordVocabulary
+from circuits.model import Batch, Model, WordVocabulary
 from circuits.model.network import ComponentNetwork, OpenNetwork, PlainNetwork
 
 END = "<|endoftext|>"
@@ -184,7 +184,7 @@ def massive_model(like: Model) -> Model:
         return Model.by_hand(network, like.vocabulary, name="massive")
 
     W_out[0], W_out[0, 1] = 0.0, 1.0
-    hidden = with_mlp().node_outputs(torch.tensor([[0]]))[1 + like.shape.n_heads, 0, 0, 1]
+    hidden = with_mlp().node_outputs(Batch.of_prompts(torch.tensor([[0]])))[1 + like.shape.n_heads, 0, 0, 1]
     W_out[0, 1] = MASSIVE / hidden
     return with_mlp()
 
@@ -196,7 +196,7 @@ def guessed_relation(model: Model, name: str = "guessed", n: int = 8) -> Relatio
     pairs = []
     for subject in subjects:
         ids = torch.tensor([model.tokens(Fact(templates[0].format(subject), subject, "w0")).prompt])
-        best = int(model.logits(ids)[0, -1, 1:].argmax()) + 1
+        best = int(model.logits(Batch.of_prompts(ids))[0, -1, 1:].argmax()) + 1
         pairs.append((subject, model.token_text(best).strip()))
     return Relation(
         name=name, title=name, kind="factual", domain="word", range="word", templates=templates, pairs=tuple(pairs)

@@ -14,15 +14,19 @@ from torch import Tensor
 from circuits.analysis.lens import trajectory
 from circuits.circuit import Circuit, Provenance
 from circuits.discovery.acdc import Traversal, acdc
+from circuits.discovery.eap import eap
 from circuits.editing.anchors import Gazetteer
 from circuits.editing.bypass import MoeBypass, Routing, bypass_inputs, innermost
 from circuits.editing.experts import Experts
 from circuits.engines import Ablation, HookEngine, SparseEngine, make_engine
+from circuits.evaluation.answers import standalone, whole_model
+from circuits.evaluation.continuations import read
 from circuits.facts import Fact
 from circuits.graph import Edge, Granularity, Graph, Node, Reader, Shape, parse_node
-from circuits.model import Model
+from circuits.model import Batch, Model
 from circuits.model.network import BypassedNetwork, value_matrix
 from circuits.pages.plots import circuit_graph
+from circuits.studies.layers import _exact
 from tests.models import plain_model, random_plain_model, traces, word_fact, zero_weights
 
 LAYOUTS = ("gpt2", "llama", "neox", "gptj")
@@ -38,7 +42,7 @@ class Scaled:
     layer: int
     factor: float
 
-    def __call__(self, residual: Tensor, ids: Tensor, n_prompt: int | None) -> Tensor:
+    def __call__(self, residual: Tensor, batch: Batch) -> Tensor:
         mlp = innermost(self.model).components(16).blocks[self.layer].mlp
         return self.factor * (mlp.hidden(residual) @ mlp.W_out)
 
@@ -50,8 +54,8 @@ class Writes:
     token: int
     vector: Tensor
 
-    def __call__(self, residual: Tensor, ids: Tensor, n_prompt: int | None) -> Tensor:
-        return (ids == self.token).to(residual)[..., None] * self.vector
+    def __call__(self, residual: Tensor, batch: Batch) -> Tensor:
+        return (batch.ids == self.token).to(residual)[..., None] * self.vector
 
 
 def bypassed(model: Model, layer: int = 0, factor: float = 1.0) -> Model:
@@ -140,8 +144,12 @@ def test_bypasses_that_no_layer_has_are_refused(layers: tuple[int, ...]) -> None
 def test_a_bypass_that_writes_zero_gives_the_models_logits_bit_for_bit(small_model: Callable[..., Model]) -> None:
     for name, model in layouts(small_model).items():
         ids = IDS.remainder(model.network.d_vocab)
-        assert torch.equal(bypassed(model, factor=0.0).logits(ids), model.logits(ids)), name
-        assert not torch.allclose(bypassed(model, factor=0.5).logits(ids), model.logits(ids)), name
+        assert torch.equal(
+            bypassed(model, factor=0.0).logits(Batch.of_prompts(ids)), model.logits(Batch.of_prompts(ids))
+        ), name
+        assert not torch.allclose(
+            bypassed(model, factor=0.5).logits(Batch.of_prompts(ids)), model.logits(Batch.of_prompts(ids))
+        ), name
 
 
 @pytest.mark.parametrize("layer", [0, 1])
@@ -153,7 +161,9 @@ def test_a_bypass_that_repeats_its_mlps_matrix_is_the_matrix_doubled(
         ids = IDS.remainder(model.network.d_vocab)
         matrix = value_matrix(layer)
         doubled = model.with_weights({matrix: 2 * model.weight(matrix)}, "doubled")
-        assert torch.allclose(bypassed(model, layer).logits(ids), doubled.logits(ids), atol=1e-4), name
+        assert torch.allclose(
+            bypassed(model, layer).logits(Batch.of_prompts(ids)), doubled.logits(Batch.of_prompts(ids)), atol=1e-4
+        ), name
 
 
 def test_the_writes_of_all_nodes_and_the_bypass_add_up_to_the_residual_stream(
@@ -161,10 +171,10 @@ def test_the_writes_of_all_nodes_and_the_bypass_add_up_to_the_residual_stream(
 ) -> None:
     for name, model in layouts(small_model).items():
         edited, ids = bypassed(model), IDS.remainder(model.network.d_vocab)
-        outputs = edited.node_outputs(ids)
+        outputs = edited.node_outputs(Batch.of_prompts(ids))
         assert len(outputs) == len(edited.graph().writers)
         stream = outputs.sum(0) + edited.biases.sum(0)
-        assert torch.allclose(edited.readout(stream), edited.logits(ids), atol=1e-3), name
+        assert torch.allclose(edited.readout(stream), edited.logits(Batch.of_prompts(ids)), atol=1e-3), name
 
 
 def test_two_bypasses_at_one_layer_are_one_node_that_writes_their_sum(small_model: Callable[..., Model]) -> None:
@@ -172,7 +182,11 @@ def test_two_bypasses_at_one_layer_are_one_node_that_writes_their_sum(small_mode
     once = BypassedNetwork.around(model.network, 1, Scaled(model, 1, 0.25))
     twice = BypassedNetwork.around(once, 1, Scaled(model, 1, 0.75))
     assert twice.shape.bypasses == (1,)
-    assert torch.allclose(model.with_network(twice, "x").logits(IDS), bypassed(model, 1).logits(IDS), atol=1e-5)
+    assert torch.allclose(
+        model.with_network(twice, "x").logits(Batch.of_prompts(IDS)),
+        bypassed(model, 1).logits(Batch.of_prompts(IDS)),
+        atol=1e-5,
+    )
     both = BypassedNetwork.around(once, 0, Scaled(model, 0, 1.0))
     assert both.shape.bypasses == (0, 1)
     with pytest.raises(ValueError, match="layer of 0 to 1 for the bypass, got 2"):
@@ -185,23 +199,42 @@ def test_weights_under_a_bypass_are_edited_as_without_one(small_model: Callable[
     edited = bypassed(model, 1).with_weights({matrix: 3 * model.weight(matrix)}, "both")
     under = model.with_weights({matrix: 3 * model.weight(matrix)}, "tripled")
     assert edited.shape.bypasses == (1,)
-    assert torch.allclose(edited.logits(IDS), bypassed(under, 1).logits(IDS), atol=1e-5)
+    assert torch.allclose(
+        edited.logits(Batch.of_prompts(IDS)), bypassed(under, 1).logits(Batch.of_prompts(IDS)), atol=1e-5
+    )
 
 
-def test_what_the_prompt_is_reaches_the_bypass(small_model: Callable[..., Model]) -> None:
-    seen: list[int | None] = []
+def test_what_the_prompt_is_reaches_the_bypass_whoever_runs_the_model(small_model: Callable[..., Model]) -> None:
+    seen: list[int] = []
 
     class Listens:
-        def __call__(self, residual, ids, n_prompt):
-            seen.append(n_prompt)
-            return torch.zeros_like(residual)
+        def __call__(self, residual, batch):
+            seen.append(batch.n_prompt)
+            return 0 * residual
 
     model = small_model("gpt2")
     edited = model.with_network(BypassedNetwork.around(model.network, 0, Listens()), "listens")
-    edited.logits(IDS)
-    edited.logits(IDS, n_prompt=3)
-    HookEngine(edited, [word_fact("3 1 4 1", "5 9 2")]).nll(edited.graph().legal)
-    assert seen == [None, 3, 5], "BOS and four words"
+    edited.logits(Batch.of_prompts(IDS))
+    edited.logits(Batch.continued(IDS, 3))
+    assert seen == [IDS.shape[1], 3]
+    fact = word_fact("3 1 4 1", "5 9 2")
+    provenance = Provenance(edited.name, edited.weights)
+    circuit = Circuit.full(edited.graph(), provenance)
+    engines = {"hook": HookEngine, "sparse": SparseEngine}
+    ways = {
+        "the whole model": lambda: whole_model(edited, [fact]),
+        "attribution": lambda: eap(edited, [fact], provenance=provenance),
+        "an edit's evaluation": lambda: read(edited, [edited.tokens(fact)]),
+        "a layer study": lambda: _exact(edited, [(fact.prompt, fact.answer.strip())]),
+        **{
+            name: lambda engine=engine: standalone(edited, engine(edited, [fact]), circuit, [fact])
+            for name, engine in engines.items()
+        },
+    }
+    for name, run in ways.items():
+        seen.clear()
+        run()
+        assert set(seen) == {5}, f"{name}: BOS and four words, of seven tokens that are fed"
 
 
 # ---- engines ---------------------------------------------------------------------------------------------------------
@@ -218,7 +251,7 @@ def test_the_hook_engine_runs_the_bypassed_model_whole(
         engine = HookEngine(edited, FACTS, granularity=granularity)
         for fact, got in zip(FACTS, engine.answer_logits(engine.graph.legal), strict=True):
             tokens = edited.tokens(fact)
-            expected = edited.logits(torch.tensor([tokens.forced]))[0, -len(tokens.answer) :]
+            expected = edited.logits(Batch.of_prompts(torch.tensor([tokens.forced])))[0, -len(tokens.answer) :]
             assert torch.allclose(got, expected, atol=1e-3), name
 
 
@@ -245,7 +278,7 @@ def test_an_ablated_edge_into_the_bypass_hides_that_writer_from_the_bypass_alone
         kept[graph.edge("m0->x1")] = False
         hidden = _Hide(Node(0, "mlp"), "bypass", 1)
         ids = torch.tensor([edited.tokens(FACTS[0]).forced])
-        expected = edited.run(ids, hidden)[0, -1].log_softmax(-1)[edited.tokens(FACTS[0]).answer[0]]
+        expected = edited.run(Batch.of_prompts(ids), hidden)[0, -1].log_softmax(-1)[edited.tokens(FACTS[0]).answer[0]]
         assert engine.nll(kept)[0] == pytest.approx(-float(expected), abs=1e-3), name
 
 
@@ -269,13 +302,16 @@ class Roams:
 
     d_model: int
 
-    def __call__(self, residual: Tensor, ids: Tensor, n_prompt: int | None) -> Tensor:
-        assert residual.shape[:2] == ids.shape
-        n_pos = ids.shape[1]
+    def __call__(self, residual: Tensor, batch: Batch) -> Tensor:
+        assert residual.shape[:2] == batch.ids.shape
+        n_pos = batch.ids.shape[1]
         so_far = residual.cumsum(1) / torch.arange(1, n_pos + 1)[:, None]
-        in_prompt = torch.arange(n_pos) < (n_pos if n_prompt is None else n_prompt)
+        in_prompt = torch.arange(n_pos) < batch.n_prompt
         # The residual stream's own mean counts too, which a layer norm never sees.
-        return torch.tanh(so_far.roll(1, -1) + residual.mean(-1, keepdim=True)) * (1 + ids % 3 + in_prompt)[..., None]
+        return (
+            torch.tanh(so_far.roll(1, -1) + residual.mean(-1, keepdim=True))
+            * (1 + batch.ids % 3 + in_prompt)[..., None]
+        )
 
 
 def mixed(model: Model, layer: int) -> MoeBypass:
@@ -404,7 +440,7 @@ def test_the_trajectory_after_the_last_layer_is_what_the_bypassed_model_says(sma
     for name in ("gpt2", "neox"):
         edited = bypassed(small_model(name))
         tokens = edited.tokens(FACTS[0])
-        said = edited.logits(torch.tensor([tokens.prompt]))[0, -1].softmax(-1)[tokens.answer[0]]
+        said = edited.logits(Batch.of_prompts(torch.tensor([tokens.prompt])))[0, -1].softmax(-1)[tokens.answer[0]]
         states = trajectory(edited, FACTS[0])
         assert states.probabilities[-1] == pytest.approx(float(said), rel=1e-3)
         assert len(states.labels) == len(trajectory(small_model(name), FACTS[0]).labels)
@@ -414,7 +450,7 @@ def test_a_bypass_needs_a_network_that_shows_its_weights() -> None:
     class Closed:
         shape, d_model, d_vocab, n_ctx, biases = Shape(1, 1), 1, 1, 1, torch.zeros(1, 1)
 
-        def run(self, ids, intervention=None):
+        def run(self, batch, intervention=None):
             raise AssertionError
 
         def readout(self, vectors):

@@ -14,7 +14,7 @@ from circuits.evaluation import AlikeAnswers, whole_model
 from circuits.evaluation.roles import known_facts, relation_roles
 from circuits.facts import EditRequest, Fact, Relation
 from circuits.graph import Node
-from circuits.model import ContextError, Model
+from circuits.model import Batch, ContextError, Model
 from circuits.model.network import value_matrix
 from circuits.model.spans import Spans
 from circuits.studies.diff import EditDidNotTake, Prompts, choose_prompts, diff_edit, edited_nodes, make_edit
@@ -343,9 +343,9 @@ def test_a_cut_of_what_heads_carry_is_followed_as_the_reference_follows_it(model
     lacking = torch.zeros(2, model.shape.n_layers, write.shape[-1])
     lacking[0, 2] = write[0]
     without = _Without(lacking, trace.n_pos - 1, parallel=False)
-    found = model.run(trace.ids.expand(2, -1), without, n_prompt=trace.n_pos)[:, -1]
+    found = model.run(Batch.of_prompts(trace.ids.expand(2, -1)), without)[:, -1]
     torch.testing.assert_close(found[:1], expected, atol=1e-4, rtol=1e-4)
-    torch.testing.assert_close(found[1:], model.logits(trace.ids)[:, -1], atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(found[1:], model.logits(Batch.of_prompts(trace.ids))[:, -1], atol=1e-4, rtol=1e-4)
 
 
 def test_what_heads_carry_from_the_demonstrations_and_from_elsewhere_is_all_that_they_carry(model, relations):

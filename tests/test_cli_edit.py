@@ -14,7 +14,7 @@ from circuits.editing import EditError, load_edit
 from circuits.evaluation.edits.regimes import Regime
 from circuits.evaluation.edits.targets import TooFewFacts, known_requests
 from circuits.facts import Relation
-from circuits.model import Model
+from circuits.model import Batch, Model
 from circuits.pages.edits_table import GOALS
 from circuits.studies.edits import Contestant
 from tests.test_cli import fails, succeeds
@@ -59,8 +59,8 @@ def test_an_edit_is_shown_before_and_after_and_saved_as_a_file_that_makes_it_aga
     model = small_model("gpt2")
     ids = torch.tensor([[0, 2, 11, 3]])
     with load_edit(tmp_path / "e").on(model) as edited:
-        assert model.token_text(int(edited.logits(ids)[0, -1].argmax())).strip() == "w5"
-    assert model.token_text(int(model.logits(ids)[0, -1].argmax())).strip() != "w5"
+        assert model.token_text(int(edited.logits(Batch.of_prompts(ids))[0, -1].argmax())).strip() == "w5"
+    assert model.token_text(int(model.logits(Batch.of_prompts(ids))[0, -1].argmax())).strip() != "w5"
 
 
 def test_an_edit_is_printed_for_people_as_tables(edit, capsys):
@@ -121,7 +121,7 @@ def test_an_edit_that_does_not_take_ends_with_the_numbers_and_is_not_saved_unles
     # The fact is one that the random model knows: its own likeliest next word, and the new object one that it is not.
     weak = ["edit", *FACT, "--to", "w5", "--method", "ft-m", "--layer", "1", *WEAK, *QUIET, *tiny, "--out", str(out)]
     model = small_model("gpt2")
-    known = model.token_text(int(model.logits(torch.tensor([[0, 2, 11, 3]]))[0, -1].argmax())).strip()
+    known = model.token_text(int(model.logits(Batch.of_prompts(torch.tensor([[0, 2, 11, 3]])))[0, -1].argmax())).strip()
     weak[weak.index("w1 w10 w2 => w6")] = f"w1 w10 w2 => {known}"
     refusal = fails(weak, capsys)
     assert "did not take" in refusal
@@ -158,7 +158,7 @@ def test_what_cannot_be_edited_is_refused(edit, capsys, change, reason):
 
 def test_a_fact_that_the_model_does_not_know_is_refused_with_its_rank(edit, small_model, capsys):
     model = small_model("gpt2")
-    logits = model.logits(torch.tensor([[0, 2, 11, 3]]))[0, -1]
+    logits = model.logits(Batch.of_prompts(torch.tensor([[0, 2, 11, 3]])))[0, -1]
     unknown = model.token_text(int(logits.argmin())).strip()
     arguments = [each for each in edit if each != "--force"]
     arguments[arguments.index("w1 w10 w2 => w6")] = f"w1 w10 w2 => {unknown}"
@@ -199,7 +199,9 @@ def test_facts_that_the_model_knows_are_chosen_and_fewer_than_asked_for_are_refu
     model = small_model("gpt2")
 
     def said(subject: int) -> str:
-        return model.token_text(int(model.logits(torch.tensor([[0, subject + 1, 3]]))[0, -1].argmax())).strip()
+        return model.token_text(
+            int(model.logits(Batch.of_prompts(torch.tensor([[0, subject + 1, 3]])))[0, -1].argmax())
+        ).strip()
 
     # Of the even subjects the relation says what the model says; of the odd ones something else.
     pairs = tuple((f"w{i}", said(i) if i % 2 == 0 else "w59") for i in range(20, 32))

@@ -11,7 +11,7 @@ from circuits.analysis.writes import Write, direct_writes
 from circuits.circuit import Circuit, Provenance
 from circuits.facts import Fact
 from circuits.graph import Graph, Node, Shape
-from circuits.model import Model
+from circuits.model import Batch, Model
 from circuits.studies.diffs import CircuitDiff, DiffError, HeadReading, Side, floor_of, jaccard, random_floor
 
 HERE = Provenance("tiny", "ab" * 32, method="acdc", settings={"tau": 0.1}, seed=3, facts=("The sky => blue",))
@@ -216,10 +216,10 @@ def test_direct_writes_and_biases_add_up_to_the_answers_logit():
     parts = open_parts(model, (fact,))
     written = sum(write.logits[0] for write in direct_writes(model, fact, ("Rome",)))
     ids = model.tokens(fact)
-    logits = model.logits(torch.tensor([ids.prompt]))[0, -1]
+    logits = model.logits(Batch.of_prompts(torch.tensor([ids.prompt])))[0, -1]
     token = ids.answer[0]
     direction = parts.W_U[:, token] - parts.W_U.mean(1)
-    final = model.node_outputs(torch.tensor([ids.prompt]))[:, 0, -1].sum(0) + model.biases.sum(0)
+    final = model.node_outputs(Batch.of_prompts(torch.tensor([ids.prompt])))[:, 0, -1].sum(0) + model.biases.sum(0)
     biases = float(parts.final.share(model.biases.sum(0), final) @ direction + parts.b_U[token] - parts.b_U.mean())
     if parts.final.bias is not None:
         biases += float(parts.final.bias @ direction)

@@ -16,12 +16,11 @@ from circuits.discovery.eap import eap, eap_ig_activations, eap_ig_inputs
 from circuits.discovery.exact import exact
 from circuits.discovery.slopes import through_norm
 from circuits.engines.ablation import Ablation
-from circuits.engines.engine import group_facts
 from circuits.engines.hook import HookEngine
 from circuits.facts import Fact
 from circuits.graph import Graph, Node, Reader, Slot
 from circuits.metrics import SQUARED_ERROR, match_nll
-from circuits.model import Model
+from circuits.model import Batch, Model
 from circuits.model.components import Norm
 from circuits.model.network import BypassedNetwork, ReaderKind, WriterKind
 from tests.models import plain_model, random_plain_model, word_fact, zero_weights
@@ -79,11 +78,11 @@ class Masked:
 def mask_gradient(model: Model, facts: tuple[Fact, ...], ablation: Ablation, graph: Graph) -> np.ndarray:
     """d (mean NLL) / d mask where the mask is 0: the clean run."""
     mask = torch.zeros(graph.legal.shape, requires_grad=True)
-    groups = group_facts(model, facts)
+    groups = model.batches(facts)
     total = torch.zeros(())
     for group, carried in zip(groups, ablation.values(model, facts, groups), strict=True):
         masked = Masked(graph, mask, carried, model.biases)
-        logits = model.run_differentiably(group.ids, masked, n_prompt=group.n_prompt)[:, -group.n_answer :]
+        logits = model.run_differentiably(group, masked)[:, -group.n_answer :]
         total = total + match_nll(logits, group.answer).sum()
     (gradient,) = torch.autograd.grad(total / len(facts), mask)
     return gradient.double().numpy()
@@ -123,7 +122,7 @@ class Beside:
 
     matrix: Tensor
 
-    def __call__(self, residual: Tensor, ids: Tensor, n_prompt: int | None) -> Tensor:
+    def __call__(self, residual: Tensor, batch: Batch) -> Tensor:
         return residual @ self.matrix
 
 
@@ -300,11 +299,11 @@ def test_another_metric_can_be_differentiated(small_model: LoadModel) -> None:
 
 def scaled(model: Model, facts: tuple[Fact, ...], share: float) -> float:
     """Squared error with that share of what ``input`` writes taken away."""
-    (group,) = group_facts(model, facts)
+    (group,) = model.batches(facts)
     mask = torch.zeros(model.graph().legal.shape)
     mask[0] = share
     masked = Masked(model.graph(), mask, torch.zeros(len(model.graph().writers), 1, 1, 6), model.biases)
-    logits = model.run(group.ids, masked)[:, -group.n_answer :]
+    logits = model.run(group, masked)[:, -group.n_answer :]
     return float(SQUARED_ERROR.of(logits, group.answer)[0])
 
 

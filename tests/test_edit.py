@@ -26,7 +26,7 @@ from circuits.editing.forward import hidden_units
 from circuits.editing.prompts import forced, read_prompt
 from circuits.engines import HookEngine, SparseEngine
 from circuits.facts import EditRequest, Fact, FactError, Probe
-from circuits.model import Model
+from circuits.model import Batch, Model
 from circuits.model.network import ComponentNetwork, UnknownWeight, value_matrix
 from tests.editing_models import (
     HYPERS,
@@ -61,7 +61,7 @@ def test_inside_the_with_the_target_wins_and_outside_every_weight_is_bit_identic
     method: str, small_model: Callable[..., Model], tmp_path: Path
 ) -> None:
     model = small_model("gpt2")
-    before, logits = snapshot(model), model.logits(IDS)
+    before, logits = snapshot(model), model.logits(Batch.of_prompts(IDS))
     assert not wins(model, REQUEST)
     options = METHODS[method].options(model, **HYPERS[method])
     edit = METHODS[method](model, [REQUEST], options=options, resources=resources(tmp_path))
@@ -69,19 +69,19 @@ def test_inside_the_with_the_target_wins_and_outside_every_weight_is_bit_identic
         assert wins(edited, REQUEST)
         assert not wins(model, REQUEST), "the model itself stays as it is even inside"
     assert same_bits(before, snapshot(model))
-    assert torch.equal(logits, model.logits(IDS))
+    assert torch.equal(logits, model.logits(Batch.of_prompts(IDS)))
 
 
 @pytest.mark.parametrize("layout", [*LAYOUTS, "plain"])
 def test_weights_come_back_bit_for_bit_after_an_exception_too(layout: str, small_model: Callable[..., Model]) -> None:
     model = random_plain_model(0) if layout == "plain" else small_model(layout)
     ids = IDS.remainder(model.network.d_vocab)
-    before, logits = snapshot(model), model.logits(ids)
+    before, logits = snapshot(model), model.logits(Batch.of_prompts(ids))
     with pytest.raises(RuntimeError, match="in the middle"), random_edit(model).on(model) as edited:  # noqa: PT012
-        assert not torch.allclose(edited.logits(ids), logits)
+        assert not torch.allclose(edited.logits(Batch.of_prompts(ids)), logits)
         raise RuntimeError("in the middle")
     assert same_bits(before, snapshot(model))
-    assert torch.equal(logits, model.logits(ids))
+    assert torch.equal(logits, model.logits(Batch.of_prompts(ids)))
 
 
 def test_a_forward_pass_that_fails_leaves_the_weights_as_they_were(small_model: Callable[..., Model]) -> None:
@@ -95,7 +95,7 @@ def test_a_forward_pass_that_fails_leaves_the_weights_as_they_were(small_model: 
     model = small_model("gpt2")
     before = snapshot(model)
     with random_edit(model).on(model) as edited, pytest.raises(RuntimeError, match="a write that fails"):
-        edited.run(IDS, Fails())
+        edited.run(Batch.of_prompts(IDS), Fails())
     assert same_bits(before, snapshot(model))
 
 
@@ -105,13 +105,13 @@ def test_the_edited_models_logits_nodes_lens_and_both_engines_agree(
     layout: str, processing: str, small_model: Callable[..., Model]
 ) -> None:
     model = small_model(layout, processing)
-    plain = model.logits(IDS)
+    plain = model.logits(Batch.of_prompts(IDS))
     with random_edit(model, layer=0, rank=2).on(model) as edited:
-        logits = edited.logits(IDS)
+        logits = edited.logits(Batch.of_prompts(IDS))
         assert (logits - plain).abs().max() > 0.1
-        stream = edited.node_outputs(IDS).sum(0) + edited.biases.sum(0)
+        stream = edited.node_outputs(Batch.of_prompts(IDS)).sum(0) + edited.biases.sum(0)
         assert torch.allclose(edited.readout(stream), logits, atol=1e-4)
-        said = edited.logits(torch.tensor([edited.tokens(FACTS[0]).prompt]))[0, -1].softmax(-1)
+        said = edited.logits(Batch.of_prompts(torch.tensor([edited.tokens(FACTS[0]).prompt])))[0, -1].softmax(-1)
         assert trajectory(edited, FACTS[0]).probabilities[-1] == pytest.approx(
             float(said[edited.tokens(FACTS[0]).answer[0]]), rel=1e-3
         )
@@ -119,7 +119,7 @@ def test_the_edited_models_logits_nodes_lens_and_both_engines_agree(
         for engine in (HookEngine(edited, FACTS), SparseEngine(edited, FACTS)):
             for fact, got in zip(FACTS, engine.answer_logits(full), strict=True):
                 tokens = edited.tokens(fact)
-                expected = edited.logits(torch.tensor([tokens.forced]))[0, -len(tokens.answer) :]
+                expected = edited.logits(Batch.of_prompts(torch.tensor([tokens.forced])))[0, -len(tokens.answer) :]
                 assert torch.allclose(got, expected, atol=1e-3), engine.name
 
 
@@ -134,7 +134,7 @@ def test_an_edited_mlp_writes_its_hidden_units_times_the_delta_more(
     expected = hidden_units(network, IDS, [1])[1].double() @ edit.deltas[value_matrix(1)].dense()
     node = next(i for i, writer in enumerate(model.graph().writers) if writer.name == "m1")
     with edit.on(model) as edited:
-        difference = (edited.node_outputs(IDS) - model.node_outputs(IDS))[node]
+        difference = (edited.node_outputs(Batch.of_prompts(IDS)) - model.node_outputs(Batch.of_prompts(IDS)))[node]
     assert torch.allclose(difference.double(), expected, atol=1e-4)
 
 
@@ -155,9 +155,9 @@ def test_one_edit_means_the_same_in_compatibility_mode_and_on_raw_weights(small_
     folded, raw = small_model("gpt2"), small_model("gpt2", "raw")
     edit = random_edit(folded)
     with edit.on(folded) as left, edit.on(raw) as right:
-        a, b = left.logits(IDS).log_softmax(-1), right.logits(IDS).log_softmax(-1)
+        a, b = left.logits(Batch.of_prompts(IDS)).log_softmax(-1), right.logits(Batch.of_prompts(IDS)).log_softmax(-1)
         assert torch.allclose(a, b, atol=1e-3)
-        assert (a - folded.logits(IDS).log_softmax(-1)).abs().max() > 0.1
+        assert (a - folded.logits(Batch.of_prompts(IDS)).log_softmax(-1)).abs().max() > 0.1
 
 
 # ---- identity --------------------------------------------------------------------------------------------------------
@@ -181,9 +181,9 @@ def test_an_edited_model_has_a_hash_of_its_own_that_depends_on_model_and_edit(
 def test_an_edited_model_refuses_to_run_after_its_with(small_model: Callable[..., Model]) -> None:
     model = small_model("gpt2")
     with random_edit(model).on(model) as edited:
-        edited.logits(IDS)
+        edited.logits(Batch.of_prompts(IDS))
     with pytest.raises(EditError, match="inside the `with` only"):
-        edited.logits(IDS)
+        edited.logits(Batch.of_prompts(IDS))
     with pytest.raises(EditError, match="inside the `with` only"):
         edited.graph()
 
@@ -229,22 +229,22 @@ def test_an_edit_made_on_the_edited_model_adds_up_to_both(small_model: Callable[
     with first.on(model) as once:
         second = random_edit(once, layer=0, seed=2)
         with second.on(once) as twice:
-            nested, name = twice.logits(IDS), twice.weights
+            nested, name = twice.logits(Batch.of_prompts(IDS)), twice.weights
     with (first + second).on(model) as edited:
-        assert torch.allclose(edited.logits(IDS), nested, atol=1e-4)
+        assert torch.allclose(edited.logits(Batch.of_prompts(IDS)), nested, atol=1e-4)
         assert edited.weights == name
         third = random_edit(edited, layer=1, seed=3)
     total = (first + second) + third
     assert [part.method for part in total.provenance.parts] == ["by hand"] * 3
     with total.on(model) as edited:
-        assert not torch.allclose(edited.logits(IDS), nested, atol=1e-2)
+        assert not torch.allclose(edited.logits(Batch.of_prompts(IDS)), nested, atol=1e-2)
 
 
 def test_edits_of_one_model_add_up_in_any_order(small_model: Callable[..., Model]) -> None:
     model = small_model("gpt2")
     first, second = random_edit(model, layer=0, seed=1), random_edit(model, layer=1, seed=2)
     with (first + second).on(model) as one, (second + first).on(model) as other:
-        assert torch.allclose(one.logits(IDS), other.logits(IDS), atol=1e-5)
+        assert torch.allclose(one.logits(Batch.of_prompts(IDS)), other.logits(Batch.of_prompts(IDS)), atol=1e-5)
 
 
 def test_edits_of_unrelated_models_do_not_add_up(small_model: Callable[..., Model]) -> None:
@@ -286,7 +286,7 @@ def test_an_edit_saved_and_loaded_gives_the_same_logits_bit_for_bit(
         assert loaded.chain == each.chain
         with each.on(model) as left, loaded.on(model) as right:
             assert left.weights == right.weights
-            assert torch.equal(left.logits(IDS), right.logits(IDS))
+            assert torch.equal(left.logits(Batch.of_prompts(IDS)), right.logits(Batch.of_prompts(IDS)))
 
 
 def test_the_same_edit_is_written_in_the_same_bytes_and_few_of_them(
@@ -406,8 +406,8 @@ def test_prompt_and_answer_are_concatenated_as_ids_and_padding_is_never_read(
             assert said.at[row, :n].tolist() == list(range(len(tokens.prompt) - 1, len(tokens.forced)))
             assert said.answer[row, :n].tolist() == list(tokens.answer)
         assert said.share[row].sum() == pytest.approx(1)
-    logits = model.logits(said.ids)[torch.arange(4)[:, None], said.at]
-    alone = model.logits(torch.tensor([model.tokens(OTHER.fact).forced]))[0, -1].log_softmax(-1)
+    logits = model.logits(Batch.of_prompts(said.ids))[torch.arange(4)[:, None], said.at]
+    alone = model.logits(Batch.of_prompts(torch.tensor([model.tokens(OTHER.fact).forced])))[0, -1].log_softmax(-1)
     assert float(said.nll(logits)[2]) == pytest.approx(-float(alone[model.tokens(OTHER.fact).answer[0]]), abs=1e-4)
 
 

@@ -37,7 +37,7 @@ from circuits.evaluation.edits.generation import draw, greedy, most_likely, samp
 from circuits.evaluation.edits.regimes import checkpoints, evaluated_steps
 from circuits.evaluation.edits.report import multi_hop_accuracy, not_finite
 from circuits.facts import EditRequest, Fact, Probe
-from circuits.model import Model, Tokens
+from circuits.model import Batch, Model, Tokens
 from tests.models import plain_model, word_fact, zero_weights
 
 _WORDS = "about say peru peruvians chile oslo spanish quechua norse thick tongue . the"
@@ -515,11 +515,11 @@ def test_single_edits_are_rolled_back_and_a_batch_is_made_together(model: Model)
 def test_the_unedited_model_is_as_it_was_after_any_regime(model: Model) -> None:
     before = model.weight("blocks.0.mlp.W_out").clone()
     ids = torch.tensor([[2, 3, 4]])
-    logits = model.logits(ids)
+    logits = model.logits(Batch.of_prompts(ids))
     for regime in ("single", "batch:2", "sequential:3", "sequential-batch:2x2"):
         evaluate(model, SEQUENCE, make, Regime.parse(regime), eval_at="checkpoints", fluency=QUIET)
     assert torch.equal(model.weight("blocks.0.mlp.W_out"), before)
-    assert torch.equal(model.logits(ids), logits)
+    assert torch.equal(model.logits(Batch.of_prompts(ids)), logits)
 
 
 def test_what_another_edit_of_the_chain_is_meant_to_change_is_not_held_against_this_one(model: Model) -> None:

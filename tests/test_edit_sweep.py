@@ -8,7 +8,7 @@ import torch
 
 from circuits.editing import EditError
 from circuits.facts import EditRequest, Probe
-from circuits.model import Model
+from circuits.model import Batch, Model
 from circuits.studies.layers import _exact, _likeliest, share_of, sweep_layers
 from tests.editing_models import REQUEST, TWO_TOKENS, answer
 
@@ -52,7 +52,7 @@ def test_an_answer_is_exact_if_each_of_its_tokens_is_the_likeliest(small_model: 
     prompt = "w3 w7 w7"
     fact = TWO_TOKENS.fact
     first = _likeliest(model, [prompt])[prompt]
-    assert first == int(model.logits(torch.tensor([_ids(model, prompt)]))[0, -1].argmax())
+    assert first == int(model.logits(Batch.of_prompts(torch.tensor([_ids(model, prompt)])))[0, -1].argmax())
     right = model.token_text(first).strip()
     wrong = next(f"w{i}" for i in range(60) if f"w{i}" != right)
     expected = float(answer(model, fact) == list(model.tokens(fact).answer))

@@ -9,12 +9,11 @@ from torch import Tensor
 
 from circuits.circuit import Circuit, Provenance
 from circuits.engines.ablation import PROMPTS, Ablation, AblationError, mean_outputs
-from circuits.engines.engine import group_facts
 from circuits.engines.hook import HookEngine
 from circuits.engines.sparse import SparseEngine
 from circuits.facts import Fact
 from circuits.graph import Edge, Granularity, Graph, Node, Slot
-from circuits.model import Model
+from circuits.model import Batch, Model
 from circuits.model.network import ReaderKind, WriterKind
 from tests.models import MASSIVE, massive_model, random_plain_model, word_fact
 
@@ -52,7 +51,7 @@ def assert_same(got: Tensor, expected: Tensor) -> None:
 def own_answer_logits(model: Model, fact: Fact) -> Tensor:
     """The model's logits at the answer's positions, asked for one fact and with no engine."""
     tokens = model.tokens(fact)
-    return model.logits(torch.tensor([tokens.forced]))[0, len(tokens.prompt) - 1 :]
+    return model.logits(Batch.of_prompts(torch.tensor([tokens.forced])))[0, len(tokens.prompt) - 1 :]
 
 
 def replaced(model: Model, ablation: str, fact: Fact, corrupted: Fact) -> Tensor:
@@ -62,13 +61,16 @@ def replaced(model: Model, ablation: str, fact: Fact, corrupted: Fact) -> Tensor
         case "zero":
             return torch.zeros(len(model.graph().writers), 1, model.network.d_model)
         case "mean":
-            runs = [model.node_outputs(torch.tensor([model.tokens(other).forced]))[:, 0] for other in REFERENCE]
+            runs = [
+                model.node_outputs(Batch.of_prompts(torch.tensor([model.tokens(other).forced])))[:, 0]
+                for other in REFERENCE
+            ]
             first = torch.stack([run[:, 0] for run in runs]).mean(0)
             later = torch.cat([run[:, 1:] for run in runs], 1).mean(1)
             return torch.stack([first, *[later] * (len(tokens.forced) - 1)], 1)
         case _:
             ids = model.tokens(corrupted).prompt + tokens.answer[:-1]
-            return model.node_outputs(torch.tensor([ids]))[:, 0]
+            return model.node_outputs(Batch.of_prompts(torch.tensor([ids])))[:, 0]
 
 
 class WithoutEdge:
@@ -124,7 +126,7 @@ def test_the_empty_circuit_reads_only_what_the_ablation_says(
             if kind == "resample":  # everything comes from the corrupted prompt: this is the model on it
                 tokens, other = model.tokens(fact), model.tokens(corrupted)
                 ids = torch.tensor([other.prompt + tokens.answer[:-1]])
-                expected = model.logits(ids)[0, len(other.prompt) - 1 :]
+                expected = model.logits(Batch.of_prompts(ids))[0, len(other.prompt) - 1 :]
             else:
                 state = replaced(model, kind, fact, corrupted).sum(0) + biases
                 expected = model.readout(state)[-len(logits) :].expand(logits.shape)
@@ -154,7 +156,7 @@ def test_removing_one_edge_changes_one_read_by_the_senders_write(
             tokens = model.tokens(fact)
             carried = replaced(model, ablation, fact, corrupted)[graph.writer_index(edge.writer)]
             by_hand = WithoutEdge(graph, edge, carried)
-            expected = model.run(torch.tensor([tokens.forced]), by_hand)[0, len(tokens.prompt) - 1 :]
+            expected = model.run(Batch.of_prompts(torch.tensor([tokens.forced])), by_hand)[0, len(tokens.prompt) - 1 :]
             assert by_hand.changed == len(by_hand.slots)
             assert_same(logits, expected)
             changes.append(float((logits - own_answer_logits(model, fact)).abs().max()))
@@ -245,7 +247,7 @@ def test_an_engine_counts_the_circuits_it_runs_and_repeats_itself_bit_for_bit(sm
 def test_only_answer_positions_count_and_a_long_answer_is_averaged(small_model: LoadModel) -> None:
     model, fact = small_model("gpt2"), FACTS[3]
     tokens = model.tokens(fact)
-    log_p = model.logits(torch.tensor([tokens.forced]))[0].double().log_softmax(-1)
+    log_p = model.logits(Batch.of_prompts(torch.tensor([tokens.forced])))[0].double().log_softmax(-1)
     last = len(tokens.prompt) - 1
     expected = -(log_p[last, tokens.answer[0]] + log_p[last + 1, tokens.answer[1]]) / 2
     engine = HookEngine(model, [fact])
@@ -265,7 +267,7 @@ def test_logits_that_are_no_numbers_are_refused() -> None:
 
 def test_the_mean_is_over_positions_not_over_prompts_and_the_first_position_has_its_own(small_model: LoadModel) -> None:
     model = small_model("gpt2")
-    runs = [model.node_outputs(torch.tensor([model.tokens(fact).forced]))[:, 0] for fact in REFERENCE]
+    runs = [model.node_outputs(Batch.of_prompts(torch.tensor([model.tokens(fact).forced])))[:, 0] for fact in REFERENCE]
     later = torch.cat([run[:, 1:] for run in runs], 1)
     assert later.shape[1] == 3 + 3 + 1  # the words, and BOS before them
     found = mean_outputs(model, REFERENCE)
@@ -281,12 +283,12 @@ def test_a_mean_holds_the_outputs_of_few_prompts_at_once_however_many_it_is_over
 ) -> None:
     model, at_once = small_model("gpt2"), []
     reference = [word_fact(f"{i} {i + 1}", "0") for i in range(3 * PROMPTS + 1)]
-    whole = model.node_outputs(torch.tensor([model.tokens(fact).forced for fact in reference]))
+    whole = model.node_outputs(Batch.of_prompts(torch.tensor([model.tokens(fact).forced for fact in reference])))
     node_outputs = model.node_outputs
 
-    def counted(ids: Tensor, **options: int) -> Tensor:
-        at_once.append(len(ids))
-        return node_outputs(ids, **options)
+    def counted(batch: Batch) -> Tensor:
+        at_once.append(len(batch.ids))
+        return node_outputs(batch)
 
     monkeypatch.setattr(model, "node_outputs", counted)
     found = mean_outputs(model, reference)
@@ -300,7 +302,7 @@ def test_a_mean_does_not_carry_the_first_positions_massive_write_to_the_others(
 ) -> None:
     model = massive_model(small_model("llama"))
     facts = FACTS[:3]
-    runs = [model.node_outputs(torch.tensor([model.tokens(fact).forced]))[:, 0] for fact in REFERENCE]
+    runs = [model.node_outputs(Batch.of_prompts(torch.tensor([model.tokens(fact).forced])))[:, 0] for fact in REFERENCE]
     m0 = model.graph().writer_index(Node(0, "mlp"))
     assert all(run[m0, 0].norm() == pytest.approx(MASSIVE, rel=0.01) and run[m0, 1:].norm() < 50 for run in runs)
 
@@ -317,7 +319,7 @@ def test_a_mean_does_not_carry_the_first_positions_massive_write_to_the_others(
     def by_hand(carried: Tensor) -> list[float]:
         costs = []
         for fact in facts:
-            outputs = model.node_outputs(torch.tensor([model.tokens(fact).prompt]))[:, 0, -1]
+            outputs = model.node_outputs(Batch.of_prompts(torch.tensor([model.tokens(fact).prompt])))[:, 0, -1]
             state = outputs.sum(0) + model.biases.sum(0)
             answer = model.tokens(fact).answer[0]
             before, after = (
@@ -362,9 +364,9 @@ def test_ablations_without_the_prompts_they_need_are_refused(small_model: LoadMo
 
 
 def test_facts_of_like_lengths_share_a_group_and_every_fact_has_its_row(small_model: LoadModel) -> None:
-    groups = group_facts(small_model("gpt2"), FACTS)
+    groups = small_model("gpt2").batches(FACTS)
     assert [group.rows for group in groups] == [(0, 2), (1,), (3,)]
     assert [tuple(group.ids.shape) for group in groups] == [(2, 7), (1, 3), (1, 4)]
     assert [group.n_answer for group in groups] == [1, 1, 2]
     with pytest.raises(ValueError, match="at least one fact"):
-        group_facts(small_model("gpt2"), [])
+        small_model("gpt2").batches([])

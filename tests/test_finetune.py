@@ -9,7 +9,7 @@ import torch
 
 from circuits.editing import EditError, FineTuneOptions, RomeOptions, ft_l, ft_m
 from circuits.editing.prompts import forced
-from circuits.model import Model
+from circuits.model import Batch, Model
 from circuits.model.network import value_matrix
 from tests.editing_models import OTHER, REQUEST, TWO_TOKENS, wins
 
@@ -29,7 +29,7 @@ def test_for_a_longer_target_ft_m_asks_for_its_tokens_in_turn_and_ft_l_for_all_a
     """Both first losses by hand, from the unedited model's logits."""
     model = small_model("gpt2")
     tokens = model.tokens(TWO_TOKENS.fact)
-    logits = model.logits(torch.tensor([tokens.forced]))[0, -2:].log_softmax(-1)
+    logits = model.logits(Batch.of_prompts(torch.tensor([tokens.forced])))[0, -2:].log_softmax(-1)
     in_turn = -float(logits[[0, 1], list(tokens.answer)].mean())
     at_once = -float(logits[0, list(tokens.answer)].mean())
     assert in_turn != pytest.approx(at_once, abs=0.01)

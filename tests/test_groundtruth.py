@@ -25,7 +25,7 @@ from circuits.evaluation.recovery import auroc, precision_recall
 from circuits.facts import Fact
 from circuits.graph import Graph, Shape
 from circuits.metrics import NLL, SQUARED_ERROR, squared_error
-from circuits.model import Model, ModelError, OutputVocabulary, Tokens
+from circuits.model import Batch, Model, ModelError, OutputVocabulary, Tokens
 from circuits.model.components import Norm, UnsupportedArchitecture
 from circuits.model.network import OpenNetwork, PlainNetwork
 from circuits.model.plain import PlainWeightsError
@@ -75,7 +75,7 @@ def test_nodes_outside_the_circuit_are_loud_and_go_unheard(name: str) -> None:
     circuit = CIRCUITS[name]
     inside = {node.name for node in circuit.truth("zero").nodes}
     ids = torch.tensor([circuit.model.tokens(circuit.facts[0]).prompt])
-    outputs = circuit.model.node_outputs(ids)
+    outputs = circuit.model.node_outputs(Batch.of_prompts(ids))
     outside = [i for i, node in enumerate(circuit.model.graph().writers) if node.name not in inside]
     assert len(outside) >= 2
     assert all(float(outputs[i].abs().max()) > 0.1 for i in outside)
@@ -357,13 +357,15 @@ def plain_folder(folder: Path, *, numbers: bool = False, **changes: Any) -> Path
 def test_plain_weights_compute_what_they_say(tmp_path: Path, direction: str) -> None:
     model = Model.load(plain_folder(tmp_path, attention_dir=direction))
     ids = torch.tensor([[0, 1, 2, 3], [0, 3, 3, 1]])
-    expected = PlainNetwork(plain_weights(), attention_scale=2.0, causal=direction == "causal").run(ids)
-    torch.testing.assert_close(model.logits(ids), expected)
+    expected = PlainNetwork(plain_weights(), attention_scale=2.0, causal=direction == "causal").run(
+        Batch.of_prompts(ids)
+    )
+    torch.testing.assert_close(model.logits(Batch.of_prompts(ids)), expected)
     assert model.shape == Shape(1, 2)
     assert model.processing == "raw"
     # The control: direction matters.
-    other = PlainNetwork(plain_weights(), attention_scale=2.0, causal=direction != "causal").run(ids)
-    assert not torch.allclose(model.logits(ids), other, atol=1e-2)
+    other = PlainNetwork(plain_weights(), attention_scale=2.0, causal=direction != "causal").run(Batch.of_prompts(ids))
+    assert not torch.allclose(model.logits(Batch.of_prompts(ids)), other, atol=1e-2)
 
 
 def test_words_go_in_and_labels_come_out_at_the_prompts_own_positions(tmp_path: Path) -> None:
@@ -373,7 +375,7 @@ def test_words_go_in_and_labels_come_out_at_the_prompts_own_positions(tmp_path: 
     assert model.tokens(fact).forced == (0, 1, 2, 3)
     assert [model.output_text(column) for column in range(3)] == ["False", "True", "2"]
     assert model.metric == NLL
-    logits = model.logits(torch.tensor([[0, 1, 2, 3]]))[0, -2:].double().log_softmax(-1)
+    logits = model.logits(Batch.of_prompts(torch.tensor([[0, 1, 2, 3]])))[0, -2:].double().log_softmax(-1)
     expected = -(logits[0, 1] + logits[1, 0]) / 2
     for engine in (HookEngine(model, [fact]), SparseEngine(model, [fact])):
         assert engine.nll(engine.graph.legal)[0] == pytest.approx(float(expected), abs=1e-5)
@@ -389,7 +391,7 @@ def test_a_number_that_comes_out_is_measured_by_squared_error(tmp_path: Path) ->
     facts = (Fact("a b", "a", "0.5 -2"), Fact("b", "b", "1"))
     assert model.tokens(facts[0]).numbers == (0.5, -2.0)
     assert model.metric == SQUARED_ERROR
-    one, two = (model.logits(torch.tensor([ids]))[0, 1:, 0].double() for ids in ([0, 1, 2], [0, 2]))
+    one, two = (model.logits(Batch.of_prompts(torch.tensor([ids])))[0, 1:, 0].double() for ids in ([0, 1, 2], [0, 2]))
     expected = [float(((one - torch.tensor([0.5, -2.0])) ** 2).mean()), float((two[0] - 1) ** 2)]
     for engine in (HookEngine(model, facts), SparseEngine(model, facts)):
         assert engine.nll(engine.graph.legal).tolist() == pytest.approx(expected, rel=1e-5)
@@ -443,7 +445,7 @@ def test_resampling_takes_the_first_positions_of_a_longer_prompt_where_outputs_a
             np.zeros_like(model.graph().legal)
         )
         for fact_logits, ids in zip(everything_ablated, ([0, 2, 2, 3, 1], [0, 3, 3]), strict=True):
-            expected = model.logits(torch.tensor([ids]))[0, 2]
+            expected = model.logits(Batch.of_prompts(torch.tensor([ids])))[0, 2]
             torch.testing.assert_close(fact_logits[0], expected, rtol=1e-4, atol=1e-5)
     with pytest.raises(AblationError, match="goes position by position"):
         HookEngine(model, facts[:1], ablation=Ablation("resample", corrupted=(Fact("b", "b", "True"),)))
@@ -494,7 +496,9 @@ def test_a_compiled_transformer_gives_its_recorded_outputs(name: str) -> None:
     assert len(program.outputs) > 60
     for length in {len(ids) for ids, _ in program.outputs}:
         ids, expected = zip(*(example for example in program.outputs if len(example[0]) == length), strict=True)
-        torch.testing.assert_close(program.model.logits(torch.tensor(ids)), torch.tensor(expected), rtol=0, atol=1e-5)
+        torch.testing.assert_close(
+            program.model.logits(Batch.of_prompts(torch.tensor(ids))), torch.tensor(expected), rtol=0, atol=1e-5
+        )
     engine = Case.compiled(program, "zero").engine
     # Every position's answer but BOS's is right, so that the whole model's error is rounding.
     assert float(engine.nll(engine.graph.legal).max()) < 1e-9

@@ -21,7 +21,7 @@ from circuits.circuit import Circuit, Provenance
 from circuits.facts import Fact
 from circuits.graph import Node, parse_node
 from circuits.metrics import probability, rank
-from circuits.model import Model
+from circuits.model import Batch, Model
 from tests.models import plain_model, random_plain_model, word_fact, zero_weights
 
 LoadModel = Callable[..., Model]
@@ -34,7 +34,7 @@ FACT = word_fact("3 1 4", "15")
 def test_the_last_state_reads_as_the_models_own_logits(small_model: LoadModel, name: str) -> None:
     model = small_model(name)
     tokens = model.tokens(FACT)
-    logits = model.logits(torch.tensor([tokens.prompt]))[0, -1]
+    logits = model.logits(Batch.of_prompts(torch.tensor([tokens.prompt])))[0, -1]
     labels, states = residual_states(model, FACT)
     torch.testing.assert_close(model.readout(states[-1]), logits, rtol=1e-4, atol=1e-4)
     assert not torch.allclose(model.readout(states[0]), logits, atol=0.1)
@@ -56,7 +56,7 @@ def test_states_are_named_after_every_sub_layer_and_parallel_blocks_have_one_eac
 def test_the_logits_node_reads_as_the_whole_stream_does(small_model: LoadModel, name: str) -> None:
     model = small_model(name)
     tokens = model.tokens(FACT)
-    logits = model.logits(torch.tensor([tokens.prompt]))[0, -1]
+    logits = model.logits(Batch.of_prompts(torch.tensor([tokens.prompt])))[0, -1]
     readout = read_nodes(model, FACT, [parse_node("logits", model.shape)], top=3)[0]
     best = logits.topk(3)
     assert [score.token for score in readout.promoted] == [model.token_text(int(i)) for i in best.indices]
@@ -179,7 +179,7 @@ def test_every_state_has_its_tokens_and_the_trajectorys_ranks_and_the_last_reads
 @pytest.mark.parametrize("name", MODELS)
 def test_at_any_position_the_logits_node_reads_as_the_model_does_there(small_model: LoadModel, name: str) -> None:
     model, fact = small_model(name), FACTS[1]
-    logits = model.logits(torch.tensor([model.tokens(fact).prompt]))[0]
+    logits = model.logits(Batch.of_prompts(torch.tensor([model.tokens(fact).prompt])))[0]
     end = parse_node("logits", model.shape)
     for position in range(len(logits)):
         (read,) = read_nodes(model, fact, [end], top=2, position=position)

@@ -40,7 +40,7 @@ from circuits.editing.experts import Experts, favourite, initial, load_balance, 
 from circuits.editing.own_texts import sample_texts, texts_about
 from circuits.facts import EditRequest, Probe, Relation, Relations
 from circuits.metrics import Measurement
-from circuits.model import Model, WordVocabulary
+from circuits.model import Batch, Model, WordVocabulary
 from circuits.model.components import Norm
 from circuits.model.network import ComponentNetwork, value_matrix
 from circuits.studies.routing import (
@@ -226,7 +226,7 @@ def reader(rule: str) -> AnchorReader:
 
 def test_a_positions_anchors_are_the_entities_so_far_and_their_mean_vector_has_unit_scale() -> None:
     """x a x b c: nothing, a, a, a, then the mean of a and of "b c"; in scope is where "b c" is an anchor."""
-    got = reader("so far")(torch.tensor([[4, 0, 4, 1, 2]]), None)
+    got = reader("so far")(Batch.of_prompts(torch.tensor([[4, 0, 4, 1, 2]])))
     a = torch.tensor([3.0, 4.0]) / (25 / 2) ** 0.5
     bc = torch.tensor([0.5, 1.0]) / (1.25 / 2) ** 0.5
     expected = torch.stack([torch.zeros(2), a, a, a, (a + bc) / 2])
@@ -235,7 +235,7 @@ def test_a_positions_anchors_are_the_entities_so_far_and_their_mean_vector_has_u
 
 
 def test_by_the_papers_letter_every_position_has_all_the_prompts_anchors() -> None:
-    got = reader("prompt")(torch.tensor([[4, 0, 4, 1, 2]]), None)
+    got = reader("prompt")(Batch.of_prompts(torch.tensor([[4, 0, 4, 1, 2]])))
     assert torch.allclose(got.vectors[0], got.vectors[0, -1:].expand(5, 2))
     assert got.in_scope.all()
 
@@ -243,12 +243,14 @@ def test_by_the_papers_letter_every_position_has_all_the_prompts_anchors() -> No
 @pytest.mark.parametrize("rule", ["so far", "prompt"])
 def test_what_follows_the_prompt_adds_no_anchor(rule: str) -> None:
     read = reader(rule)
-    prompt = read(torch.tensor([[4, 0]]), 2)
-    answered = read(torch.tensor([[4, 0, 1, 2, 2]]), 2)
+    prompt = read(Batch.continued(torch.tensor([[4, 0]]), 2))
+    answered = read(Batch.continued(torch.tensor([[4, 0, 1, 2, 2]]), 2))
     assert torch.equal(answered.vectors[:, :2], prompt.vectors)
     assert torch.equal(answered.vectors[0, 2:], prompt.vectors[0, -1:].expand(3, 2))
     assert not answered.in_scope.any()
-    assert read(torch.tensor([[4, 0, 1, 2, 2]]), None).in_scope.any(), "the control: as a prompt it is in scope"
+    assert read(Batch.of_prompts(torch.tensor([[4, 0, 1, 2, 2]]))).in_scope.any(), (
+        "the control: as a prompt it is in scope"
+    )
 
 
 # ---- the bypass ------------------------------------------------------------------------------------------------------
@@ -262,10 +264,10 @@ def hand_bypass(*, scoped: bool, strength: float = 1.0) -> MoeBypass:
 
 
 def test_the_bypass_is_lambda_times_the_mixture_in_scope_and_silent_elsewhere() -> None:
-    residual, ids = torch.tensor([[[1.0, 2.0]] * 3]), torch.tensor([[4, 1, 2]])
-    assert torch.equal(hand_bypass(scoped=True, strength=3.0)(residual, ids, None)[0, -1], torch.tensor([6.0, 12.0]))
-    assert not hand_bypass(scoped=True)(residual, ids, None)[0, :2].any()
-    assert torch.equal(hand_bypass(scoped=False)(residual, ids, None), 2 * residual)
+    residual, batch = torch.tensor([[[1.0, 2.0]] * 3]), Batch.of_prompts(torch.tensor([[4, 1, 2]]))
+    assert torch.equal(hand_bypass(scoped=True, strength=3.0)(residual, batch)[0, -1], torch.tensor([6.0, 12.0]))
+    assert not hand_bypass(scoped=True)(residual, batch)[0, :2].any()
+    assert torch.equal(hand_bypass(scoped=False)(residual, batch), 2 * residual)
 
 
 # ---- the edit --------------------------------------------------------------------------------------------------------
@@ -276,7 +278,7 @@ def test_the_target_wins_inside_the_with_and_no_weight_ever_changes(
     layout: str, small_model: Callable[..., Model]
 ) -> None:
     model = small_model(layout)
-    before, logits = snapshot(model), model.logits(IDS)
+    before, logits = snapshot(model), model.logits(Batch.of_prompts(IDS))
     requests = [REQUEST, OTHER, TWO_TOKENS]
     assert not any(wins(model, request) for request in requests)
     edit = quick(model, requests)
@@ -286,9 +288,9 @@ def test_the_target_wins_inside_the_with_and_no_weight_ever_changes(
         assert not wins(model, REQUEST)
         assert same_bits(before, snapshot(model))
     assert same_bits(before, snapshot(model))
-    assert torch.equal(logits, model.logits(IDS))
+    assert torch.equal(logits, model.logits(Batch.of_prompts(IDS)))
     with pytest.raises(EditError, match="has ended"):
-        edited.logits(IDS)
+        edited.logits(Batch.of_prompts(IDS))
     assert edit.provenance.losses[0][-1] < edit.provenance.losses[0][0]
 
 
@@ -297,21 +299,21 @@ def test_with_lambda_0_it_is_the_base_model_bit_for_bit(small_model: Callable[..
     edit = quick(model, steps=3)
     muted = replace(edit, routing=replace(edit.routing, strength=0.0, scoped=False))
     with muted.on(model) as edited, edit.on(model) as loud:
-        assert torch.equal(edited.logits(IDS), model.logits(IDS))
-        assert not torch.equal(loud.logits(IDS), model.logits(IDS)), "the control"
+        assert torch.equal(edited.logits(Batch.of_prompts(IDS)), model.logits(Batch.of_prompts(IDS)))
+        assert not torch.equal(loud.logits(Batch.of_prompts(IDS)), model.logits(Batch.of_prompts(IDS))), "the control"
 
 
 def test_untrained_it_is_the_base_model_bit_for_bit(small_model: Callable[..., Model]) -> None:
     model = small_model("gpt2")
     with quick(model, steps=0, scoped=False).on(model) as edited:
-        assert torch.equal(edited.logits(IDS), model.logits(IDS))
+        assert torch.equal(edited.logits(Batch.of_prompts(IDS)), model.logits(Batch.of_prompts(IDS)))
 
 
 def test_prompts_without_the_subject_get_the_base_models_logits_bit_for_bit(small_model: Callable[..., Model]) -> None:
     """IDS holds "w10 w11" in its first row from the fifth position on, and no subject in its second."""
     model = small_model("gpt2")
     with quick(model).on(model) as edited:
-        ours, theirs = edited.logits(IDS), model.logits(IDS)
+        ours, theirs = edited.logits(Batch.of_prompts(IDS)), model.logits(Batch.of_prompts(IDS))
     assert torch.equal(ours[1], theirs[1])
     assert torch.equal(ours[0, :4], theirs[0, :4])
     assert not torch.allclose(ours[0, 4:], theirs[0, 4:])
@@ -320,7 +322,7 @@ def test_prompts_without_the_subject_get_the_base_models_logits_bit_for_bit(smal
 def test_without_a_scope_other_prompts_are_reached(small_model: Callable[..., Model]) -> None:
     model = small_model("gpt2")
     with quick(model, scoped=False).on(model) as edited:
-        assert not torch.allclose(edited.logits(IDS)[1], model.logits(IDS)[1])
+        assert not torch.allclose(edited.logits(Batch.of_prompts(IDS))[1], model.logits(Batch.of_prompts(IDS))[1])
 
 
 def test_the_same_seed_makes_the_same_edit_and_another_seed_another(small_model: Callable[..., Model]) -> None:
@@ -339,7 +341,7 @@ def test_an_edit_read_from_its_folder_gives_the_same_logits(small_model: Callabl
     assert read.provenance == edit.provenance
     assert read.routing == edit.routing
     with edit.on(model) as own, read.on(model) as loaded:
-        assert torch.equal(own.logits(IDS), loaded.logits(IDS))
+        assert torch.equal(own.logits(Batch.of_prompts(IDS)), loaded.logits(Batch.of_prompts(IDS)))
         assert own.weights == loaded.weights != model.weights
     edit.save(tmp_path / "again")
     for name in ("edit.json", "edit.safetensors"):
@@ -380,13 +382,13 @@ def test_it_adds_to_weight_edits_and_to_another_batch_of_its_own_kind(
         with one.on(first) as second:
             two = quick(second, [OTHER])
             with two.on(second) as third:
-                expected = third.logits(IDS)
+                expected = third.logits(Batch.of_prompts(IDS))
                 assert wins(third, OTHER)
     total = weights + one + two
     read = load_edit(total.save(tmp_path))
     with total.on(model) as summed, read.on(model) as loaded:
-        assert torch.allclose(summed.logits(IDS), expected, atol=1e-5)
-        assert torch.allclose(loaded.logits(IDS), expected, atol=1e-5)
+        assert torch.allclose(summed.logits(Batch.of_prompts(IDS)), expected, atol=1e-5)
+        assert torch.allclose(loaded.logits(Batch.of_prompts(IDS)), expected, atol=1e-5)
         assert summed.shape.bypasses == (0,)
         assert wins(summed, OTHER)
 
@@ -403,8 +405,8 @@ def test_an_answer_that_is_fed_does_not_change_how_its_prompt_is_routed(small_mo
     prompt, answer = [0, 2, 3], [11, 12, 6]
     with quick(model).on(model) as edited:
         ids = torch.tensor([prompt + answer])
-        assert torch.equal(edited.logits(ids, n_prompt=3), model.logits(ids))
-        assert not torch.allclose(edited.logits(ids, n_prompt=6), model.logits(ids))
+        assert torch.equal(edited.logits(Batch.continued(ids, 3)), model.logits(Batch.of_prompts(ids)))
+        assert not torch.allclose(edited.logits(Batch.continued(ids, 6)), model.logits(Batch.of_prompts(ids)))
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from circuits.analysis.tracing import open_parts, traces
 from circuits.facts import Fact
 from circuits.graph import Node
 from circuits.metrics import rank
-from circuits.model import Model
+from circuits.model import Batch, Model
 from circuits.model.network import Record
 from tests.models import plain_model, word_fact, zero_weights
 from tests.planted_heads import FACTS, N_SUBJECTS, ROLES, planted
@@ -81,7 +81,7 @@ def test_neurons_and_bias_write_what_the_mlp_writes_and_the_stream_is_what_the_m
         write = trace.writes[model.graph().writer_index(each.mlp), 0]
         direction = parts.W_U[:, answer] - parts.W_U.mean(1)
         assert each.contribution == pytest.approx(float(parts.final.share(write, trace.final[0]) @ direction), abs=1e-4)
-    logits = model.logits(torch.tensor([model.tokens(fact).prompt]))[0, -1]
+    logits = model.logits(Batch.of_prompts(torch.tensor([model.tokens(fact).prompt])))[0, -1]
     assert found[-1].rank_after == int(rank(logits, torch.tensor(answer)))
 
 
@@ -96,7 +96,7 @@ def test_a_feeders_effect_is_that_of_cutting_its_edge_in_a_run_of_the_model(smal
     for feeder in found.feeders[:2] + found.feeders[-1:]:
         head = trace.writes[model.graph().writer_index(feeder.head), 0]
         cut = _CutEdge(found.mlp.layer, head)
-        model.run(trace.ids, cut)
+        model.run(Batch.of_prompts(trace.ids), cut)
         lost = (
             trace.writes[model.graph().writer_index(found.mlp), 0]
             - cut.outputs[model.graph().writer_index(found.mlp), 0, -1]

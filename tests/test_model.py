@@ -10,7 +10,7 @@ from torch import Tensor
 
 from circuits.facts import Fact
 from circuits.graph import Shape
-from circuits.model import ContextError, Model, ModelError
+from circuits.model import Batch, ContextError, Model, ModelError
 from circuits.model.network import Record
 from tests.models import N_CTX, random_plain_model, word_fact
 
@@ -36,7 +36,7 @@ def test_a_loaded_model_gives_the_original_models_probabilities(
     small_model: LoadModel, model_folder: Folder, name: str, processing: str
 ) -> None:
     original = original_log_probabilities(model_folder(name))
-    loaded = small_model(name, processing).logits(IDS).log_softmax(-1)
+    loaded = small_model(name, processing).logits(Batch.of_prompts(IDS)).log_softmax(-1)
     torch.testing.assert_close(loaded, original, rtol=0, atol=1e-4)
     assert original.std() > 0.3  # the control: these are no flat distributions
 
@@ -45,12 +45,14 @@ def test_a_loaded_model_gives_the_original_models_probabilities(
 @pytest.mark.parametrize("name", MODELS)
 def test_node_outputs_and_biases_sum_to_the_residual_stream(small_model: LoadModel, name: str, processing: str) -> None:
     model = small_model(name, processing)
-    outputs = model.node_outputs(IDS)
+    outputs = model.node_outputs(Batch.of_prompts(IDS))
     assert outputs.shape == (len(model.graph().writers), *IDS.shape, model.network.d_model)
     stream = outputs.sum(0) + model.biases.sum(0)
-    torch.testing.assert_close(model.readout(stream), model.logits(IDS), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(model.readout(stream), model.logits(Batch.of_prompts(IDS)), rtol=1e-4, atol=1e-4)
     for writer in range(len(outputs)):  # the control: every writer matters
-        assert not torch.allclose(model.readout(stream - outputs[writer]), model.logits(IDS), atol=1e-2)
+        assert not torch.allclose(
+            model.readout(stream - outputs[writer]), model.logits(Batch.of_prompts(IDS)), atol=1e-2
+        )
 
 
 @pytest.mark.parametrize("name", ["llama", "qwen2", "qwen3", "mistral"])
@@ -69,8 +71,8 @@ def test_grouped_queries_are_ungrouped_so_that_every_head_has_its_own_k_and_v(
             return value
 
     changed = Zeroed()
-    model.run(IDS, changed)
-    difference = (changed.outputs - model.node_outputs(IDS)).abs().amax((1, 2, 3))
+    model.run(Batch.of_prompts(IDS), changed)
+    difference = (changed.outputs - model.node_outputs(Batch.of_prompts(IDS))).abs().amax((1, 2, 3))
     names = [node.name for node in model.graph().writers]
     assert [names[i] for i in range(1, 5) if difference[i] > 1e-3] == ["a0.h1"]
 
@@ -83,8 +85,10 @@ def test_only_neox_has_parallel_blocks(small_model: LoadModel, name: str) -> Non
 def test_an_intervention_that_changes_nothing_changes_nothing(small_model: LoadModel) -> None:
     for name in MODELS:
         model = small_model(name)
-        torch.testing.assert_close(model.run(IDS, Record()), model.logits(IDS), rtol=1e-5, atol=1e-5)
-        assert torch.equal(model.logits(IDS), model.logits(IDS))
+        torch.testing.assert_close(
+            model.run(Batch.of_prompts(IDS), Record()), model.logits(Batch.of_prompts(IDS)), rtol=1e-5, atol=1e-5
+        )
+        assert torch.equal(model.logits(Batch.of_prompts(IDS)), model.logits(Batch.of_prompts(IDS)))
 
 
 def test_every_read_and_write_is_reported_in_the_order_of_the_graph(small_model: LoadModel) -> None:
@@ -106,7 +110,7 @@ def test_every_read_and_write_is_reported_in_the_order_of_the_graph(small_model:
 
     for model in (small_model("gpt2"), random_plain_model(0, n_heads=4)):
         diary = Diary()
-        model.run(torch.tensor([[1, 2, 3]]), diary)
+        model.run(Batch.of_prompts(torch.tensor([[1, 2, 3]])), diary)
         assert sorted(diary.events) == sorted(["input -1 writes", *layer(0), *layer(1), "logits 2 reads"])
         order = {event: i for i, event in enumerate(diary.events)}
         assert order["input -1 writes"] == 0
@@ -140,7 +144,7 @@ def test_a_prompt_that_fills_the_context_fits_and_one_more_token_does_not(small_
     words = " ".join(["1"] * (N_CTX - 1))  # and BOS
     fits, too_long = word_fact(words, "2"), word_fact(words, "2 3")  # the last answer token is never fed
     assert len(model.tokens(fits).forced) == N_CTX
-    assert model.logits(torch.tensor([model.tokens(fits).forced])).shape[1] == N_CTX
+    assert model.logits(Batch.of_prompts(torch.tensor([model.tokens(fits).forced]))).shape[1] == N_CTX
     with pytest.raises(ContextError, match=f"the prompt is {N_CTX + 1} tokens long .* reads at most {N_CTX}"):
         model.tokens(too_long)
 

@@ -18,7 +18,7 @@ from circuits.editing.prune import (
     restrained_delta,
     restrained_values,
 )
-from circuits.model import Model
+from circuits.model import Batch, Model
 from circuits.model.network import value_matrix
 from tests.models import random_plain_model
 
@@ -198,13 +198,13 @@ def test_a_sequence_goes_on_from_the_restrained_model(tmp_path: Path) -> None:
     with first.on(model) as edited:
         second = edit_of(edited, {0: delta_for(model, 0, 0.5, seed=1)})
         with second.on(edited) as both:
-            expected = both.logits(IDS)
+            expected = both.logits(Batch.of_prompts(IDS))
     with (first + second).on(model) as summed:
-        assert torch.allclose(summed.logits(IDS), expected, atol=1e-5)
+        assert torch.allclose(summed.logits(Batch.of_prompts(IDS)), expected, atol=1e-5)
     read = load_edit(first.save(tmp_path / "edit"))
     assert read.provenance.options["restraint"] == {"method": "prune", "alpha": 2.0, "kind": "log", "ceiling": 1.0}
     with read.on(model) as loaded, first.on(model) as own:
-        assert torch.equal(loaded.logits(IDS), own.logits(IDS))
+        assert torch.equal(loaded.logits(Batch.of_prompts(IDS)), own.logits(Batch.of_prompts(IDS)))
 
 
 def test_a_restrained_edit_has_a_model_hash_of_its_own() -> None:

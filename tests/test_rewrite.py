@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from circuits.graph import Shape
-from circuits.model import Model, ModelError
+from circuits.model import Batch, Model, ModelError
 from circuits.model.rewrite import BlockTrace, require_residual_rewrite
 from tests.models import save_model
 
@@ -108,7 +108,7 @@ def massive_first(folder: Path, name: str) -> Path:
 def test_a_model_with_massive_tokens_loads_as_what_it_is(tmp_path: Path, name: str, parallel: bool) -> None:
     model = Model.load(massive_first(tmp_path, name))
     assert model.shape == Shape(2, 4, parallel=parallel)
-    assert model.node_outputs(torch.tensor([[0, 5, 9]]))[0, 0, 0].norm() > 0.9 * MASSIVE
+    assert model.node_outputs(Batch.of_prompts(torch.tensor([[0, 5, 9]])))[0, 0, 0].norm() > 0.9 * MASSIVE
 
 
 def test_a_post_norm_scaled_small_is_refused(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import torch
 from circuits import cli
 from circuits.analysis.tracing import head_nodes, open_parts
 from circuits.facts import Relation
+from circuits.model import Batch
 from circuits.pages.roles import HEADER, Unlabelled, average_cells, cells, page, survey
 from circuits.studies.false_labels import FalseLabels, false_labels, scrambled
 from circuits.studies.roles import RoleChecks, check_roles
@@ -50,8 +51,8 @@ def test_a_scrambled_model_has_the_same_numbers_in_other_places() -> None:
         assert torch.equal(getattr(ours, name).flatten().sort().values, getattr(theirs, name).flatten().sort().values)
     assert not torch.equal(ours.W_E, theirs.W_E)
     ids = torch.tensor([model.tokens(FACTS[0]).prompt])
-    assert torch.equal(ignorant.logits(ids), again.logits(ids))
-    assert not torch.equal(ignorant.logits(ids), other.logits(ids))
+    assert torch.equal(ignorant.logits(Batch.of_prompts(ids)), again.logits(Batch.of_prompts(ids)))
+    assert not torch.equal(ignorant.logits(Batch.of_prompts(ids)), other.logits(Batch.of_prompts(ids)))
 
 
 def test_models_that_know_nothing_are_labelled_one_a_relation() -> None:

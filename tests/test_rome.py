@@ -17,7 +17,7 @@ from circuits.editing.moments import SecondMoment
 from circuits.editing.prompts import Site, each_token, forced
 from circuits.editing.targets import TargetOptions, optimise
 from circuits.facts import EditRequest
-from circuits.model import Model
+from circuits.model import Batch, Model
 from circuits.model.network import value_matrix
 from tests.editing_models import LAYOUTS, OTHER, REQUEST, TWO_TOKENS, resources, wins
 
@@ -136,8 +136,8 @@ def test_at_the_end_each_token_of_an_answer_is_predicted_and_stored_on_its_own(
     answers = [token for request in requests for token in model.tokens(request.fact).answer]
     assert tokens.answer[::2, 0].tolist() == answers
     # Each row's loss is the mean of its tokens'.
-    whole = said.nll(model.logits(said.ids)[torch.arange(4)[:, None], said.at])
-    apart = tokens.nll(model.logits(tokens.ids)[torch.arange(6)[:, None], tokens.at])
+    whole = said.nll(model.logits(Batch.of_prompts(said.ids))[torch.arange(4)[:, None], said.at])
+    apart = tokens.nll(model.logits(Batch.of_prompts(tokens.ids))[torch.arange(6)[:, None], tokens.at])
     assert torch.allclose(whole, torch.cat((apart[:2], (apart[2:4] + apart[4:]) / 2)), atol=1e-5)
     edit = rome(model, [TWO_TOKENS], options=replace(HYPER, site="end", steps=25), resources=resources(tmp_path))
     delta = edit.deltas[value_matrix(0)]
@@ -172,7 +172,7 @@ def test_the_first_loss_is_the_models_own_nll_of_the_target(small_model: Callabl
     network = open_network(model, said.ids, essence.ids)
     first = optimise(network, 0, said, essence, torch.ones(1), TargetOptions(steps=1)).losses[0][0]
     tokens = model.tokens(TWO_TOKENS.fact)
-    logits = model.logits(torch.tensor([tokens.forced]))[0, -2:].log_softmax(-1)
+    logits = model.logits(Batch.of_prompts(torch.tensor([tokens.forced])))[0, -2:].log_softmax(-1)
     nll = -float(logits[[0, 1], list(tokens.answer)].mean())
     assert first == pytest.approx(nll, abs=1e-3)
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from circuits.analysis.attribution import class_mask, read_from, read_shares, read_sources, readout, targets
 from circuits.analysis.tracing import head_nodes, open_parts, replay, replay_by_running, source_parts, traces
 from circuits.facts import Fact
-from circuits.model import Model, WordVocabulary
+from circuits.model import Batch, Model, WordVocabulary
 from circuits.model.components import Norm, NormKind, UnsupportedArchitecture
 from circuits.model.network import BypassedNetwork
 from circuits.model.spans import SpanError, Spans, spans
@@ -76,10 +76,12 @@ def test_parts_by_source_position_sum_to_what_the_model_itself_has_the_head_writ
     for trace in traces(model, FACT_SETS, parts):
         rows += trace.rows
         torch.testing.assert_close(trace.attention.sum(-1), torch.ones(trace.attention.shape[:-1]))
-        torch.testing.assert_close(model.readout(trace.final), model.logits(trace.ids)[:, -1], rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(
+            model.readout(trace.final), model.logits(Batch.of_prompts(trace.ids))[:, -1], rtol=1e-4, atol=1e-4
+        )
         for head in head_nodes(parts):
             own = source_parts(trace, parts, head.layer)[:, head.head]
-            written = model.node_outputs(trace.ids)[model.graph().writer_index(head)][:, -1]
+            written = model.node_outputs(Batch.of_prompts(trace.ids))[model.graph().writer_index(head)][:, -1]
             torch.testing.assert_close(own.sum(1), written, rtol=1e-4, atol=2e-5)
             sources = max(sources, int((own.norm(dim=-1) > 0.01).sum(1).max()))
     assert sorted(rows) == [0, 1, 2]
@@ -117,7 +119,7 @@ def test_parts_of_a_model_with_a_bypass_are_those_of_its_own_heads_and_its_cuts_
     edited = Model.by_hand(network, WordVocabulary(tuple(f"w{i}" for i in range(6))))
     parts = open_parts(edited, (fact,))
     (trace,) = traces(edited, (fact,), parts)
-    torch.testing.assert_close(edited.readout(trace.final), edited.logits(trace.ids)[:, -1])
+    torch.testing.assert_close(edited.readout(trace.final), edited.logits(Batch.of_prompts(trace.ids))[:, -1])
     cuts = [source_parts(trace, parts, 0)[:, :1, 1].transpose(0, 1), torch.zeros(0, 1, 6)]
     without_bypass = model.graph()
     assert len(trace.writes) == len(without_bypass.writers) + 1
@@ -125,7 +127,7 @@ def test_parts_of_a_model_with_a_bypass_are_those_of_its_own_heads_and_its_cuts_
     assert not torch.allclose(replay(edited, trace, parts, cuts), replay(model, plain, parts, cuts), atol=1e-3)
 
 
-def _double(residual: torch.Tensor, ids: torch.Tensor, n_prompt: int | None) -> torch.Tensor:
+def _double(residual: torch.Tensor, batch: Batch) -> torch.Tensor:
     return 2 * residual
 
 

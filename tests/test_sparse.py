@@ -21,7 +21,7 @@ from circuits.engines.positions import DEAD, FULL, TAIL, needs
 from circuits.engines.sparse import SparseEngine, nll
 from circuits.graph import Granularity, Graph, Shape
 from circuits.metrics import match_nll
-from circuits.model import Model, WordVocabulary
+from circuits.model import Batch, Model, WordVocabulary
 from circuits.model.components import UnsupportedArchitecture
 from circuits.model.network import Network
 from circuits.studies.discover import RunSpec, run
@@ -405,8 +405,8 @@ def test_an_own_forward_pass_that_differs_is_not_trusted() -> None:
         def __getattr__(self, name: str) -> object:
             return getattr(network, name)
 
-        def run(self, ids: torch.Tensor, intervention: object = None) -> torch.Tensor:
-            return network.run(ids) * 1.01
+        def run(self, batch: Batch, intervention: object = None) -> torch.Tensor:
+            return network.run(batch) * 1.01
 
         def components(self, n_pos: int) -> object:
             return network.components(n_pos)  # pyright: ignore[reportAttributeAccessIssue]

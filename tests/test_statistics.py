@@ -14,7 +14,7 @@ from circuits.editing.artefacts import ArtefactError, cache_folder
 from circuits.editing.corpus import FACTLM_EPOCHS, Corpus, CorpusError
 from circuits.editing.forward import MlpReads
 from circuits.editing.moments import SecondMoment, Statistics, StatisticsError
-from circuits.model import Model
+from circuits.model import Batch, Model
 from circuits.model.network import ComponentNetwork
 from tests.editing_models import LAYOUTS, REQUEST, random_words, resources, statistics
 from tests.test_edit import random_edit
@@ -39,7 +39,7 @@ def test_it_is_the_mean_outer_product_over_every_token_that_the_model_reads(
         for text in DOCUMENTS:
             bos = [] if model.vocabulary.bos is None else [model.vocabulary.bos]
             reads = MlpReads((layer,))
-            model.run(torch.tensor([[*bos, *model.vocabulary.encode(text)]]), reads)
+            model.run(Batch.of_prompts(torch.tensor([[*bos, *model.vocabulary.encode(text)]])), reads)
             keys.append(network.parts.blocks[layer].mlp.hidden(reads.values[layer][0]))
         every = torch.cat(keys).double()
         assert found[layer].n_tokens == len(every)

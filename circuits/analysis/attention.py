@@ -8,7 +8,7 @@ import torch
 from circuits.analysis.tracing import open_parts
 from circuits.facts import Fact
 from circuits.graph import Node
-from circuits.model import Model
+from circuits.model import Batch, Model
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,8 +35,8 @@ def read_attention(model: Model, fact: Fact, heads: Sequence[Node]) -> PromptAtt
         circuits.model.components.UnsupportedArchitecture: the model does not show its weights.
     """
     parts, prompt = open_parts(model, (fact,)), model.tokens(fact).prompt
-    ids = torch.tensor([prompt])
-    outputs, writers = model.node_outputs(ids, n_prompt=len(prompt)).float()[:, 0], model.graph().writers
+    ids = Batch.of_prompts(torch.tensor([prompt]))
+    outputs, writers = model.node_outputs(ids).float()[:, 0], model.graph().writers
     patterns = []
     for layer, block in enumerate(parts.blocks):
         attention = block.attention

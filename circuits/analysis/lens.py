@@ -11,7 +11,6 @@ from jaxtyping import Float
 from torch import Tensor
 
 from circuits.circuit import Circuit
-from circuits.engines.engine import group_facts
 from circuits.facts import Fact
 from circuits.graph import Node
 from circuits.metrics import probability, rank
@@ -177,18 +176,17 @@ def _outputs(
     model: Model, facts: Sequence[Fact], positions: Sequence[int]
 ) -> Iterator[tuple[tuple[int, ...], Float[Tensor, "writer batch d_model"]]]:
     """(rows, what every node writes at each of these facts' position), for facts of like length."""
-    for group in group_facts(model, facts):
-        ids = group.ids[:, : group.n_prompt]
-        n_numbers = len(model.graph().writers) * ids.shape[1] * model.network.d_model
-        for chunk in torch.arange(len(ids)).split(max(1, CHUNK_NUMBERS // n_numbers)):
-            rows = tuple(group.rows[i] for i in chunk.tolist())
-            outputs = model.node_outputs(ids[chunk], n_prompt=ids.shape[1])
+    for group in model.batches(facts):
+        n_pos = group.n_prompt
+        n_numbers = len(model.graph().writers) * n_pos * model.network.d_model
+        some = max(1, CHUNK_NUMBERS // n_numbers)
+        for start in range(0, len(group.rows), some):
+            chunk = group[start : start + some]
+            rows, outputs = chunk.rows, model.node_outputs(chunk.prompts)
             at = torch.tensor([positions[row] for row in rows], device=outputs.device)
-            out_of = [facts[row].prompt for row in rows if not -ids.shape[1] <= positions[row] < ids.shape[1]]
+            out_of = [facts[row].prompt for row in rows if not -n_pos <= positions[row] < n_pos]
             if out_of:
-                raise ValueError(
-                    f"expected a position of the {ids.shape[1]} tokens of {out_of[0]!r}, got {at.tolist()}"
-                )
+                raise ValueError(f"expected a position of the {n_pos} tokens of {out_of[0]!r}, got {at.tolist()}")
             yield rows, outputs[:, torch.arange(len(rows), device=outputs.device), at]
 
 

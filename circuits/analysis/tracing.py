@@ -12,10 +12,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from circuits.engines.engine import group_facts
 from circuits.facts import Fact
 from circuits.graph import Node, Slot
-from circuits.model import Model
+from circuits.model import Batch, Model
 from circuits.model.components import Attention, Components, UnsupportedArchitecture
 from circuits.model.network import BypassedNetwork, OpenNetwork, ReaderKind, WriterKind
 
@@ -81,16 +80,18 @@ def open_parts(model: Model, facts: Sequence[Fact]) -> Components:
 def traces(model: Model, facts: Sequence[Fact], parts: Components) -> tuple[Trace, ...]:
     """The facts' traces in groups of like length, nothing padded. Node outputs are the model's own."""
     found = []
-    for group in group_facts(model, facts):
-        ids = group.ids[:, : group.n_prompt]
-        n_numbers = len(model.graph().writers) * ids.shape[1] * model.network.d_model
-        for chunk in torch.arange(len(ids)).split(max(1, CHUNK_NUMBERS // n_numbers)):
-            found.append(_trace(model, parts, tuple(group.rows[i] for i in chunk.tolist()), ids[chunk]))
+    for group in model.batches(facts):
+        n_numbers = len(model.graph().writers) * group.n_prompt * model.network.d_model
+        some = max(1, CHUNK_NUMBERS // n_numbers)
+        for start in range(0, len(group.rows), some):
+            chunk = group[start : start + some]
+            found.append(_trace(model, parts, chunk.rows, chunk.prompts))
     return tuple(found)
 
 
-def _trace(model: Model, parts: Components, rows: tuple[int, ...], ids: Tensor) -> Trace:
-    outputs, writers = model.node_outputs(ids, n_prompt=ids.shape[1]).float(), model.graph().writers
+def _trace(model: Model, parts: Components, rows: tuple[int, ...], prompts: Batch) -> Trace:
+    ids = prompts.ids
+    outputs, writers = model.node_outputs(prompts).float(), model.graph().writers
     state, last = outputs[0], ids.shape[1] - 1
     states, patterns, keys, values = [], [], [], []
     for layer, block in enumerate(parts.blocks):
@@ -156,7 +157,7 @@ def replay_by_running(
     for layer, removed in enumerate(cuts):
         for vectors in removed:
             cut = _Cut(layer, vectors, model.shape.parallel)
-            model.run(trace.ids, cut, n_prompt=trace.n_pos)
+            model.run(Batch.of_prompts(trace.ids), cut)
             finals.append(cut.final)
     return torch.stack(finals) if finals else trace.final.new_zeros(0, *trace.final.shape)
 

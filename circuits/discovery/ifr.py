@@ -22,7 +22,6 @@ from jaxtyping import Float
 from torch import Tensor
 
 from circuits.circuit import Provenance, Scores
-from circuits.engines.engine import group_facts
 from circuits.facts import Fact
 from circuits.graph import Granularity, Graph, Node, Reader, Slot
 from circuits.model import Model
@@ -36,10 +35,10 @@ def ifr(model: Model, facts: Sequence[Fact], *, granularity: Granularity = "qkv"
     """Each sender's share of what each reader reads, from 0 to 1."""
     graph = model.graph(granularity)
     total = np.zeros(graph.legal.shape)
-    for group in group_facts(model, facts):
+    for group in model.batches(facts):
         for start in range(0, len(group.rows), FACTS):
             shares = _Shares(graph, group.n_answer)
-            model.run(group.ids[start : start + FACTS], shares, n_prompt=group.n_prompt)
+            model.run(group[start : start + FACTS], shares)
             total += shares.total
     return Scores(graph, total / len(facts), provenance)
 

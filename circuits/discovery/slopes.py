@@ -11,7 +11,7 @@ on: that is the model with some earlier node's output replaced.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -20,11 +20,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from circuits.engines.ablation import Ablation
-from circuits.engines.engine import Group, group_facts
 from circuits.facts import Fact
 from circuits.graph import SLOTS, Granularity, Graph, Node, Reader, Shape, Slot
 from circuits.metrics import Metric, require_finite
 from circuits.model import Model
+from circuits.model.batch import Group
 from circuits.model.components import Components, Norm, UnsupportedArchitecture, attend
 from circuits.model.network import OpenNetwork, ReaderKind, Record, WriterKind
 
@@ -112,7 +112,7 @@ def batches(model: Model, facts: Sequence[Fact], ablation: Ablation, metric: Met
         FloatingPointError: logits that are not finite.
     """
     graph = model.graph()
-    groups = group_facts(model, facts)
+    groups = model.batches(facts)
     n_pos = max(group.ids.shape[1] for group in groups)
     parts = _parts(model, n_pos)
     # Resampled values are as large as what the nodes write: taken a batch at a time.
@@ -152,8 +152,7 @@ def _point_of(kind: ReaderKind, layer: int, shape: Shape) -> int:
 
 def _pieces(group: Group, n_facts: int) -> Iterator[Group]:
     for start in range(0, len(group.rows), n_facts):
-        some = slice(start, start + n_facts)
-        yield replace(group, rows=group.rows[some], ids=group.ids[some], answer=group.answer[some])
+        yield group[start : start + n_facts]
 
 
 def _parts(model: Model, n_pos: int) -> Components | None:
@@ -168,7 +167,7 @@ def _parts(model: Model, n_pos: int) -> Components | None:
 
 def _slopes(model: Model, graph: Graph, group: Group, parts: Components | None, metric: Metric) -> Slopes:
     """From the weights; from the model's own hooks, more slowly, where the weights do not give the model's logits."""
-    expected = model.logits(group.ids, n_prompt=group.n_prompt)[:, -group.n_answer :]
+    expected = model.logits(group)[:, -group.n_answer :]
     require_finite(expected, model.name)
     if parts is not None:
         slopes = WeightSlopes(parts, graph, group, metric)
@@ -347,16 +346,16 @@ class HookSlopes:
     def __init__(self, model: Model, graph: Graph, group: Group, metric: Metric) -> None:
         self._model, self._graph, self._group, self._metric = model, graph, group, metric
         record = Record()
-        model.run(group.ids, record, n_prompt=group.n_prompt)
+        model.run(group, record)
         self.writes = record.outputs
 
     def at(self, point: int = 0, shifts: Float[Tensor, "step batch pos d_model"] | None = None) -> Iterator[Slope]:
-        group, steps = self._group, 1 if shifts is None else len(shifts)
+        steps = 1 if shifts is None else len(shifts)
         tap = _HookTap(self._graph, point, None if shifts is None else shifts.flatten(0, 1))
-        ids, answer = group.ids.repeat(steps, 1), group.answer.repeat(steps, 1)
-        logits = self._model.run_differentiably(ids, tap, n_prompt=group.n_prompt)[:, -group.n_answer :]
+        batch = self._group.repeat(steps)
+        logits = self._model.run_differentiably(batch, tap)[:, -batch.n_answer :]
         with torch.enable_grad():
-            loss = self._metric.of(logits, answer.to(logits.device)).sum()
+            loss = self._metric.of(logits, batch.answer.to(logits.device)).sum()
             gradients = torch.autograd.grad(loss, [value for _, value in tap.reads])
         for (readers, _), gradient in zip(tap.reads, gradients, strict=True):
             slope = gradient.movedim(2, 0) if gradient.dim() == 4 else gradient[None]

@@ -15,8 +15,7 @@ from torch import Tensor
 
 from circuits.editing.edit import EditError
 from circuits.facts import Relations
-from circuits.model import Vocabulary
-from circuits.model.network import Ids
+from circuits.model import Batch, Vocabulary
 
 AnchorRule = Literal["so far", "prompt"]
 
@@ -236,9 +235,8 @@ class AnchorReader:
         self._vectors: dict[str, Tensor] = {}
         self._rows: dict[tuple[int, tuple[int, ...]], tuple[Tensor, Tensor]] = {}
 
-    def __call__(self, ids: Ids, n_prompt: int | None) -> Anchored:
-        n_prompt = ids.shape[1] if n_prompt is None else n_prompt
-        rows = [self._row(tuple(row[:n_prompt]), ids.shape[1]) for row in ids.tolist()]
+    def __call__(self, batch: Batch) -> Anchored:
+        rows = [self._row(tuple(row[: batch.n_prompt]), batch.ids.shape[1]) for row in batch.ids.tolist()]
         return Anchored(torch.stack([vectors for vectors, _ in rows]), torch.stack([scope for _, scope in rows]))
 
     def _row(self, prompt: tuple[int, ...], n_pos: int) -> tuple[Tensor, Tensor]:

@@ -21,9 +21,9 @@ from circuits.editing.chain import EditChain
 from circuits.editing.edit import Edit, EditError, EditProvenance, edited_hash, lend, require_model
 from circuits.editing.experts import Experts, mixture, route, top_gate
 from circuits.editing.files import EditFile, write_edit
-from circuits.model import Model
+from circuits.model import Batch, Model
 from circuits.model.components import Norm, UnsupportedArchitecture
-from circuits.model.network import BypassedNetwork, Ids, OpenNetwork
+from circuits.model.network import BypassedNetwork, OpenNetwork
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,27 +142,23 @@ class MoeBypass:
     anchors: AnchorReader
 
     def __call__(
-        self, residual: Float[Tensor, "batch pos d_model"], ids: Ids, n_prompt: int | None
+        self, residual: Float[Tensor, "batch pos d_model"], batch: Batch
     ) -> Float[Tensor, "batch pos d_model"]:
         x = self.norm(residual)
-        gate = self.gate(x, ids, n_prompt)
+        gate = self.gate(x, batch)
         return self.routing.strength * mixture(x, gate.to(x), _like(self.experts, x))
 
-    def wanted(
-        self, x: Float[Tensor, "batch pos d_model"], ids: Ids, n_prompt: int | None
-    ) -> Float[Tensor, "batch pos expert"]:
+    def wanted(self, x: Float[Tensor, "batch pos d_model"], batch: Batch) -> Float[Tensor, "batch pos expert"]:
         """softmax(W_g [x ; embed(anchor)]) (paper 3, Eq. 9 and 12)."""
-        anchored = self.anchors(ids, n_prompt)
+        anchored = self.anchors(batch)
         features = torch.cat((x, anchored.vectors.to(x)), -1)
         return route(features, self.experts.router.to(x))
 
-    def gate(
-        self, x: Float[Tensor, "batch pos d_model"], ids: Ids, n_prompt: int | None
-    ) -> Float[Tensor, "batch pos expert"]:
+    def gate(self, x: Float[Tensor, "batch pos d_model"], batch: Batch) -> Float[Tensor, "batch pos expert"]:
         """The gate decision G, 0 out of scope."""
-        gate = top_gate(self.wanted(x, ids, n_prompt), self.routing.top_k, renormalise=self.routing.renormalise)
+        gate = top_gate(self.wanted(x, batch), self.routing.top_k, renormalise=self.routing.renormalise)
         if self.routing.scoped:
-            gate = gate * self.anchors(ids, n_prompt).in_scope.to(gate.device)[..., None]
+            gate = gate * self.anchors(batch).in_scope.to(gate.device)[..., None]
         return gate
 
 

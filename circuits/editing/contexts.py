@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import torch
 
-from circuits.model import Model
+from circuits.model import Batch, Model
 
 TOP_K = 5
 """Tokens that are drawn from at each step, as the published code has it."""
@@ -28,7 +28,7 @@ def sample_contexts(model: Model, lengths: Sequence[int], seed: int) -> tuple[st
         first = torch.randint(0, model.network.d_vocab, (n_rows, 1), generator=generator)
         ids = first if bos is None else torch.full((n_rows, 1), bos)
         while ids.shape[1] < n_tokens + (bos is not None):
-            best = model.logits(ids)[:, -1].cpu().topk(TOP_K)
+            best = model.logits(Batch.of_prompts(ids))[:, -1].cpu().topk(TOP_K)
             drawn = torch.multinomial(best.values.softmax(-1), 1, generator=generator)
             ids = torch.cat((ids, best.indices.gather(1, drawn)), 1)
         for row in ids.tolist():

@@ -8,7 +8,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from circuits.editing.edit import EditError
-from circuits.model import Model
+from circuits.model import Batch, Model
 from circuits.model.components import UnsupportedArchitecture
 from circuits.model.network import ComponentNetwork, OpenNetwork
 
@@ -42,7 +42,8 @@ def open_network(model: Model, *prompts: Int[Tensor, "_ _"]) -> ComponentNetwork
     tolerance = 0.1 if half else TOLERANCE
     for ids in prompts:
         with torch.no_grad():
-            own, expected = network.run(ids[:1]), model.logits(ids[:1])
+            batch = Batch.of_prompts(ids[:1])
+            own, expected = network.run(batch), model.logits(batch)
         if not (own - expected.to(own)).abs().max() <= tolerance * expected.abs().max().clamp_min(1):
             raise EditError(
                 f"{model.name} cannot be edited: its weights, as they are read here, give other logits than the model"

@@ -16,7 +16,7 @@ from circuits.editing.method import ProgressLine
 from circuits.editing.prompts import Forced
 from circuits.facts import EditRequest
 from circuits.graph import Slot
-from circuits.model import Model
+from circuits.model import Batch, Model
 from circuits.model.components import Norm
 from circuits.model.network import ComponentNetwork, ReaderKind, WriterKind
 
@@ -168,12 +168,12 @@ class Trainer:
         x, after, anchors = (like.new_zeros(len(rows), n_pos, d_model) for _ in range(3))
         active = torch.zeros(len(rows), n_pos, dtype=torch.bool, device=like.device)
         for (length, n_prompt), members in sorted(groups.items()):
-            ids = torch.tensor([rows[index][0] for index in members])
+            batch = Batch.continued(torch.tensor([rows[index][0] for index in members]), n_prompt)
             capture = _Capture(self._hyper.layer, self._model.shape.n_layers)
-            self._model.run(ids, capture, n_prompt=n_prompt)
+            self._model.run(batch, capture)
             assert capture.read_by_mlp is not None
             assert capture.after is not None
-            anchored = self._reader(ids, n_prompt)
+            anchored = self._reader(batch)
             x[members, :length] = self._norm(capture.read_by_mlp).to(like)
             after[members, :length] = capture.after.to(like)
             anchors[members, :length] = anchored.vectors.to(like)
@@ -184,7 +184,7 @@ class Trainer:
         """The tail is the model's own: else the experts would be trained for another one."""
         ids, n_prompt = row
         own = self._tail.readout(self._tail.resume(self._rows.after[:1, : len(ids)], self._hyper.layer + 1))
-        theirs = self._model.logits(torch.tensor([ids]), n_prompt=n_prompt).to(own)
+        theirs = self._model.logits(Batch.continued(torch.tensor([ids]), n_prompt)).to(own)
         if not (own - theirs).abs().max() <= tolerance * theirs.abs().max().clamp_min(1):
             raise EditError(
                 f"{self._model.name} cannot be edited: its weights, as they are read here, give other logits than the model"

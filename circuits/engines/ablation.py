@@ -16,9 +16,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from circuits.engines.engine import Group, group_facts
 from circuits.facts import Fact
-from circuits.model import Model
+from circuits.model import Batch, Model
+from circuits.model.batch import Group
 
 AblationKind = Literal["zero", "mean", "resample"]
 PROMPTS = 8
@@ -78,7 +78,8 @@ class Ablation:
         values: list[Tensor | None] = [None] * len(group.rows)
         for length, members in by_length.items():
             ids = torch.tensor([ids for _, ids in members])
-            outputs = model.node_outputs(ids, n_prompt=group.n_prompt + length - n_pos)[:, :, :n_pos]
+            corrupted = Batch.continued(ids, group.n_prompt + length - n_pos)
+            outputs = model.node_outputs(corrupted)[:, :, :n_pos]
             for (place, _), value in zip(members, outputs.unbind(1), strict=True):
                 values[place] = value
         return torch.stack([value for value in values if value is not None], 1)
@@ -128,11 +129,11 @@ def mean_outputs(model: Model, reference: Sequence[Fact]) -> MeanOutputs:
     """
     shape = (len(model.graph().writers), model.network.d_model)
     first, later, n_later = torch.zeros(shape, dtype=torch.float64), torch.zeros(shape, dtype=torch.float64), 0
-    for group in group_facts(model, reference):
-        for ids in group.ids.split(PROMPTS):
-            outputs = model.node_outputs(ids, n_prompt=group.n_prompt)
+    for group in model.batches(reference):
+        for start in range(0, len(group.rows), PROMPTS):
+            outputs = model.node_outputs(group[start : start + PROMPTS])
             first += outputs[:, :, 0].sum(1, dtype=torch.float64).cpu()
             later += outputs[:, :, 1:].sum((1, 2), dtype=torch.float64).cpu()
-            n_later += len(ids) * (ids.shape[1] - 1)
+            n_later += outputs.shape[1] * (outputs.shape[2] - 1)
     like = model.biases
     return MeanOutputs((first / len(reference)).to(like), (later / n_later).to(like) if n_later else None)

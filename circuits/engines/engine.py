@@ -3,61 +3,14 @@
 An engine is bound to one model, one set of facts and one ablation. `HookEngine` is written to be read.
 """
 
-from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 import numpy as np
-import torch
-from jaxtyping import Bool, Float, Int, Real
+from jaxtyping import Bool, Float
 from torch import Tensor
 
-from circuits.facts import Fact
 from circuits.graph import Graph
-from circuits.model import Model, Tokens
-
-
-@dataclass(frozen=True)
-class Group:
-    """Facts with prompts of one length and answers of one length: they share a batch, and nothing is padded."""
-
-    rows: tuple[int, ...]
-    """Positions of these facts in the list they come from."""
-    ids: Int[Tensor, "batch pos"]
-    """Prompt and all but the last token of the answer; of an aligned answer none."""
-    answer: Real[Tensor, "batch answer"]
-    """Token ids, or where the model's output is a number, numbers."""
-    aligned: bool = False
-    """See `circuits.model.Tokens.aligned`."""
-
-    @property
-    def n_answer(self) -> int:
-        return self.answer.shape[1]
-
-    @property
-    def n_prompt(self) -> int:
-        """How many of the ids are the prompt."""
-        return self.ids.shape[1] - (0 if self.aligned else self.n_answer - 1)
-
-
-def group_facts(model: Model, facts: Sequence[Fact]) -> tuple[Group, ...]:
-    """The facts in groups of like length, in order of first occurrence."""
-    if not facts:
-        raise ValueError("expected at least one fact, got none")
-    by_length: dict[tuple[int, int], list[tuple[int, Tokens]]] = defaultdict(list)
-    for row, fact in enumerate(facts):
-        tokens = model.tokens(fact)
-        by_length[len(tokens.prompt), len(tokens.answer)].append((row, tokens))
-    return tuple(
-        Group(
-            tuple(row for row, _ in members),
-            torch.tensor([tokens.forced for _, tokens in members]),
-            torch.tensor([tokens.numbers or tokens.answer for _, tokens in members]),
-            members[0][1].aligned,
-        )
-        for members in by_length.values()
-    )
 
 
 @runtime_checkable

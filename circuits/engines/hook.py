@@ -13,7 +13,6 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from circuits.engines.ablation import Ablation
-from circuits.engines.engine import group_facts
 from circuits.facts import Fact
 from circuits.graph import Granularity, Graph, Node, Reader, Slot
 from circuits.metrics import Metric, require_finite
@@ -45,7 +44,7 @@ class HookEngine:
         self.facts = tuple(facts)
         self.graph: Graph = model.graph(granularity)
         self.evaluations = 0
-        self._groups = group_facts(model, facts)
+        self._groups = model.batches(facts)
         self._ablated = (ablation or Ablation()).values(model, facts, self._groups)
 
     def answer_logits(self, kept: Bool[np.ndarray, "writer reader"]) -> tuple[Float[Tensor, "answer d_vocab"], ...]:
@@ -53,7 +52,7 @@ class HookEngine:
         per_fact: list[Tensor | None] = [None] * len(self.facts)
         for group, ablated in zip(self._groups, self._ablated, strict=True):
             rewrite = _ResidualRewrite(self.graph, torch.from_numpy(kept.copy()), ablated, self.model.biases)
-            logits = self.model.run(group.ids, rewrite, n_prompt=group.n_prompt)[:, -group.n_answer :]
+            logits = self.model.run(group, rewrite)[:, -group.n_answer :]
             require_finite(logits, f"{self.model.name} on {self.facts[group.rows[0]].prompt!r}")
             for row, fact_logits in zip(group.rows, logits, strict=True):
                 per_fact[row] = fact_logits

@@ -22,8 +22,9 @@ from torch import Tensor
 from circuits.engines.folding import Folded
 from circuits.engines.layout import K, Layout, Q, V
 from circuits.engines.plan import LayerPlan, Plan, Projection, Reads
+from circuits.model import Batch
 from circuits.model.components import attend
-from circuits.model.network import Bypass, Ids
+from circuits.model.network import Bypass
 
 
 @dataclass
@@ -38,8 +39,7 @@ class Values:
     constant: Float[Tensor, "depth #batch #pos d_model"]
     """What a reader at each depth (`layout.Layout.depth`) reads if every edge is ablated."""
     n_answer: int
-    ids: Ids
-    n_prompt: int
+    batch: Batch
 
     @property
     def n_pos(self) -> int:
@@ -237,10 +237,9 @@ class Pass:
 
     def _bypass(self, layer: int, x: Float[Tensor, "#variant batch pos d_model"]) -> None:
         """What the modules beside that layer's MLP write, all variants as one batch."""
-        writer, ids = self._layout.bypass_writers[layer], self._values.ids
+        writer, batch = self._layout.bypass_writers[layer], self._values.batch.repeat(len(x))
         assert writer is not None
-        ids = ids.expand(len(x), -1, -1).flatten(0, 1)
-        outputs = [bypass(x.flatten(0, 1), ids, self._values.n_prompt) for bypass in self._bypasses[layer]]
+        outputs = [bypass(x.flatten(0, 1), batch) for bypass in self._bypasses[layer]]
         written = sum(outputs[1:], start=outputs[0]).reshape(1, -1, x.shape[-1]).to(x.dtype)
         self._write(written, None, np.array([writer]), is_tail=False)
 

@@ -16,7 +16,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from circuits.engines.ablation import Ablation
-from circuits.engines.engine import Cut, Group, group_facts
+from circuits.engines.engine import Cut
 from circuits.engines.folding import Folded, fold
 from circuits.engines.kernel import Change, Outcome, Pass, Scratch, Values
 from circuits.engines.layout import Layout
@@ -27,6 +27,7 @@ from circuits.facts import Fact
 from circuits.graph import Granularity, Graph
 from circuits.metrics import NLL, Metric, require_finite
 from circuits.model import Model
+from circuits.model.batch import Group
 from circuits.model.components import Components, UnsupportedArchitecture
 from circuits.model.network import Bypass, BypassedNetwork, OpenNetwork
 
@@ -78,7 +79,7 @@ class SparseEngine:
         self.facts = tuple(facts)
         self.graph: Graph = model.graph(granularity)
         self.evaluations = 0
-        groups = group_facts(model, facts)
+        groups = model.batches(facts)
         parts = network.components(max(group.ids.shape[1] for group in groups))
         ablated = (ablation or Ablation()).values(model, facts, groups)
         no_change = ablation is None or ablation.kind == "zero"
@@ -201,8 +202,7 @@ class _GroupRunner:
             ablated=ablated,
             constant=_constants(self._layout, folded.centre(parts.b_O), ablated),
             n_answer=group.n_answer,
-            ids=group.ids.to(device),
-            n_prompt=group.n_prompt,
+            batch=group.to(device),
         )
         self._values.delta[0] = embedded if ablated is None else embedded - ablated[0]
         # The first pass computes every node at every position, whatever the answer needs.
@@ -211,7 +211,7 @@ class _GroupRunner:
         clean = self._pass(Change(dirty=tuple(range(len(graph.readers)))))
         clean.outcome.adopt(0, self._values)
         own = self._logits(clean.final)[0]
-        theirs = model.logits(group.ids, n_prompt=group.n_prompt)[:, -group.n_answer :]
+        theirs = model.logits(group)[:, -group.n_answer :]
         theirs_exact = theirs.dtype in (torch.float32, torch.float64)
         theirs = theirs.to(own)
         difference = float((own - theirs).abs().max() / theirs.abs().max().clamp_min(1e-6))

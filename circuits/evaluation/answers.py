@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from circuits.circuit import Circuit
-from circuits.engines.engine import Engine, group_facts
+from circuits.engines.engine import Engine
 from circuits.evaluation.continuations import completion, read
 from circuits.facts import Fact
 from circuits.metrics import Measurement, hit, match_nll, probability, rank, require_finite
@@ -84,10 +84,10 @@ def whole_model(model: Model, facts: Sequence[Fact]) -> Answers:
     """The answers of the model itself."""
     _require_words(model)
     rows: dict[int, tuple[float, float, float]] = {}
-    for group in group_facts(model, facts):
+    for group in model.batches(facts):
         for start in range(0, len(group.rows), CHUNK):
             chunk = slice(start, start + CHUNK)
-            logits = model.logits(group.ids[chunk])[:, -group.n_answer :]
+            logits = model.logits(group[chunk])[:, -group.n_answer :]
             require_finite(logits, f"{model.name} on {facts[group.rows[start]].prompt!r}")
             for row, fact_logits, answer in zip(group.rows[chunk], logits, group.answer[chunk].tolist(), strict=True):
                 rows[row] = _measure(fact_logits, answer)

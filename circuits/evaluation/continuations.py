@@ -15,7 +15,7 @@ from torch import Tensor
 
 from circuits.facts import Fact
 from circuits.metrics import match_nll, probability, rank
-from circuits.model import Model, Tokens
+from circuits.model import Batch, Model, Tokens
 
 LOGITS_AT_ONCE = 1 << 26
 """Logits that one forward pass may give: 256 MB in float32."""
@@ -60,10 +60,10 @@ def read(model: Model, completions: Sequence[Tokens]) -> tuple[Reading, ...]:
     for (n_prompt, length), group in sorted(by_length.items()):
         chunk = max(1, LOGITS_AT_ONCE // (length * model.network.d_vocab))
         for start in range(0, len(group), chunk):
-            batch = group[start : start + chunk]
-            asked = [(row, index) for row, ids in enumerate(batch) for index in rows[n_prompt, ids]]
+            some = group[start : start + chunk]
+            asked = [(row, index) for row, ids in enumerate(some) for index in rows[n_prompt, ids]]
             answers = torch.tensor([completions[index].answer for _, index in asked])
-            logits = model.logits(torch.tensor(batch), n_prompt=n_prompt)[:, -answers.shape[1] :]
+            logits = model.logits(Batch.continued(torch.tensor(some), n_prompt))[:, -answers.shape[1] :]
             found = measure(logits[[row for row, _ in asked]], answers.to(logits.device))
             readings.update(zip((index for _, index in asked), found, strict=True))
     return tuple(readings[index] for index in range(len(completions)))

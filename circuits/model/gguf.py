@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from circuits.model.network import ModelError
+from circuits.model.errors import ModelError
 
 MAGIC = b"GGUF"
 VERSIONS = (2, 3)

@@ -23,13 +23,13 @@ from torch import Tensor
 
 from circuits.graph import Shape
 from circuits.metrics import require_finite
+from circuits.model.batch import Batch, Ids
 from circuits.model.components import Attention, Block, Components, Mlp, Norm, Rotary, UnsupportedArchitecture
+from circuits.model.errors import ModelError
 from circuits.model.gguf import is_gguf, read_header
 from circuits.model.network import (
     ComponentNetwork,
-    Ids,
     Intervention,
-    ModelError,
     Network,
     layer_of,
     require_shape,
@@ -330,7 +330,7 @@ def _from_weights(bridge: Any, ids: Ids, why: str) -> ComponentNetwork:
         biases = _output_biases(bridge, shape.n_layers)
         network = ComponentNetwork(_bridge_components(bridge, shape, biases, config.n_ctx), config.n_ctx)
         with torch.no_grad():
-            own, expected = network.run(ids), bridge(ids)
+            own, expected = network.run(Batch.of_prompts(ids)), bridge(ids)
     except _REFUSALS as error:
         raise ModelError(why) from error
     tolerance = 1e-4 if config.dtype == torch.float32 else 0.1
@@ -356,8 +356,8 @@ class _BridgeNetwork:
     def biases(self) -> Float[Tensor, "layer d_model"]:
         return _output_biases(self._bridge, self.shape.n_layers)
 
-    def run(self, ids: Ids, intervention: Intervention | None = None) -> Float[Tensor, "batch pos d_vocab"]:
-        ids = ids.to(self._bridge.cfg.device)
+    def run(self, batch: Batch, intervention: Intervention | None = None) -> Float[Tensor, "batch pos d_vocab"]:
+        ids = batch.ids.to(self._bridge.cfg.device)
         with self._in_place():
             if intervention is None:
                 return self._bridge(ids)

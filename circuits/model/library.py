@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from circuits.model.network import ModelError
+from circuits.model.errors import ModelError
 from circuits.model.profile import PROFILE, Profile, Wheel, read_profile
 from circuits.paths import cache_dir, data_dir
 

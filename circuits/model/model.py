@@ -1,6 +1,6 @@
 """Model: a pretrained transformer that circuits can be found in."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -11,15 +11,14 @@ from circuits.facts import Fact
 from circuits.graph import Granularity, Graph, Shape
 from circuits.metrics import NLL, SQUARED_ERROR, Metric
 from circuits.model import library
+from circuits.model.batch import Batch, Group, grouped
 from circuits.model.components import UnsupportedArchitecture
+from circuits.model.errors import ModelError
 from circuits.model.hub import Processing, load_pretrained, weight_hash
 from circuits.model.network import (
-    BypassedNetwork,
     ComponentNetwork,
     EditableNetwork,
-    Ids,
     Intervention,
-    ModelError,
     Network,
     Record,
 )
@@ -215,6 +214,10 @@ class Model:
         """The token that every prompt begins with, as text; None for no such token."""
         return None if self.vocabulary.bos is None else self.token_text(self.vocabulary.bos)
 
+    def batches(self, facts: Sequence[Fact]) -> tuple[Group, ...]:
+        """The facts, to be run, in groups of like length and in order of first occurrence."""
+        return grouped([self.tokens(fact) for fact in facts])
+
     def token_text(self, token: int) -> str:
         """One token as text, its leading space kept."""
         return self.vocabulary.decode([token])
@@ -227,41 +230,29 @@ class Model:
 
     # ---- running -----------------------------------------------------------------------------------------------------
 
-    # ``n_prompt`` says how many of the ids are the prompt, the rest being its answer. Only a bypass asks: its anchors are
-    # the entities of the prompt.
+    @torch.no_grad()
+    def logits(self, batch: Batch) -> Float[Tensor, "batch pos d_vocab"]:
+        return self.network.run(batch)
 
     @torch.no_grad()
-    def logits(self, ids: Ids, *, n_prompt: int | None = None) -> Float[Tensor, "batch pos d_vocab"]:
-        return self._run(ids, None, n_prompt)
-
-    @torch.no_grad()
-    def run(
-        self, ids: Ids, intervention: Intervention, *, n_prompt: int | None = None
-    ) -> Float[Tensor, "batch pos d_vocab"]:
+    def run(self, batch: Batch, intervention: Intervention) -> Float[Tensor, "batch pos d_vocab"]:
         """The logits while every read from the residual stream goes through ``intervention``."""
-        return self._run(ids, intervention, n_prompt)
+        return self.network.run(batch, intervention)
 
     @torch.enable_grad()
-    def run_differentiably(
-        self, ids: Ids, intervention: Intervention, *, n_prompt: int | None = None
-    ) -> Float[Tensor, "batch pos d_vocab"]:
+    def run_differentiably(self, batch: Batch, intervention: Intervention) -> Float[Tensor, "batch pos d_vocab"]:
         """`run`, so that the logits have gradients by what the intervention lets be read. The weights have none."""
-        return self._run(ids, intervention, n_prompt)
+        return self.network.run(batch, intervention)
 
     @torch.no_grad()
-    def node_outputs(self, ids: Ids, *, n_prompt: int | None = None) -> Float[Tensor, "writer batch pos d_model"]:
+    def node_outputs(self, batch: Batch) -> Float[Tensor, "writer batch pos d_model"]:
         """What every writer of the graph adds to the residual stream, in the graph's order.
 
         Their sum plus the sum of `biases` is the residual stream before the final norm.
         """
         record = Record()
-        self._run(ids, record, n_prompt)
+        self.network.run(batch, record)
         return record.outputs
-
-    def _run(self, ids: Ids, intervention: Intervention | None, n_prompt: int | None) -> Tensor:
-        if isinstance(self.network, BypassedNetwork):
-            return self.network.run(ids, intervention, n_prompt)
-        return self.network.run(ids, intervention)
 
     @property
     def biases(self) -> Float[Tensor, "layer d_model"]:

@@ -10,13 +10,13 @@ from dataclasses import dataclass, replace
 from typing import Literal, Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from circuits.graph import Shape, Slot
+from circuits.model.batch import Batch
 from circuits.model.components import Attention, Block, Components, Mlp, Norm, attend
 
-Ids = Int[Tensor, "batch pos"]
 WriterKind = Literal["input", "head", "mlp", "bypass"]
 ReaderKind = Literal["head", "mlp", "bypass", "logits"]
 
@@ -56,7 +56,7 @@ class Network(Protocol):
         """Attention output biases: they belong to no head and are never ablated."""
         ...
 
-    def run(self, ids: Ids, intervention: Intervention | None = None) -> Float[Tensor, "batch pos d_vocab"]: ...
+    def run(self, batch: Batch, intervention: Intervention | None = None) -> Float[Tensor, "batch pos d_vocab"]: ...
 
     def readout(self, vectors: Float[Tensor, "*rest d_model"]) -> Float[Tensor, "*rest d_vocab"]:
         """W_U LN(v): residual-stream vectors through the model's own final norm and unembedding."""
@@ -91,10 +91,6 @@ class EditableNetwork(Network, Protocol):
     def with_weights(self, weights: Mapping[str, Float[Tensor, "d_mlp d_model"]]) -> "EditableNetwork":
         """The same network with these weights in the place of its own; this one stays as it is."""
         ...
-
-
-class ModelError(ValueError):
-    """A model that cannot be loaded, or that has no exact residual rewrite over heads; the message says which."""
 
 
 class UnknownWeight(ValueError):
@@ -165,11 +161,11 @@ class PlainNetwork:
     def _bias(self, name: str, *shape: int) -> Tensor:
         return self.weights.get(name, torch.zeros(shape))
 
-    def run(self, ids: Ids, intervention: Intervention | None = None) -> Float[Tensor, "batch pos d_vocab"]:
+    def run(self, batch: Batch, intervention: Intervention | None = None) -> Float[Tensor, "batch pos d_vocab"]:
         hooks = intervention or _Watch()
-        n_heads, n_pos = self.shape.n_heads, ids.shape[1]
+        n_heads, n_pos = self.shape.n_heads, batch.ids.shape[1]
         future = torch.ones(n_pos, n_pos, dtype=torch.bool).triu(1) if self.causal else None
-        residual = self.weights["embed.W_E"][ids] + self.weights["pos_embed.W_pos"][:n_pos]
+        residual = self.weights["embed.W_E"][batch.ids] + self.weights["pos_embed.W_pos"][:n_pos]
         hooks.write("input", -1, residual)
         for layer in range(self.shape.n_layers):
             w = f"blocks.{layer}.attn."
@@ -282,9 +278,9 @@ class ComponentNetwork:
             blocks[layer] = replace(blocks[layer], mlp=replace(blocks[layer].mlp, W_out=tensor))
         return replace(self, parts=replace(self.parts, blocks=tuple(blocks)))
 
-    def run(self, ids: Ids, intervention: Intervention | None = None) -> Float[Tensor, "batch pos d_vocab"]:
+    def run(self, batch: Batch, intervention: Intervention | None = None) -> Float[Tensor, "batch pos d_vocab"]:
         hooks = intervention or _Watch()
-        residual = self.parts.embed(ids)
+        residual = self.parts.embed(batch.ids)
         hooks.write("input", -1, residual)
         # With the hooks even where they change nothing, so that a run that is only watched gives the same bits.
         residual = self.resume(residual, 0, hooks)
@@ -343,13 +339,12 @@ class Bypass(Protocol):
     """A module beside one MLP: it reads what the MLP reads, and what it gives is added to the residual stream."""
 
     def __call__(
-        self, residual: Float[Tensor, "batch pos d_model"], ids: Ids, n_prompt: int | None
+        self, residual: Float[Tensor, "batch pos d_model"], batch: Batch
     ) -> Float[Tensor, "batch pos d_model"]:
         """
         Args:
             residual: what the MLP reads, before its norm.
-            ids: the tokens of the run.
-            n_prompt: how many of them are the prompt; the rest is an answer, given or generated. None: not known.
+            batch: the tokens of the run, on the residual's device, and where the prompt ends.
         """
         ...
 
@@ -393,10 +388,8 @@ class BypassedNetwork:
     def biases(self) -> Float[Tensor, "layer d_model"]:
         return self.inner.biases
 
-    def run(
-        self, ids: Ids, intervention: Intervention | None = None, n_prompt: int | None = None
-    ) -> Float[Tensor, "batch pos d_vocab"]:
-        return self.inner.run(ids, _WithBypasses(self.bypasses, ids, n_prompt, intervention or _Watch()))
+    def run(self, batch: Batch, intervention: Intervention | None = None) -> Float[Tensor, "batch pos d_vocab"]:
+        return self.inner.run(batch, _WithBypasses(self.bypasses, batch, intervention or _Watch()))
 
     def readout(self, vectors: Float[Tensor, "*rest d_model"]) -> Float[Tensor, "*rest d_vocab"]:
         return self.inner.readout(vectors)
@@ -417,10 +410,8 @@ class BypassedNetwork:
 class _WithBypasses:
     """The intervention that runs the bypasses, and tells another intervention of them as of any node."""
 
-    def __init__(
-        self, bypasses: Mapping[int, tuple[Bypass, ...]], ids: Ids, n_prompt: int | None, outer: Intervention
-    ) -> None:
-        self._bypasses, self._ids, self._n_prompt, self._outer = bypasses, ids, n_prompt, outer
+    def __init__(self, bypasses: Mapping[int, tuple[Bypass, ...]], batch: Batch, outer: Intervention) -> None:
+        self._bypasses, self._batch, self._outer = bypasses, batch, outer
         self._written: dict[int, Tensor] = {}
 
     def write(self, kind: WriterKind, layer: int, value: Tensor) -> None:
@@ -435,8 +426,8 @@ class _WithBypasses:
                 value = value + (written.unsqueeze(2) if kind == "head" else written)
         if kind == "mlp" and layer in self._bypasses:
             residual = self._outer.read("bypass", layer, None, value)
-            ids = self._ids.to(residual.device)
-            outputs = [bypass(residual, ids, self._n_prompt) for bypass in self._bypasses[layer]]
+            batch = self._batch.to(residual.device)
+            outputs = [bypass(residual, batch) for bypass in self._bypasses[layer]]
             self._written[layer] = torch.stack(outputs).sum(0) if len(outputs) > 1 else outputs[0]
         return self._outer.read(kind, layer, slot, value)
 

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
-from circuits.model.network import ModelError
+from circuits.model.errors import ModelError
 from circuits.records import Unreadable, load
 
 PROFILE = "profile.json"

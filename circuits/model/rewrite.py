@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from jaxtyping import Bool, Float64
 from torch import Tensor
 
-from circuits.model.network import ModelError
+from circuits.model.errors import ModelError
 
 ROUNDINGS = 8
 """How many roundings of the stream the difference of two of its states may hold, each at most eps |stream|."""

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol, runtime_checkable
 
-from circuits.model.network import ModelError
+from circuits.model.errors import ModelError
 from circuits.model.profile import Profile
 
 

@@ -30,7 +30,7 @@ from circuits.engines.hook import HookEngine
 from circuits.engines.sparse import SparseEngine
 from circuits.facts import Fact, Relations
 from circuits.graph import Granularity, Shape
-from circuits.model import Model, WordVocabulary
+from circuits.model import Batch, Model, WordVocabulary
 from circuits.model.components import Attention, Block, Components, Mlp, Norm
 from circuits.model.network import ComponentNetwork
 
@@ -385,7 +385,7 @@ def likely_facts(model: Model, n: int, *, prompt_tokens: int = 8, seed: int = 0)
     """Random prompts with the answers that the model gives to them."""
     generator = torch.Generator().manual_seed(seed)
     ids = torch.randint(1, model.network.d_vocab, (n, prompt_tokens), generator=generator)
-    answers = model.logits(ids)[:, -1].argmax(-1)
+    answers = model.logits(Batch.of_prompts(ids))[:, -1].argmax(-1)
     prompts = [model.vocabulary.decode(row) for row in ids.tolist()]
     return tuple(
         Fact(prompt, prompt.split()[0], model.vocabulary.decode([int(answer)]).strip())

@@ -7,6 +7,7 @@ likeliest, each with the right ones before it; a question that shall stay counts
 
 import math
 import time
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,11 +16,12 @@ import torch
 
 from circuits.editing.edit import EditError
 from circuits.editing.methods.table import find_method
-from circuits.editing.prompts import padded
 from circuits.editing.resources import Resources
+from circuits.evaluation.answers import CHUNK
+from circuits.evaluation.continuations import completion, read
 from circuits.facts import EditRequest, Probe, ProbeKind
 from circuits.metrics import Measurement
-from circuits.model import Model
+from circuits.model import Batch, Model
 
 LOCAL: tuple[ProbeKind, ...] = ("neighbour", "unrelated")
 
@@ -165,25 +167,21 @@ def _ids(model: Model, prompt: str) -> list[int]:
 
 def _exact(model: Model, asked: Sequence[tuple[str, str]]) -> list[float]:
     """1 for each prompt whose answer's tokens are all the likeliest, teacher-forced; else 0, NaN logits included."""
-    prompts = [_ids(model, prompt) for prompt, _ in asked]
-    answers = [model.vocabulary.encode(" " + answer) for _, answer in asked]
-    fed = [prompt + answer[:-1] for prompt, answer in zip(prompts, answers, strict=True)]
-    best = _argmax(model.logits(padded(fed)))
-    return [
-        float(best[row, len(prompt) - 1 : len(ids)].tolist() == answer)
-        for row, (prompt, ids, answer) in enumerate(zip(prompts, fed, answers, strict=True))
-    ]
+    return [float(reading.exact) for reading in read(model, [completion(model, *pair) for pair in asked])]
 
 
 def _likeliest(model: Model, prompts: Sequence[str]) -> dict[str, int]:
     """The likeliest next token of each prompt; -1 where a logit is not finite."""
-    distinct = sorted(set(prompts))
+    by_length: dict[int, list[tuple[str, list[int]]]] = defaultdict(list)
+    for prompt in sorted(set(prompts)):
+        ids = _ids(model, prompt)
+        by_length[len(ids)].append((prompt, ids))
     found = {}
-    for start in range(0, len(distinct), 256):
-        chunk = distinct[start : start + 256]
-        rows = [_ids(model, prompt) for prompt in chunk]
-        best = _argmax(model.logits(padded(rows)))
-        found |= {prompt: int(best[i, len(row) - 1]) for i, (prompt, row) in enumerate(zip(chunk, rows, strict=True))}
+    for rows in by_length.values():
+        for start in range(0, len(rows), CHUNK):
+            chunk = rows[start : start + CHUNK]
+            best = _argmax(model.logits(Batch.of_prompts(torch.tensor([ids for _, ids in chunk])))[:, -1])
+            found |= {prompt: token for (prompt, _), token in zip(chunk, best.tolist(), strict=True)}
     return found
 
 

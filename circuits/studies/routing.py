@@ -20,7 +20,7 @@ from circuits.editing.experts import favourite
 from circuits.facts import EditRequest
 from circuits.graph import Slot
 from circuits.metrics import Measurement
-from circuits.model import Model
+from circuits.model import Batch, Model
 from circuits.model.network import BypassedNetwork, ReaderKind, WriterKind
 
 
@@ -51,12 +51,12 @@ def trace_routing(edit: AdapterEdit, model: Model, prompts: Sequence[str]) -> tu
     bos = () if model.vocabulary.bos is None else (model.vocabulary.bos,)
     found = []
     for prompt in prompts:
-        ids = torch.tensor([[*bos, *model.vocabulary.encode(prompt)]])
+        batch = Batch.of_prompts(torch.tensor([[*bos, *model.vocabulary.encode(prompt)]]))
         watch = _Beside(edit.layer)
         network = BypassedNetwork.around(model.network, edit.layer, bypass)
-        network.run(ids, watch, ids.shape[1])
+        network.run(batch, watch)
         x = bypass.norm(watch.residual)
-        gate, routed = bypass.gate(x, ids, ids.shape[1])[0], favourite(bypass.wanted(x, ids, ids.shape[1]))[0]
+        gate, routed = bypass.gate(x, batch)[0], favourite(bypass.wanted(x, batch))[0]
         heard = (gate > 0).any(-1)
         ratio = watch.bypass[0].norm(dim=-1) / watch.mlp[0].norm(dim=-1).clamp_min(1e-12)
         found.append(
@@ -164,9 +164,9 @@ def prompt_vectors(model: Model, prompts: Sequence[str], layer: int) -> Float[Te
     bos = () if model.vocabulary.bos is None else (model.vocabulary.bos,)
     rows = []
     for prompt in prompts:
-        ids = torch.tensor([[*bos, *model.vocabulary.encode(prompt)]])
+        batch = Batch.of_prompts(torch.tensor([[*bos, *model.vocabulary.encode(prompt)]]))
         read = _MlpRead(layer)
-        model.run(ids, read, n_prompt=ids.shape[1])
+        model.run(batch, read)
         rows.append(read.value[0, -1])
     return torch.stack(rows)
 

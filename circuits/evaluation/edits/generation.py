@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from circuits.metrics import require_finite
-from circuits.model import Model
+from circuits.model import Batch, Model
 from circuits.model.components import UnsupportedArchitecture
 from circuits.model.network import BypassedNetwork, ComponentNetwork, OpenNetwork
 
@@ -137,7 +137,7 @@ def _write(model: Model, prompts: Sequence[Ids], rule: _Rule) -> tuple[Ids, ...]
         while active and length + step <= model.n_ctx:
             ids = torch.tensor([(*prompts[row], *written[row]) for row in active])
             still = []
-            for row, logits in zip(active, next_logits(ids, length), strict=True):
+            for row, logits in zip(active, next_logits(Batch.continued(ids, length)), strict=True):
                 token = rule.choose(model, row, step, logits)
                 if token is not None:
                     written[row].append(token)
@@ -147,8 +147,8 @@ def _write(model: Model, prompts: Sequence[Ids], rule: _Rule) -> tuple[Ids, ...]
     return tuple(tuple(written[row]) for row in range(len(prompts)))
 
 
-def _next_logits(model: Model) -> Callable[[Tensor, int], Tensor]:
-    """(ids, length of the prompt in them) -> logits after the last id.
+def _next_logits(model: Model) -> Callable[[Batch], Tensor]:
+    """Logits after each row's last id.
 
     From the model's weights, where it shows them: several times faster than the model itself, which says what each of its
     parts does, and the same up to rounding.
@@ -158,10 +158,10 @@ def _next_logits(model: Model) -> Callable[[Tensor, int], Tensor]:
         if isinstance(network, BypassedNetwork) and isinstance(network.inner, OpenNetwork):
             inner = ComponentNetwork(network.inner.components(model.n_ctx), model.n_ctx)
             bypassed = replace(network, inner=inner)
-            return torch.no_grad()(lambda ids, n_prompt: bypassed.run(ids, None, n_prompt)[:, -1])
+            return torch.no_grad()(lambda batch: bypassed.run(batch)[:, -1])
         if isinstance(network, OpenNetwork):
             plain = ComponentNetwork(network.components(model.n_ctx), model.n_ctx)
-            return torch.no_grad()(lambda ids, _: plain.readout(plain.resume(plain.parts.embed(ids), 0)[:, -1]))
+            return torch.no_grad()(lambda batch: plain.readout(plain.resume(plain.parts.embed(batch.ids), 0)[:, -1]))
     except UnsupportedArchitecture:
         pass
-    return lambda ids, n_prompt: model.logits(ids, n_prompt=n_prompt)[:, -1]
+    return lambda batch: model.logits(batch)[:, -1]

@@ -17,7 +17,6 @@ from circuits.analysis.cuts import cut_readings
 from circuits.analysis.roles import MIN_EFFECT, Roles
 from circuits.analysis.tracing import head_nodes, open_parts, traces
 from circuits.datasets.manifest import Manifest
-from circuits.engines.engine import group_facts
 from circuits.evaluation import require_distinct_beginnings, said, whole_model
 from circuits.evaluation.roles import known_facts, template_of
 from circuits.facts import Fact, Relation, Relations
@@ -132,8 +131,8 @@ def wrong_object(model: Model, fact: Fact, relation: Relation) -> str:
 def _likeliest(model: Model, facts: Sequence[Fact]) -> list[tuple[int, float]]:
     """(the token that the model gives at each prompt, its probability)."""
     found: dict[int, tuple[int, float]] = {}
-    for group in group_facts(model, facts):
-        chances = model.logits(group.ids[:, : group.n_prompt])[:, -1].softmax(-1)
+    for group in model.batches(facts):
+        chances = model.logits(group.prompts)[:, -1].softmax(-1)
         best = chances.max(-1)
         found |= dict(zip(group.rows, zip(best.indices.tolist(), best.values.tolist(), strict=True), strict=True))
     return [found[row] for row in range(len(facts))]

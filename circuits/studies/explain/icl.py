@@ -235,9 +235,7 @@ class _Cuts:
     def __init__(self, model: Model, fact: Fact, graph: Graph) -> None:
         self._model = model
         self._nodes = {node.name: node for node in graph.nodes if node.kind == "head"}
-        tokens = model.tokens(fact)
-        self._ids, self._answer = torch.tensor([tokens.forced]), torch.tensor([tokens.answer])
-        self._n_prompt = len(tokens.prompt)
+        (self._batch,) = model.batches((fact,))
         parts = open_parts(model, (fact,))
         (trace,) = traces(model, (fact,), parts)
         first, query = int(model.vocabulary.bos is not None), spans(model, fact).subject[0]
@@ -274,9 +272,10 @@ class _Cuts:
     def _nll(self, lacking: Float[Tensor, "variant layer d_model"]) -> Float[Tensor, "variant"]:
         found = []
         for some in lacking.split(VARIANTS_AT_ONCE):
-            without = _Without(some, self._n_prompt - 1, parallel=self._model.shape.parallel)
-            logits = self._model.run(self._ids.expand(len(some), -1), without, n_prompt=self._n_prompt)
-            found.append(match_nll(logits[:, self._n_prompt - 1 :], self._answer.expand(len(some), -1)))
+            batch = self._batch.repeat(len(some))
+            without = _Without(some, batch.n_prompt - 1, parallel=self._model.shape.parallel)
+            logits = self._model.run(batch, without)
+            found.append(match_nll(logits[:, -batch.n_answer :], batch.answer))
         return torch.cat(found)
 
 
