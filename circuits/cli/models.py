@@ -1,0 +1,110 @@
+"""``kcircuit models``: what is at hand, getting what is not, and how a model's prompts should begin."""
+
+import json
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, no_type_check
+
+import typer
+
+from circuits.cli.app import JsonOption, app, load
+
+if TYPE_CHECKING:
+    from circuits.facts import Fact
+    from circuits.model import Model
+
+models_app = typer.Typer(name="models", rich_markup_mode=None, add_completion=False)
+app.add_typer(models_app)
+
+
+# Typer passes a context of the class that its own is derived from, which a check at run time would refuse.
+@models_app.callback(invoke_without_command=True)
+@no_type_check
+def models(context: typer.Context, as_json: JsonOption = False) -> None:
+    """List the models that go by a name, and which of them are at hand; get one; check how its prompts should begin."""
+    if context.invoked_subcommand is not None:
+        return
+    from circuits.model import library
+
+    rows = [asdict(entry) for entry in library.entries()]
+    if as_json:
+        typer.echo(json.dumps(rows, ensure_ascii=False, indent=1))
+        return
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table("name", "present", "architecture", "layers", "heads", "bos", "where")
+    for row in rows:
+        row["present"] = "yes" if row["present"] else "no"
+        table.add_row(*("" if value is None else escape(str(value)) for value in row.values()))
+    console = Console(width=None if sys.stdout.isatty() else 160)
+    console.print(table)
+    console.print("Any HuggingFace folder, GGUF file (llama, qwen2, qwen3) or hub name serves as --model too.")
+
+
+@models_app.command()
+def get(name: Annotated[str, typer.Argument(help="Its name in `kcircuit models`.")]) -> None:
+    """Get a model into the user's cache (KCIRCUIT_CACHE names another folder): once, checked by its SHA-256."""
+    from circuits.model import library
+
+    folder = library.get(name, lambda line: typer.echo(line, err=True))
+    typer.echo(f"{name} is in {folder}")
+
+
+@models_app.command()
+def check(
+    model: Annotated[str, typer.Argument(help="A name, a HuggingFace folder, a GGUF file, or a hub name.")],
+    facts: Annotated[
+        Path | None, typer.Option(help="Facts to ask: a relation file. This project's own by default.")
+    ] = None,
+    n: Annotated[int, typer.Option(min=1, help="How many of them, drawn at random.")] = 300,
+    seed: Annotated[int, typer.Option(help="Of the draw.")] = 0,
+    as_json: JsonOption = False,
+) -> None:
+    """Measure each token that the model's prompts may begin with, by the facts that it then knows."""
+    from circuits.evaluation.beginnings import beginnings, sample_facts
+
+    loaded = load(model)
+    asked = sample_facts(_facts(loaded, facts), n, seed)
+    rows = [
+        {
+            "bos": row.bos,
+            "chosen": row.chosen,
+            "habit": row.habit,
+            "n": len(asked),
+            "hit1": row.hit1.value,
+            "hit10": row.hit10.value,
+            "nll": row.nll.value,
+        }
+        for row in beginnings(loaded, asked)
+    ]
+    if as_json:
+        typer.echo(json.dumps(rows, ensure_ascii=False, indent=1))
+        return
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table("prompts begin with", "Hit@1", "Hit@10", "NLL", "", title=f"{model}: {len(asked)} facts")
+    for row in rows:
+        marks = [word for word in ("chosen", "habit") if row[word]]
+        table.add_row(
+            "nothing" if row["bos"] is None else escape(row["bos"]),
+            f"{row['hit1']:.1%}",
+            f"{row['hit10']:.1%}",
+            f"{row['nll']:.2f}",
+            ", ".join(marks),
+        )
+    Console(width=None if sys.stdout.isatty() else 120).print(table)
+    typer.echo(
+        'Where another one is better, say so in a profile.json beside the model: {"bos": "<its text>"}, or null.'
+    )
+
+
+def _facts(model: "Model", file: Path | None) -> "list[Fact]":
+    from circuits.datasets import load_relation, load_relations
+
+    relations = load_relations() if file is None else {"": load_relation(file)}
+    return [fact for relation in relations.values() for fact in relation.facts()]
