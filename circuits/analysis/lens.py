@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from circuits.circuit import Circuit
@@ -18,7 +18,9 @@ from circuits.model import Model
 from circuits.model.spans import SpanError, spans
 
 CHUNK_NUMBERS = 2**25
-"""Logits held at once, as a count of numbers."""
+"""Node outputs held at once, as a count of numbers."""
+LOGITS_AT_ONCE = 2**22
+"""Logits held at once, as a count of numbers, however many nodes and facts are read: the vocabulary may be large."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,42 +117,39 @@ def read_facts(
         vectors = torch.stack(
             [whole if n.kind == "logits" else outputs[model.graph().writer_index(n)] for n in nodes], 1
         )
-        answers = [model.tokens(facts[row]).at_end for row in rows]
-        chunk = max(1, CHUNK_NUMBERS // (len(nodes) * model.network.d_vocab))
-        for start in range(0, len(rows), chunk):
-            part = slice(start, start + chunk)
-            for row, answer, logits in zip(rows[part], answers[part], model.readout(vectors[part]), strict=True):
-                found[row] = _readouts(model, nodes, logits, answer, top)
+        answers = [token for row in rows for token in [model.tokens(facts[row]).at_end] * len(nodes)]
+        read = iter(_read(model, vectors.flatten(0, 1), answers, top))
+        for row in rows:
+            found[row] = tuple(NodeReadout(node, *next(read)) for node in nodes)
     return tuple(found[row] for row in range(len(facts)))
-
-
-def _readouts(
-    model: Model, nodes: Sequence[Node], logits: Float[Tensor, "node d_vocab"], answer: int, top: int
-) -> tuple[NodeReadout, ...]:
-    return tuple(NodeReadout(node, *read) for node, read in zip(nodes, _read(model, logits, answer, top), strict=True))
 
 
 _Read = tuple[tuple[TokenScore, ...], tuple[TokenScore, ...], int, float]
 """Promoted, suppressed, the answer's rank, its probability."""
 
 
-def _read(model: Model, logits: Float[Tensor, "row d_vocab"], answer: int, top: int) -> list[_Read]:
-    target = torch.tensor(answer).expand(len(logits)).to(logits.device)
-    ranks, probabilities = rank(logits, target), probability(logits, target)
-    best, worst = (logits.topk(min(top, logits.shape[1]), largest=largest) for largest in (True, False))
+def _read(model: Model, vectors: Float[Tensor, "row d_model"], answers: Sequence[int], top: int) -> Iterator[_Read]:
+    """Each vector through the lens, with where its answer stands."""
 
     def tokens(values: Tensor, ids: Tensor) -> tuple[TokenScore, ...]:
         return tuple(TokenScore(model.output_text(i), v) for v, i in zip(values.tolist(), ids.tolist(), strict=True))
 
-    return [
-        (
-            tokens(best.values[i], best.indices[i]),
-            tokens(worst.values[i], worst.indices[i]),
-            int(ranks[i]),
-            float(probabilities[i]),
-        )
-        for i in range(len(logits))
-    ]
+    for logits, target in _logits(model, vectors, answers):
+        ranks, probabilities = rank(logits, target).tolist(), probability(logits, target).tolist()
+        best, worst = (logits.topk(min(top, logits.shape[1]), largest=largest) for largest in (True, False))
+        for i, placed in enumerate(zip(ranks, probabilities, strict=True)):
+            yield tokens(best.values[i], best.indices[i]), tokens(worst.values[i], worst.indices[i]), *placed
+
+
+def _logits(
+    model: Model, vectors: Float[Tensor, "row d_model"], answers: Sequence[int]
+) -> Iterator[tuple[Float[Tensor, "some d_vocab"], Int[Tensor, "some"]]]:
+    """The vectors' logits with their answers, `LOGITS_AT_ONCE` at once."""
+    step = max(1, LOGITS_AT_ONCE // model.network.d_vocab)
+    targets = torch.tensor(answers, device=vectors.device)
+    for some, target in zip(vectors.split(step), targets.split(step), strict=True):
+        logits = model.readout(some)
+        yield logits, target.to(logits.device)
 
 
 @torch.no_grad()
@@ -166,8 +165,8 @@ def read_states(
     """
     at = [position] * len(facts) if isinstance(position, int) else list(position)
     found: dict[int, tuple[StateReadout, ...]] = {}
-    for row, labels, logits in _state_logits(model, facts, at):
-        read = _read(model, logits, model.tokens(facts[row]).at_end, top)
+    for row, labels, states in _states_of(model, facts, at):
+        read = _read(model, states, [model.tokens(facts[row]).at_end] * len(labels), top)
         found[row] = tuple(StateReadout(label, *each) for label, each in zip(labels, read, strict=True))
     return tuple(found[row] for row in range(len(facts)))
 
@@ -235,35 +234,38 @@ def trajectory(model: Model, fact: Fact) -> Trajectory:
 def trajectories(model: Model, facts: Sequence[Fact]) -> tuple[Trajectory, ...]:
     """`trajectory` of many facts in one call."""
     last: dict[int, tuple[tuple[str, ...], list[int], list[float], list[float]]] = {}
-    for row, labels, logits in _state_logits(model, facts, [-1] * len(facts)):
+    for row, labels, states in _states_of(model, facts, [-1] * len(facts)):
         tokens = model.tokens(facts[row])
-        ranks, probabilities = _place(logits, tokens.at_end)
+        ranks, probabilities = _place(model, states, tokens.at_end)
         # Where answers are columns of their own, the subject has none.
         subject = [] if tokens.aligned else model.vocabulary.encode(" " + facts[row].subject)
-        last[row] = labels, ranks, probabilities, _place(logits, subject[0])[1] if subject else []
+        last[row] = labels, ranks, probabilities, _place(model, states, subject[0])[1] if subject else []
     ends = {row: at for row, fact in enumerate(facts) if (at := _subject_end(model, fact)) is not None}
     asked, there = [facts[row] for row in ends], dict[int, list[int]]()
-    for i, _, logits in _state_logits(model, asked, list(ends.values())) if asked else ():
-        there[list(ends)[i]] = _place(logits, model.tokens(asked[i]).at_end)[0]
+    for i, _, states in _states_of(model, asked, list(ends.values())) if asked else ():
+        there[list(ends)[i]] = _place(model, states, model.tokens(asked[i]).at_end)[0]
     return tuple(
         Trajectory(labels, tuple(ranks), tuple(probabilities), tuple(subject), tuple(there.get(row, ())))
         for row, (labels, ranks, probabilities, subject) in sorted(last.items())
     )
 
 
-def _state_logits(
+def _states_of(
     model: Model, facts: Sequence[Fact], positions: Sequence[int]
-) -> Iterator[tuple[int, tuple[str, ...], Float[Tensor, "state d_vocab"]]]:
+) -> Iterator[tuple[int, tuple[str, ...], Float[Tensor, "state d_model"]]]:
     for rows, outputs in _outputs(model, facts, positions):
         labels, states = _states(model, outputs)
         for i, row in enumerate(rows):
-            yield row, labels, model.readout(states[:, i])
+            yield row, labels, states[:, i]
 
 
-def _place(logits: Float[Tensor, "state d_vocab"], token: int) -> tuple[list[int], list[float]]:
+def _place(model: Model, states: Float[Tensor, "state d_model"], token: int) -> tuple[list[int], list[float]]:
     """(ranks, probabilities) of one token in each state."""
-    target = torch.tensor(token).expand(len(logits)).to(logits.device)
-    return rank(logits, target).tolist(), probability(logits, target).tolist()
+    ranks, probabilities = [], []
+    for logits, target in _logits(model, states, [token] * len(states)):
+        ranks += rank(logits, target).tolist()
+        probabilities += probability(logits, target).tolist()
+    return ranks, probabilities
 
 
 def _subject_end(model: Model, fact: Fact) -> int | None:

@@ -101,17 +101,22 @@ def lookalike_sets(
     size = min(len(members), len(pool) // 2)
     if size < 1:
         return np.zeros((draws, 0), dtype=int)
-    centred = vectors - vectors.mean(0)
-    unit = centred / (np.linalg.norm(centred, axis=1, keepdims=True) + TINY)
-    alike, seeds = _likeness(unit[members]), rng.choice(pool, size=draws)
-    nearness = unit[seeds].astype(np.float32) @ unit[pool].astype(np.float32).T
+    mean = vectors.mean(0, dtype=np.float64)
+
+    def unit(rows: Int[np.ndarray, "row"]) -> Float[np.ndarray, "row d"]:
+        centred = vectors[rows] - mean
+        return centred / (np.linalg.norm(centred, axis=1, keepdims=True) + TINY)
+
+    pooled = unit(pool)
+    alike, seeds = _likeness(unit(members)), rng.choice(pool, size=draws)
+    nearness = unit(seeds).astype(np.float32) @ pooled.astype(np.float32).T
     reach = len(pool)
     if size > 1:
         ranked = np.argsort(-nearness[:TRIED], axis=1, kind="stable")
         reach = size
         while reach < len(pool):
             wider = min(2 * reach, len(pool))
-            tried = [_likeness(unit[pool[row[rng.permutation(wider)[:size]]]]) for row in ranked]
+            tried = [_likeness(pooled[row[rng.permutation(wider)[:size]]]) for row in ranked]
             if np.mean(tried) < alike:
                 break
             reach = wider

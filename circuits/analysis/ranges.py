@@ -16,6 +16,7 @@ from jaxtyping import Bool, Float
 from circuits.analysis.attribution import Targets
 from circuits.analysis.nulls import TINY, against_sets, lookalike_sets
 from circuits.model import Model
+from circuits.model.components import Components
 
 MIN_RANGES = 24
 """Fewer ranges of other relations cannot show a chance of 4 %, of 1 in 25."""
@@ -32,9 +33,17 @@ class Directions:
         return np.linalg.norm(self.vectors, axis=1) + TINY
 
 
+def unembedding_rows(parts: Components) -> Float[np.ndarray, "token d_model"]:
+    """W_U, a row a token: a view where the weights lie in this machine's memory, never a copy in another precision.
+
+    A vocabulary may be large: what is done with it here takes sums in float64, and rows of no more tokens than sets are drawn from.
+    """
+    return parts.W_U.T.detach().cpu().numpy()
+
+
 def directions_of(unembedding: Float[np.ndarray, "token d_model"], sets: Sequence[Sequence[int]]) -> Directions:
-    mean = unembedding.mean(0)
-    return Directions(np.stack([unembedding[list(tokens)].mean(0) - mean for tokens in sets]))
+    mean = unembedding.mean(0, dtype=np.float64)
+    return Directions(np.stack([unembedding[list(tokens)].mean(0, dtype=np.float64) - mean for tokens in sets]))
 
 
 def disjoint_ranges(model: Model, wanted: Targets, ranges: Sequence[Sequence[str]]) -> list[tuple[int, ...]]:
@@ -53,7 +62,7 @@ def lookalikes(
 ) -> Directions:
     """Random sets as many and as alike as ``tokens``."""
     sets = lookalike_sets(unembedding, np.array(tokens, dtype=int), draws, rng)
-    return Directions(unembedding[sets].mean(1) - unembedding.mean(0) if sets.size else np.zeros((0, 0)))
+    return directions_of(unembedding, sets.tolist()) if sets.size else Directions(np.zeros((0, 0)))
 
 
 def compare(

@@ -39,7 +39,7 @@ from jaxtyping import Float
 from circuits.analysis.attribution import SINK, Targets, class_mask, read_from, read_shares, readout, targets
 from circuits.analysis.cuts import cut_readings, cut_windows
 from circuits.analysis.nulls import intervals, permuted_answers, shuffled_windows, shuffles
-from circuits.analysis.ranges import compare, directions_of, disjoint_ranges, lookalikes
+from circuits.analysis.ranges import compare, directions_of, disjoint_ranges, lookalikes, unembedding_rows
 from circuits.analysis.tracing import Trace, head_nodes, open_parts, traces
 from circuits.facts import Fact
 from circuits.graph import Node
@@ -280,7 +280,7 @@ def find_roles(
     _, subject_p = permuted_answers(subject.answer, answers, orders)
     _, answer_p = permuted_answers(direct_subject.answer, answers, orders)
     others = disjoint_ranges(model, wanted, other_ranges)
-    unembedding = parts.W_U.T.double().cpu().numpy()
+    unembedding = unembedding_rows(parts)
     range_, words = directions_of(unembedding, [wanted.objects]), directions_of(unembedding, [wanted.words])
     ranges = directions_of(unembedding, others) if others else lookalikes(unembedding, wanted.objects, draws, rng)
     eligible = attention.reading_relation.mean(1) >= MIN_READING

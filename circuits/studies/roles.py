@@ -20,7 +20,7 @@ from jaxtyping import Float
 from circuits.analysis.attribution import read_shares, readout, targets
 from circuits.analysis.cuts import cut_readings
 from circuits.analysis.nulls import intervals, permuted_answers, shuffles
-from circuits.analysis.ranges import compare, directions_of, disjoint_ranges
+from circuits.analysis.ranges import compare, directions_of, disjoint_ranges, unembedding_rows
 from circuits.analysis.roles import (
     MIN_EFFECT,
     MIN_READING,
@@ -252,7 +252,7 @@ def _chance(
         _, p = permuted_answers(subject.answer, dealt, shuffles(len(facts), 299, rng))
         mean = subject.answer[:, np.arange(len(facts)), dealt].mean(1)
         passed += bool(((p <= SUBJECT_ALPHA) & (np.abs(mean) >= MIN_EFFECT)).any())
-    unembedding = parts.W_U.T.double().cpu().numpy()
+    unembedding = unembedding_rows(parts)
     ranges = disjoint_ranges(model, wanted, other_ranges(relation, relations))
     if not ranges:
         return passed / TRIALS, None, 0
