@@ -17,7 +17,7 @@ from circuits.graph import Node
 from circuits.pages.charts import role_grid
 from circuits.pages.drawing import legend
 from circuits.pages.heads import attention_pattern, lens_table, reading_attention, role_map
-from circuits.pages.run import Page, render
+from circuits.pages.run import Page, draw
 from circuits.pages.story import heads_section, story_section
 from tests.models import traces
 from tests.planted_heads import FACTS, OBJECTS, ROLES, planted
@@ -183,7 +183,7 @@ def test_the_page_tells_each_mlps_part_in_the_answer_and_which_promoted_token_is
     circuit = Circuit(graph, mask, Provenance("", ""))
     readouts = read_nodes(planted(), FACTS[1], [Node(0, "mlp")])
     page = Page("t", "s", circuit, readouts, reading.trajectory, FACTS[1].object, (), (), "c", reading=reading)
-    data = json.loads(re.findall(r'id="data">(.*?)</script>', render(page), re.S)[0])
+    data = json.loads(re.findall(r'id="data">(.*?)</script>', draw(page), re.S)[0])
     (told,) = [node for node in data["nodes"] if node["name"] == "m0"]
     (made,) = reading.mlps
     assert told["answer"]["writes"] == round(made.contribution, 2)

@@ -25,7 +25,7 @@ from circuits.pages.dot import circuit_to_dot, render_png, render_svg
 from circuits.pages.layout import HALF_HEIGHT, crossings, index_order, place
 from circuits.pages.picture import MOST, circuit_picture
 from circuits.pages.plots import circuit_graph, layer_activity, trajectory_plot
-from circuits.pages.run import Page, render
+from circuits.pages.run import Page, draw
 from circuits.pages.style import MAX_PEN, MIN_PEN, pen_widths, plotly_text, short_token, strongest, token_text
 from circuits.studies.discover import RunSpec, run
 from tests.planted_heads import FACTS, planted
@@ -261,7 +261,7 @@ def test_a_merged_circuit_and_an_empty_one_can_be_drawn() -> None:
     assert len(traces(circuit_graph(merged))) > 0
     empty = circuit_of()
     assert len(traces(circuit_graph(empty))) == 0
-    assert "This circuit has no edges." in render(page_of(empty))
+    assert "This circuit has no edges." in draw(page_of(empty))
     assert "digraph" in circuit_to_dot(empty)
 
 
@@ -343,7 +343,7 @@ def test_a_run_shows_itself_in_a_notebook_as_sentence_picture_and_edges() -> Non
 
 
 def test_the_page_loads_nothing_from_the_network() -> None:
-    page = Elements(render(page_of()))
+    page = Elements(draw(page_of()))
     loading = ("src", "href", "data", "action", "poster", "srcset", "xlink:href", "background")
     targets = {value for _, attributes in page.tags for name, value in attributes.items() if name in loading}
     assert targets == {"data:,", "#components"}
@@ -356,15 +356,15 @@ def test_the_page_loads_nothing_from_the_network() -> None:
 
 def test_the_same_page_gives_the_same_bytes() -> None:
     again = circuit_of(*[(edge.name, SMALL.score(edge)) for edge in reversed(SMALL.edges)])
-    first = render(page_of()).encode()
-    assert first == render(page_of(again)).encode()
+    first = draw(page_of()).encode()
+    assert first == draw(page_of(again)).encode()
     # The control: another score is another page.
     other = circuit_of(*[(edge.name, SMALL.score(edge) / 2) for edge in SMALL.edges])
-    assert first != render(page_of(other)).encode()
+    assert first != draw(page_of(other)).encode()
 
 
 def test_the_page_of_one_run_is_under_three_megabytes() -> None:
-    assert len(render(page_of(dense(250))).encode()) < 3_000_000
+    assert len(draw(page_of(dense(250))).encode()) < 3_000_000
 
 
 def test_text_from_the_data_is_escaped() -> None:
@@ -379,9 +379,9 @@ def test_text_from_the_data_is_escaped() -> None:
         settings=((HOSTILE, HOSTILE),),
         command=HOSTILE,
     )
-    text = render(page)
+    text = draw(page)
     assert "<script>alert" not in text
-    tame = [tag for tag, _ in Elements(render(page_of())).tags]
+    tame = [tag for tag, _ in Elements(draw(page_of())).tags]
     assert [tag for tag, _ in Elements(text).tags] == tame
     data = json.loads(re.findall(r'id="data">(.*?)</script>', text, re.S)[0])
     assert data["answer"] == HOSTILE
@@ -389,14 +389,14 @@ def test_text_from_the_data_is_escaped() -> None:
 
 def test_the_whole_graph_is_a_hundred_per_cent_of_itself() -> None:
     whole = Circuit.full(Graph(Shape(3, 4)), PROVENANCE)
-    text = render(page_of(whole))
+    text = draw(page_of(whole))
     assert f"keeps {whole.n_edges} of the model’s {whole.n_edges} edges (100 %)" in text
     assert "12 of its 12 attention heads and 3 of its 3 MLPs" in text
 
 
 def test_every_edge_and_node_is_in_the_drawing_and_in_the_data() -> None:
     circuit = dense()
-    text = render(page_of(circuit))
+    text = draw(page_of(circuit))
     tags = Elements(text).tags
     assert sum(tag == "path" for tag, _ in tags) == circuit.n_edges
     data = json.loads(re.findall(r'id="data">(.*?)</script>', text, re.S)[0])
@@ -413,7 +413,7 @@ def test_every_edge_and_node_is_in_the_drawing_and_in_the_data() -> None:
 def test_a_circuit_too_large_to_draw_shows_the_strongest_edges_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(report, "MAX_DRAWN", 4)
     monkeypatch.setattr(plots, "MAX_DRAWN", 4)
-    text = render(page_of())
+    text = draw(page_of())
     assert "The 4 strongest of 9 edges are drawn." in text
     assert sum(tag == "path" for tag, _ in Elements(text).tags) == 4
     assert "the 4 strongest edges" in str(layout_of(circuit_graph(SMALL)).title.text)
@@ -516,7 +516,7 @@ browser = pytest.mark.skipif(not Path(CHROMIUM).exists(), reason=f"{CHROMIUM} is
 
 @browser
 def test_in_a_browser_the_slider_hides_edges_and_a_click_fills_the_panel(tmp_path: Path) -> None:
-    result = drive(render(page_of()), tmp_path)
+    result = drive(draw(page_of()), tmp_path)
     assert result["problems"] == []
     assert (result["before"], result["after"], result["withoutValues"]) == (9, 4, 7)
     assert result["said"] == "≥ 0.300 nats: 4 of 9 edges"
@@ -539,7 +539,7 @@ def test_in_a_browser_the_slider_hides_edges_and_a_click_fills_the_panel(tmp_pat
 
 @browser
 def test_in_a_browser_a_page_of_two_thousand_edges_works_and_its_table_shows_all_on_demand(tmp_path: Path) -> None:
-    result = drive(render(page_of(dense(2000, shape=Shape(6, 8)))), tmp_path)
+    result = drive(draw(page_of(dense(2000, shape=Shape(6, 8)))), tmp_path)
     assert result["problems"] == []
     assert (result["before"], result["after"]) == (2000, 1995)
     assert (result["rows"], result["allRows"]) == (30, 2000)
@@ -547,7 +547,7 @@ def test_in_a_browser_a_page_of_two_thousand_edges_works_and_its_table_shows_all
 
 @browser
 def test_a_browser_that_cannot_unpack_plotly_shows_the_values_as_a_table(tmp_path: Path) -> None:
-    result = drive(render(page_of()), tmp_path, before="delete window.DecompressionStream;")
+    result = drive(draw(page_of()), tmp_path, before="delete window.DecompressionStream;")
     assert result["plots"] == 0
     assert "rank 900" in result["trajectory"]
     assert [problem[:5] for problem in result["problems"]] == ["warn:"]

@@ -9,6 +9,7 @@ import typer
 
 from circuits.cli.app import CommandError, load
 from circuits.records import write_files
+from circuits.studies.columns import Column, number
 
 if TYPE_CHECKING:
     from circuits.facts import Fact, Relations
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from circuits.studies.diff_table import Claim, MethodRow
     from circuits.studies.discover import RunSpec
 
+PERCENT = Column("", "%", digits=0, scale=100)
 HEADS = (
     "method",
     "layers",
@@ -94,11 +96,19 @@ def facts_to_edit(model: "Model", n: int, relations: "Relations", seed: int) -> 
 
 def table_text(rows: "Sequence[MethodRow]", said: "Sequence[Claim]", spec: "RunSpec") -> str:
     """The table and the claims as Markdown."""
+    from circuits.pages.tables import grid, markdown
+
     lines = [
-        f"| {row.method} | {', '.join(map(str, row.layers))} | {row.took} of {row.n} | {row.edge_jaccard:.2f} | "
-        f"{row.paraphrase_jaccard:.2f} | {row.random_jaccard:.2f} | {row.share_edited:.0%} | {row.share_movers:.0%} | "
-        f"{row.share_others:.0%} | {row.movers_turned:.0%} | {row.first_at_edited_layer:.0%} | {row.delay:.1f} | "
-        f"{row.leaked:.0%} of {row.neighbours} |"
+        [
+            row.method,
+            ", ".join(map(str, row.layers)),
+            f"{row.took} of {row.n}",
+            *(number(value, 2) for value in (row.edge_jaccard, row.paraphrase_jaccard, row.random_jaccard)),
+            *(PERCENT.text(value) for value in (row.share_edited, row.share_movers, row.share_others)),
+            *(PERCENT.text(value) for value in (row.movers_turned, row.first_at_edited_layer)),
+            number(row.delay),
+            f"{PERCENT.text(row.leaked)} of {row.neighbours}",
+        ]
         for row in rows
     ]
     return "\n".join(
@@ -110,9 +120,7 @@ def table_text(rows: "Sequence[MethodRow]", said: "Sequence[Claim]", spec: "RunS
             "more of the new object, where they wrote more of the old one. First: the sub-layer from which the new object "
             "stays first, counted from the edited MLP.",
             "",
-            f"| {' | '.join(HEADS)} |",
-            "|" + "---|" * len(HEADS),
-            *lines,
+            markdown(grid(HEADS, lines, left=2)),
             "",
             "Claims of paper 2, section 5:",
             "",

@@ -24,7 +24,6 @@ from circuits.cli.app import (
     put_edit,
     require_writable_folder,
 )
-from circuits.cli.export import export_run
 from circuits.cli.reading import print_reading, reading_json
 
 if TYPE_CHECKING:
@@ -136,6 +135,8 @@ def discover(
         loaded = put_edit(_load(spec), with_edit)
         facts, test = _split(chosen, split, n, loaded, seed, force)
         spec = _spec(facts, test_facts=test, relation=relation, split=split, **choices)
+    from circuits.pages.export import export_run
+
     # A sweep writes one folder a threshold.
     folders = {one: out if out is None or len(taus) == 1 else out / f"tau-{one:g}" for one in taus}
     summaries = []

@@ -53,7 +53,7 @@ def compare(
         raise CommandError(f"expected --out as a file in a folder that exists, got {out}")
     from circuits.evaluation.edits import FluencySetting, Regime
     from circuits.pages.edits_table import page
-    from circuits.records import write_whole
+    from circuits.pages.tables import write_page
     from circuits.studies.edits import Contestant
     from circuits.studies.edits import compare as compared
 
@@ -77,7 +77,7 @@ def compare(
     if out is not None:
         given = {"methods": methods, "n": n, "regime": regime, "eval-at": eval_at, "model": model, "seed": seed}
         given |= {"cases": cases, "corpus": corpus, "fluency-samples": fluency_samples, "out": out}
-        write_whole(out, page(standings, loaded, _command(given)))
+        write_page(out, page(standings, loaded, _command(given)))
     rows = [standing.to_json() for standing in standings]
     if as_json:
         typer.echo(json.dumps({"model": model, "weights": loaded.weights, "seed": seed, "rows": rows}))
@@ -101,7 +101,7 @@ def _command(given: dict[str, Any]) -> str:
 def _print(model: "Model", rows: list[dict[str, Any]]) -> None:
     from rich.table import Table
 
-    from circuits.pages.edits_table import number
+    from circuits.studies.columns import number
     from circuits.studies.edits import METRICS
 
     console = wide_console()

@@ -145,7 +145,7 @@ def _print(summary: dict[str, Any]) -> None:
     from rich.table import Table
 
     from circuits.evaluation.edits.report import WAY_NAMES
-    from circuits.pages.edits_table import number
+    from circuits.studies.columns import number
 
     console = wide_console()
     restrained = f", {summary['restrain']}" if summary["restrain"] else ""

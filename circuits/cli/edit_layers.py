@@ -58,7 +58,7 @@ def sweep(
     options = parse_settings(settings)
     wanted = _sites(sites)
     from circuits.model import Model
-    from circuits.records import write_whole
+    from circuits.pages.tables import write_page
     from circuits.studies.edits import Contestant
 
     contestants = Contestant.parse_all(method)
@@ -75,7 +75,7 @@ def sweep(
     if out is not None:
         given = {"method": method, "n": n, "layers": layers, "sites": sites, "model": model, "seed": seed}
         given |= {"cases": cases, "corpus": corpus, "out": out}
-        write_whole(out, _page(found, loaded, n, seed, _command(given, settings or [])))
+        write_page(out, _page(found, loaded, n, seed, _command(given, settings or [])))
     if as_json:
         rows_json = [{"method": each.method, **_row(row)} for each, row in found]
         typer.echo(json.dumps({"model": model, "weights": loaded.weights, "method": method, "n": n, "rows": rows_json}))
@@ -155,7 +155,8 @@ def _command(given: dict[str, Any], settings: Sequence[str]) -> str:
 
 def _page(found: "list[tuple[Contestant, SweepRow]]", model: "Model", n: int, seed: int, command: str) -> str:
     from circuits.editing import find_method
-    from circuits.pages.edits_table import number
+    from circuits.pages.tables import grid, markdown
+    from circuits.studies.columns import NOTHING, number
 
     parts = [
         "# Edits layer by layer",
@@ -163,24 +164,16 @@ def _page(found: "list[tuple[Contestant, SweepRow]]", model: "Model", n: int, se
         "of answers all of whose tokens are the likeliest. Locality is over other subjects and unrelated facts; other facts of "
         "the edited subject stand apart. The site is the token at which ROME and MEMIT store a value: the subject's last or "
         "the prompt's. Seconds an edit depend on the machine. Besides layer and site, options are the defaults.",
-        "What is stored at the subject's last token is read by whatever is asked about the subject; what is stored at the "
-        "prompt's end, by that question and its like. Which of the two serves a model depends on where it decides its facts.",
     ]
     for contestant in dict.fromkeys(each for each, _ in found):
         standard = find_method(contestant.method).options(model)
         layers = standard.layers if hasattr(standard, "layers") else (standard.layer,)
-        lines = [
-            f"## {contestant.method}, {contestant.regime}",
-            "",
-            "| layers | site | success | generality | locality | same subject | seconds | default |",
-            "| --- | --- | ---: | ---: | ---: | ---: | ---: | --- |",
-        ]
+        lines = []
         for row in (_row(row) for each, row in found if each == contestant):
-            shares = " | ".join(number(row[name]) for name in SHARES)
+            shares = [number(row[name]) for name in SHARES]
             is_default = tuple(row["layers"]) == tuple(layers) and row["site"] == getattr(standard, "site", None)
-            lines.append(
-                f"| {', '.join(map(str, row['layers']))} | {row['site'] or '–'} | {shares} | {number(row['seconds'], 2)} | "
-                f"{'yes' if is_default else ''} |"
-            )
-        parts.append("\n".join(lines))
+            where = [", ".join(map(str, row["layers"])), row["site"] or NOTHING]
+            lines.append([*where, *shares, number(row["seconds"], 2), "yes" if is_default else ""])
+        header = ["layers", "site", "success", "generality", "locality", "same subject", "seconds", "default"]
+        parts += [f"## {contestant.method}, {contestant.regime}", markdown(grid(header, lines, left=2))]
     return "\n\n".join(parts) + "\n"

@@ -64,6 +64,7 @@ def trace(
     from circuits.editing.prune import parse_restraint
     from circuits.model import Model
     from circuits.pages.sequence import to_json, trace_page
+    from circuits.pages.tables import write_page
     from circuits.records import write_whole
     from circuits.studies.sequence import sequential_traces
 
@@ -98,7 +99,7 @@ def trace(
         write_whole(figure, trace_panels(found))
     if out is not None:
         page = trace_page(found, loaded, _command(given, settings or []), restrain, _linked(figure, out))
-        write_whole(out, page)
+        write_page(out, page)
     if as_json:
         typer.echo(json.dumps({"model": model, "weights": loaded.weights, "method": method, **to_json(found)}))
     else:

@@ -61,8 +61,8 @@ def export(
 
 
 def _picture(saved: "Run", format: str) -> bytes:
-    from circuits.cli.export import graph_text
     from circuits.pages.dot import render_png, render_svg
+    from circuits.pages.export import graph_text
 
     text = graph_text(saved)
     if format == "gv":

@@ -33,9 +33,9 @@ def groundtruth(
     as_json: JsonOption = False,
 ) -> None:
     """Precision, recall and AUROC over edges of each method on transformers whose circuit follows from their weights."""
+    from circuits.pages.tables import write_page
     from circuits.pages.truth import page
     from circuits.planted import compiled, compiled_folder, planted
-    from circuits.records import write_whole
     from circuits.studies.truth import COMPILED_TAU, DONORS, METHODS_ON_TRUTH, Case
 
     methods = list(METHODS_ON_TRUTH) if method is None else [name.strip() for name in method.split(",")]
@@ -56,7 +56,7 @@ def groundtruth(
     rows = _recover([Case.planted(one, kind) for kind in ("zero", "resample") for one in by_hand], methods)
     more = _recover([Case.compiled(one, kind) for kind in ("zero", "mean", "resample") for one in programs], methods)
     if out is not None:
-        write_whole(out, page(rows, by_hand, more, tau=COMPILED_TAU, donors=DONORS))
+        write_page(out, page(rows, by_hand, more, tau=COMPILED_TAU, donors=DONORS))
     if as_json:
         typer.echo(json.dumps([_to_json(row) for row in rows + more], ensure_ascii=False))
     else:

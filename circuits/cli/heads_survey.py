@@ -40,7 +40,7 @@ def survey_heads(
     """``asked`` is what ``--relation`` said."""
     from circuits.analysis.tracing import head_nodes, open_parts
     from circuits.pages.roles import page, sentences, survey
-    from circuits.records import write_whole
+    from circuits.pages.tables import write_page
     from circuits.studies.false_labels import false_labels
     from circuits.studies.roles import RoleChecks
 
@@ -57,7 +57,7 @@ def survey_heads(
         options += [] if n == 50 else ["--n", str(n)]
         options += [] if seed == 0 else ["--seed", str(seed)]
         command = shlex.join(["kcircuit", "heads", "--relation", asked, *options, "--out", str(out)])
-        write_whole(out, page(model, rows, chance, heads, command=command))
+        write_page(out, page(model, rows, chance, heads, command=command))
     if as_json:
         typer.echo(
             json.dumps(_as_json(model, rows, chance, [head.name for head in heads]), ensure_ascii=False, indent=1)
@@ -95,21 +95,15 @@ def _as_json(
 
 
 def _print(rows: "Sequence[RoleChecks | Unlabelled]", lines: Sequence[str]) -> None:
-    from rich import box
     from rich.console import Console
-    from rich.table import Table
 
     from circuits.pages.roles import HEADER, average_cells, cells
+    from circuits.pages.tables import grid, show
     from circuits.studies.roles import RoleChecks
 
     found = [row for row in rows if isinstance(row, RoleChecks)]
     console = Console(width=None if sys.stdout.isatty() else 170, highlight=False)
-    table = Table(box=box.SIMPLE, pad_edge=False, padding=(0, 1, 0, 0))
-    for i, name in enumerate(HEADER):
-        table.add_column(name, justify="right" if i else "left")
-    for line in [*(cells(checks) for checks in found), average_cells(found)]:
-        table.add_row(*line)
-    console.print(table)
+    show(grid(HEADER, [*(cells(checks) for checks in found), average_cells(found)]), width=170)
     for line in lines:
         console.print(f"- {line}", markup=False)
     for row in rows:

@@ -6,12 +6,12 @@ from typing import Annotated
 import typer
 
 from circuits.cli.app import app, require_writable_folder
-from circuits.cli.export import export_run
 
 
 @app.command()
 def report(folder: Annotated[Path, typer.Argument(help="Folder of a saved run (run.json).")]) -> None:
     """Draw a saved run's page and graph again; no model is loaded."""
+    from circuits.pages.export import export_run
     from circuits.studies.discover import Run
 
     result = Run.load(folder)

@@ -1,7 +1,6 @@
 """``kcircuit table``: paper 2's Table 1 on any model."""
 
 import json
-import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -71,6 +70,7 @@ def table(
     names = list(known) if relations == "all" else list(dict.fromkeys(name.strip() for name in relations.split(",")))
     chosen = [find_relation(known, name) for name in names]
     from circuits.pages.table import files, page_files
+    from circuits.pages.tables import write_page
     from circuits.records import write_files, write_whole
     from circuits.studies.cores import fitting
     from circuits.studies.discover import load_model
@@ -121,7 +121,7 @@ def table(
         write_files(out, files(made, published, relations=relations))
     if page is not None:
         for file, text in page_files(made, published, page, relations=relations).items():
-            write_whole(file, text)
+            (write_page if file == page else write_whole)(file, text)
     if as_json:
         typer.echo(json.dumps(made.to_json(published), ensure_ascii=False))
         return
@@ -131,21 +131,14 @@ def table(
 
 
 def print_table(made: "Table") -> None:
-    from rich import box
     from rich.console import Console
-    from rich.table import Table as Grid
 
-    from circuits.pages.table import TERMINAL_HEADER, beaten_lines, notes, summary, tau_cells, terminal_cells
+    from circuits.pages.table import beaten_lines, main_grid, notes, summary, tau_cells
+    from circuits.pages.tables import show
     from circuits.studies.table import load_published
 
     published = load_published()
-    grid = Grid(box=box.SIMPLE, pad_edge=False, padding=(0, 1, 0, 0))
-    for name in TERMINAL_HEADER:
-        left = name in ("kind", "relation")
-        grid.add_column(name, justify="left" if left else "right", no_wrap=True)
-    for line in terminal_cells(made, published):
-        grid.add_row(*line, style="bold" if line[0] == "average" else None)
-    Console(highlight=False, width=None if sys.stdout.isatty() else 180).print(grid)
+    show(main_grid(made, published, narrow=True), width=180)
     console = Console(highlight=False, soft_wrap=True)
     for line in tau_cells(made) if len(made.spec.taus) > 1 else ():
         console.print(

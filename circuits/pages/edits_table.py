@@ -6,23 +6,12 @@ from typing import Any
 
 from circuits.evaluation.edits.failures import OUTCOMES
 from circuits.model import Model
+from circuits.pages.tables import grid, markdown
 from circuits.paths import data_dir
+from circuits.studies.columns import number
 from circuits.studies.edits import LOCAL_KINDS, METRICS, Standing
 
 PUBLISHED = "published/editing.json"
-GOALS: tuple[tuple[str, str, str | None, str, float], ...] = (
-    ("rome", "single", None, "success", 95.0),
-    ("rome", "single", None, "generality", 80.0),
-    ("rome", "single", None, "locality", 90.0),
-    ("ft-m", "single", None, "success", 99.0),
-    ("memit", "batch:30", None, "success", 90.0),
-    ("memoe", "batch:30", None, "success", 95.0),
-    ("memoe", "batch:30", None, "generality", 80.0),
-    ("memoe", "batch:30", None, "locality", 95.0),
-)
-"""What was aimed at on factlm: (method, regime, restraint, metric, percent at least)."""
-SECONDS_GOALS = {"rome": 5.0, "ft-m": 2.0}
-"""Seconds a single edit on two cores, at most."""
 
 
 def page(standings: Sequence[Standing], model: Model, command: str) -> str:
@@ -95,15 +84,8 @@ def page(standings: Sequence[Standing], model: Model, command: str) -> str:
     routed = [row for row in rows if "routing" in row]
     if routed:
         parts += ["## Where MEMoE's tokens go", _routing(routed)]
-    goals = _goals(rows)
-    if goals:
-        parts += ["## What was aimed at", goals]
     parts += ["## What papers report", _published({row["method"] for row in rows})]
     return "\n\n".join(parts) + "\n"
-
-
-def number(value: float | None, digits: int = 1) -> str:
-    return "–" if value is None else f"{value:.{digits}f}"
 
 
 def _name(row: dict[str, Any]) -> list[str]:
@@ -147,26 +129,6 @@ def _routing(rows: Sequence[dict[str, Any]]) -> str:
     return f"{text} {published_record()['routing']}\n\n{table(header, lines, left=3)}"
 
 
-def _goals(rows: Sequence[dict[str, Any]]) -> str:
-    lines = []
-    for method, regime, restraint, metric, goal in GOALS:
-        for row in rows:
-            if (row["method"], row["regime"], row["restrain"]) == (method, regime, restraint):
-                lines.append(_goal_line(row, metric, f"at least {goal:g} %", row[metric], (row[metric] or 0) - goal))
-    for row in rows:
-        if row["regime"] == "single" and row["method"] in SECONDS_GOALS and row["restrain"] is None:
-            goal = SECONDS_GOALS[row["method"]]
-            lines.append(_goal_line(row, "seconds", f"under {goal:g} s", row["seconds"], goal - row["seconds"], 2))
-    return table(["method", "regime", "metric", "aim", "measured", "reached"], lines, left=4) if lines else ""
-
-
-def _goal_line(
-    row: dict[str, Any], metric: str, aim: str, measured: float | None, margin: float, digits: int = 1
-) -> list[str]:
-    reached = "yes" if margin >= 0 else f"no, by {-margin:.{digits}f}"
-    return [row["method"], row["regime"], metric, aim, number(measured, digits), reached]
-
-
 def published_record() -> dict[str, Any]:
     return json.loads((data_dir() / PUBLISHED).read_text(encoding="utf-8"))
 
@@ -183,5 +145,4 @@ def _published(methods: set[str]) -> str:
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -> str:
-    rule = ["---"] * left + ["---:"] * (len(header) - left)
-    return "\n".join("| " + " | ".join(line) + " |" for line in (header, rule, *rows))
+    return markdown(grid(header, rows, left=left))

@@ -12,6 +12,7 @@ from circuits.analysis.roles import ALPHA, MIN_EFFECT, MIN_READING, RELATION_ALP
 from circuits.facts import Relation, Relations
 from circuits.graph import Node
 from circuits.model import Model
+from circuits.pages.tables import grid, markdown
 from circuits.studies.false_labels import FalseLabels
 from circuits.studies.roles import TRIALS, RoleChecks, check_roles
 
@@ -179,5 +180,4 @@ def _number(value: float | None) -> str:
 
 
 def _table(header: Sequence[str], body: Sequence[Sequence[str]]) -> str:
-    rule = ["---", *["---:"] * (len(header) - 1)]
-    return "\n".join("| " + " | ".join(line) + " |" for line in (header, rule, *body))
+    return markdown(grid(header, body))

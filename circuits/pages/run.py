@@ -35,6 +35,7 @@ from circuits.pages.style import (
     strongest,
     token_text,
 )
+from circuits.studies.discover import Run
 
 TOP = 5
 """Heads and neurons that an MLP's panel names."""
@@ -63,7 +64,12 @@ class Page:
     """Of the circuit's heads over the prompt."""
 
 
-def render(page: Page) -> str:
+def render(run: Run) -> str:
+    """A saved run as one HTML text that opens from disk, offline: see `draw`. No model is needed."""
+    return draw(page_of(run))
+
+
+def draw(page: Page) -> str:
     """The page as one HTML text that loads nothing: styles, scripts, values and plotly.js are inside.
 
     The same page gives the same bytes. Every string of ``page`` is shown as text, never read as markup.
@@ -95,6 +101,82 @@ def render(page: Page) -> str:
         js=asset("common.js") + asset("page.js"),
         data=json_text(_data(page, nodes, edges)),
         plotly=packed_plotly(),
+    )
+
+
+# ---- from a run to what its page shows -------------------------------------------------------------------------------
+
+
+def _choice(run: Run) -> list[tuple[str, str]]:
+    """How the edges were chosen: what means something to the method, and nothing else."""
+    settings, sign = run.spec.settings, "absolute" if run.spec.absolute else "signed"
+    if "tau" in settings:
+        rows = [("tau", f"{settings['tau']:g} nats, {sign}")]
+    else:
+        asked = run.summary()["edges_asked"]
+        rows = [
+            (
+                "edges",
+                f"the best by score ({sign}), at most {asked:,} ({settings['edges']}), on paths from input to logits",
+            )
+        ]
+    if "steps" in settings:
+        rows.append(("steps of integrated gradients", str(settings["steps"])))
+    if run.prefiltered:
+        passed = f"{run.prefiltered.method}, {run.prefiltered.candidates:,} edges let through ({settings['keep']})"
+        if loss := run.prefiltered.loss:
+            passed += f"; of the full search’s {loss.full:,} edges, {loss.share_lost:.1%} are not in this circuit"
+        rows.append(("prefilter", passed))
+    return rows
+
+
+def page_of(run: Run) -> Page:
+    """The values that the page shows, from the saved run alone."""
+    spec, summary = run.spec, run.summary()
+    fact, circuit = spec.facts[0], run.circuit
+    numbers = [
+        ("edges kept", f"{circuit.n_edges:,} of {circuit.graph.n_edges:,}"),
+        ("components kept", f"{len(circuit.nodes)} of {len(circuit.graph.nodes)}"),
+        (f"rank of the answer, circuit alone; whole model {summary['rank_model']:,}", f"{summary['rank_circuit']:,}"),
+        (
+            f"negative log-likelihood of the answer in nats, circuit alone; whole model {summary['nll_model']:.3f}",
+            f"{summary['nll_circuit']:.3f}",
+        ),
+        (
+            f"answers among the first 10 (Hit@10), circuit alone; whole model {summary['hit10_model']:.2f}",
+            f"{summary['hit10_circuit']:.2f}",
+        ),
+    ]
+    if "hit10_test_circuit" in summary:
+        said = f"Hit@10 on {summary['test_facts']} other facts, circuit alone; whole model {summary['hit10_test_model']:.2f}"
+        numbers.append((said, f"{summary['hit10_test_circuit']:.2f}"))
+    settings = [
+        ("model", f"{spec.model} (weights {circuit.provenance.weights[:12]}, {spec.processing})"),
+        ("facts", "; ".join(fact.statement for fact in spec.facts)),
+        ("method", spec.method),
+        *_choice(run),
+        ("ablation", spec.ablation),
+        ("granularity", spec.granularity),
+        ("weights", f"{spec.processing}, {spec.dtype} on {spec.device}"),
+        ("metric", "the published code's, diluted over the prompt (kc)" if spec.compat else "MatchNLL"),
+        ("engine", f"{run.engine}, {run.evaluations:,} evaluations, {run.near_ties} near ties"),
+        ("seed", str(spec.seed)),
+        ("versions", ", ".join(f"{name} {version}" for name, version in run.versions.items())),
+    ]
+    return Page(
+        title=summary["fact"],
+        subtitle=f"Prompt “{fact.prompt}”, answer “{fact.object}”"
+        + (f"; one of {len(spec.facts)} facts, whose lens and trajectory are shown" if len(spec.facts) > 1 else ""),
+        circuit=circuit,
+        readouts=run.readouts,
+        trajectory=run.trajectory,
+        answer=fact.object,
+        numbers=tuple(numbers),
+        settings=tuple(settings),
+        command=run.command(),
+        reading=run.reading,
+        story=run.story,
+        attention=run.attention,
     )
 
 

@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from circuits.model import Model
-from circuits.pages.edits_table import number, published_record, table
+from circuits.pages.edits_table import published_record, table
+from circuits.studies.columns import number
 from circuits.studies.sequence import Trace, TracePoint
 
 HEADER = (
@@ -21,8 +22,6 @@ HEADER = (
     "same subject",
 )
 SHARES = ("success", "generality", "locality", "same_subject")
-AFFORDABLE = 5.0
-"""Points of success that a restraint may cost, for what it holds of locality."""
 
 
 def lines(traces: Sequence[Trace]) -> list[list[str]]:
@@ -74,15 +73,13 @@ def trace_page(traces: Sequence[Trace], model: Model, command: str, restraint: s
 
 
 def _verdict(free: Trace, restrained: Trace) -> str:
-    """By how much the restraint helps and what it costs after the last edit, and what was aimed at."""
+    """By how much the restraint helps and what it costs after the last edit."""
     a, b = free.points[-1], restrained.points[-1]
     held, lost = (100 * (getattr(b, name) - getattr(a, name)) for name in ("locality", "success"))
     same = 100 * (b.same_subject - a.same_subject)
-    reached = "reached" if held > 0 and -lost <= AFFORDABLE else "missed"
     return (
         f"After {a.n_edits} edits the restrained sum has a condition number of {b.condition:.4g} instead of {a.condition:.4g}; "
-        f"locality {held:+.1f} points, other facts of the subject {same:+.1f}, success {lost:+.1f}. Aimed at: locality higher "
-        f"at no loss of more than {AFFORDABLE:g} points of success: {reached}."
+        f"locality {held:+.1f} points, other facts of the subject {same:+.1f}, success {lost:+.1f}."
     )
 
 

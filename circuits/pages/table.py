@@ -1,12 +1,13 @@
 """The table as Markdown and as one HTML page without scripts: rows, averages, what tau does, where circuits beat the model."""
 
-import html
-import re
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
 from circuits.pages.table_figures import figure_2, figure_6, tau_figure
+from circuits.pages.tables import STYLE as TABLE_STYLE
+from circuits.pages.tables import Grid, grid, markdown, plain
+from circuits.pages.tables import to_html as to_grid
 from circuits.studies.discover import DEFAULT_EDGES
 from circuits.studies.table.published import Published, PublishedTable
 from circuits.studies.table.row import HALVES, Beaten, Row, TableSpec
@@ -130,6 +131,17 @@ def terminal_cells(table: Table, published: PublishedTable | None) -> list[tuple
     return [tuple(cell.split(" [")[0] for cell in line) for line in main_cells(table, published)]
 
 
+def main_grid(table: Table, published: PublishedTable | None, *, narrow: bool = False) -> Grid:
+    """The main table; ``narrow`` for a terminal."""
+    lines = terminal_cells(table, published) if narrow else main_cells(table, published)
+    averages = [i for i, line in enumerate(lines) if line[0] == "average"]
+    return grid(TERMINAL_HEADER if narrow else HEADER, lines, left=2, strong=averages)
+
+
+def tau_grid(table: Table) -> Grid:
+    return grid(TAU_HEADER, tau_cells(table), left=0)
+
+
 def tau_cells(table: Table) -> list[tuple[str, ...]]:
     return [
         (
@@ -229,14 +241,9 @@ def to_markdown(
     if page is not None:
         prefix, made_by = f"{page.stem}-", f"{made_by} --page {shlex.quote(str(page))}"
 
-    def lines(header: Sequence[str], body: Sequence[Sequence[str]]) -> list[str]:
-        left = sum(1 for name in header if name in ("kind", "relation"))
-        rule = ["---"] * left + ["---:"] * (len(header) - left)
-        return ["| " + " | ".join(_escape_pipes(cell) for cell in line) + " |" for line in (header, rule, *body)]
-
     tau_parts = [
         "## How the result moves with tau",
-        "\n".join(lines(TAU_HEADER, tau_cells(table))),
+        markdown(tau_grid(table)),
         f"![Hit@10 and size against tau]({prefix}tau.svg)",
     ]
     if len(table.spec.taus) == 1:
@@ -245,7 +252,7 @@ def to_markdown(
         f"# Knowledge circuits of {table.spec.model}, relation by relation",
         summary(table),
         f"Made by `{made_by}`.",
-        "\n".join(lines(HEADER, main_cells(table, published))),
+        markdown(main_grid(table, published)),
         "\n".join(f"* {note}" for note in notes(table, published)),
         *tau_parts,
         "## Where a circuit beats the model",
@@ -258,18 +265,9 @@ def to_markdown(
     return "\n\n".join(parts) + "\n"
 
 
-def _escape_pipes(text: str) -> str:
-    return text.replace("|", "\\|")
-
-
 STYLE = """
 :root { color-scheme: light dark; }
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 78rem; margin: 2rem auto; padding: 0 1rem; }
-.wide { overflow-x: auto; }
-table { border-collapse: collapse; font-size: 13px; white-space: nowrap; }
-th, td { padding: .25rem .6rem; border-bottom: 1px solid #8886; text-align: right; }
-th.text, td.text { text-align: left; }
-tr.average td { font-weight: 600; }
 svg { max-width: 100%; height: auto; }
 """
 
@@ -278,30 +276,17 @@ def to_html(table: Table, published: PublishedTable | None, *, relations: str = 
     """The table as one page that loads nothing and runs nothing."""
     title = f"Knowledge circuits of {table.spec.model}, relation by relation"
 
-    def grid(header: Sequence[str], body: Sequence[Sequence[str]]) -> str:
-        def line(tag: str, values: Sequence[str]) -> str:
-            kinds = ['class="text"' if name in ("kind", "relation") else "" for name in header]
-            inner = "".join(
-                f"<{tag} {kind}>{_text(value)}</{tag}>".replace(" >", ">")
-                for kind, value in zip(kinds, values, strict=True)
-            )
-            average_row = ' class="average"' if tag == "td" and values[0] == "average" else ""
-            return f"<tr{average_row}>{inner}</tr>"
-
-        lines = "\n".join(line("td", values) for values in body)
-        return f'<div class="wide"><table><thead>{line("th", header)}</thead><tbody>\n{lines}\n</tbody></table></div>'
-
     def items(texts: Sequence[str]) -> str:
-        return "<ul>\n" + "\n".join(f"<li>{_text(text)}</li>" for text in texts) + "\n</ul>"
+        return "<ul>\n" + "\n".join(f"<li>{plain(text)}</li>" for text in texts) + "\n</ul>"
 
-    tau_parts = ["<h2>How the result moves with tau</h2>", grid(TAU_HEADER, tau_cells(table)), tau_figure(table)]
+    tau_parts = ["<h2>How the result moves with tau</h2>", to_grid(tau_grid(table)), tau_figure(table)]
     if len(table.spec.taus) == 1:
         tau_parts = []
     body = [
-        f"<h1>{_text(title)}</h1>",
-        f"<p>{_text(summary(table))}</p>",
-        f"<p>Made by <code>{_text(command(table, relations))}</code>.</p>",
-        grid(HEADER, main_cells(table, published)),
+        f"<h1>{plain(title)}</h1>",
+        f"<p>{plain(summary(table))}</p>",
+        f"<p>Made by <code>{plain(command(table, relations))}</code>.</p>",
+        to_grid(main_grid(table, published)),
         items(notes(table, published)),
         *tau_parts,
         "<h2>Where a circuit beats the model</h2>",
@@ -317,13 +302,10 @@ def to_html(table: Table, published: PublishedTable | None, *, relations: str = 
     )
     text = "\n".join(body)
     return (
-        f'<!doctype html>\n<html lang="en">\n<head>\n{head}\n<title>{_text(title)}</title>\n<style>{STYLE}</style>\n</head>\n'
+        f'<!doctype html>\n<html lang="en">\n<head>\n{head}\n<title>{plain(title)}</title>\n'
+        f"<style>{STYLE}{TABLE_STYLE}\n</style>\n</head>\n"
         f"<body>\n{text}\n</body>\n</html>\n"
     )
-
-
-def _text(text: str) -> str:
-    return html.escape(re.sub(r"[\x00-\x08\x0b-\x1f\x7f]", "", text))
 
 
 def files(table: Table, published: PublishedTable | None, *, relations: str = "all") -> dict[str, str]:
