@@ -13,9 +13,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from circuits.editing.delta import WeightEdit
-from circuits.editing.edit import EditError
+from circuits.editing.edit import Edit, EditError
 from circuits.editing.forward import at_rows, hidden_units, open_network
-from circuits.editing.method import Method
 from circuits.editing.prompts import Site, padded, read_prompt
 from circuits.editing.prune import Restraint, factored_svd
 from circuits.editing.resources import Resources
@@ -161,7 +160,7 @@ class Trace:
 def sequential_traces(
     model: Model,
     requests: Sequence[EditRequest],
-    method: Method,
+    method: Callable[..., Edit],
     *,
     checkpoints: Sequence[int] = (10, 20, 50, 100),
     restraint: Restraint | None = None,
@@ -223,7 +222,7 @@ def _one_more(
     model: Model,
     total: WeightEdit | None,
     request: EditRequest,
-    method: Method,
+    method: Callable[..., Edit],
     resources: Resources | None,
     seed: int,
     stored: dict[str, list[tuple[Tensor, Tensor]]],
