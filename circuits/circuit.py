@@ -9,6 +9,7 @@ import json
 import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -365,6 +366,12 @@ class Circuit:
         """How many heads (or MLPs) of each layer the circuit uses (paper 2, Figure 2)."""
         count = Counter(node.layer for node in self.nodes if node.kind == kind)
         return tuple(count[layer] for layer in range(self.graph.shape.n_layers))
+
+
+def jaccard(ours: AbstractSet[object], theirs: AbstractSet[object]) -> float:
+    """Share of all members that both have; 1 for two empty sets, which are equal."""
+    union = len(ours | theirs)
+    return len(ours & theirs) / union if union else 1.0
 
 
 def live(graph: Graph, kept: Bool[np.ndarray, "writer reader"]) -> Bool[np.ndarray, "writer reader"]:

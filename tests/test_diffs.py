@@ -8,11 +8,11 @@ from pydantic import ValidationError
 
 from circuits.analysis.lens import Trajectory
 from circuits.analysis.writes import Write, direct_writes
-from circuits.circuit import Circuit, Provenance
+from circuits.circuit import Circuit, Provenance, jaccard
 from circuits.facts import Fact
 from circuits.graph import Graph, Node, Shape
 from circuits.model import Batch, Model
-from circuits.studies.diffs import CircuitDiff, DiffError, HeadReading, Side, floor_of, jaccard, random_floor
+from circuits.studies.diffs import CircuitDiff, DiffError, HeadReading, Side, floor_of, random_floor
 
 HERE = Provenance("tiny", "ab" * 32, method="acdc", settings={"tau": 0.1}, seed=3, facts=("The sky => blue",))
 SKY = Fact("The sky is", "sky", "blue")
@@ -81,6 +81,8 @@ def test_kept_and_lost_make_the_first_circuit_kept_and_gained_the_second(left, r
 @given(masks, masks)
 def test_the_inverse_swaps_lost_and_gained_and_is_its_own_inverse(left, right):
     found = CircuitDiff(differs="tau", before=side(from_bits(left)), after=side(from_bits(right), "after"))
+    lost = found.lost  # asked first: what is kept for one direction is no answer for the other
+    assert found.inverse().gained == lost
     assert found.inverse().lost == found.gained
     assert found.inverse().nodes_gained == found.nodes_lost
     assert found.inverse().inverse() == found

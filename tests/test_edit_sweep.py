@@ -2,15 +2,18 @@
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
-import torch
 
 from circuits.editing import EditError
+from circuits.editing.methods.table import find_method
+from circuits.evaluation.edits import FluencySetting, ask, find_row, prepare, tabulate
 from circuits.facts import EditRequest, Probe
-from circuits.model import Batch, Model
-from circuits.studies.layers import _exact, _likeliest, share_of, sweep_layers
-from tests.editing_models import REQUEST, TWO_TOKENS, answer
+from circuits.model import Model
+from circuits.studies.layers import share_of, sweep_layers
+from circuits.studies.sequence import sequential_traces
+from tests.editing_models import REQUEST, TWO_TOKENS
 
 PROBED = EditRequest(
     REQUEST.template,
@@ -47,21 +50,23 @@ def test_without_a_step_nothing_changes_so_locality_is_whole_and_success_none(
     assert (share_of(row.success), share_of(row.locality), share_of(row.same_subject)) == (0.0, 1.0, 1.0)
 
 
-def test_an_answer_is_exact_if_each_of_its_tokens_is_the_likeliest(small_model: Callable[..., Model]) -> None:
-    model = small_model("gpt2")
-    prompt = "w3 w7 w7"
-    fact = TWO_TOKENS.fact
-    first = _likeliest(model, [prompt])[prompt]
-    assert first == int(model.logits(Batch.of_prompts(torch.tensor([_ids(model, prompt)])))[0, -1].argmax())
-    right = model.token_text(first).strip()
-    wrong = next(f"w{i}" for i in range(60) if f"w{i}" != right)
-    expected = float(answer(model, fact) == list(model.tokens(fact).answer))
-    assert _exact(model, [(prompt, right), (prompt, wrong), (fact.prompt, fact.object)]) == [1.0, 0.0, expected]
-
-
-def _ids(model: Model, text: str) -> list[int]:
-    bos = [] if model.vocabulary.bos is None else [model.vocabulary.bos]
-    return [*bos, *model.vocabulary.encode(text)]
+def test_a_sweep_a_sequence_and_the_evaluation_of_an_edit_have_one_locality(small_model: Callable[..., Model]) -> None:
+    """The mean over kinds, other facts of the subject being one. Control: a strong edit, so that it is not whole."""
+    model, settings = small_model("gpt2"), {"steps": 40, "lr": 3e-2}
+    (row,) = sweep_layers(model, "ft-m", [PROBED], [1], **settings)
+    method = replace(find_method("ft-m"), defaults=lambda _: {"layers": (1,), **settings})
+    quiet = FluencySetting(n_samples=0)
+    with method(model, [PROBED]).on(model) as edited:
+        table = tabulate(ask(edited, prepare(model, [PROBED], quiet), quiet))
+    locality, near, same = (find_row(table, "locality", kind=kind) for kind in (None, "neighbour", "same_subject"))
+    assert locality is not None
+    assert near is not None
+    assert same is not None
+    assert row.locality.per_example == locality.after.per_example
+    assert row.same_subject.per_example == same.after.per_example
+    assert row.locality.value == (near.after.value + same.after.value) / 2 < 1
+    (trace,) = sequential_traces(model, [PROBED], method)
+    assert (trace.points[-1].locality, trace.points[-1].same_subject) == (row.locality.value, row.same_subject.value)
 
 
 def test_what_cannot_be_swept_is_refused(small_model: Callable[..., Model]) -> None:

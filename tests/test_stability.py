@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from circuits import cli, datasets
-from circuits.circuit import Circuit, Provenance
+from circuits.circuit import Circuit, Provenance, jaccard
 from circuits.discovery.acdc import Traversal, acdc
 from circuits.engines.hook import HookEngine
 from circuits.engines.sparse import SparseEngine
@@ -21,7 +21,7 @@ from circuits.facts import Fact, FactError, Relation, Relations
 from circuits.graph import Graph, Shape
 from circuits.model import Model
 from circuits.studies.discover import UnknownFactError
-from circuits.studies.stability import Change, Request, Skip, changes, components, jaccard, known_facts, overlap
+from circuits.studies.stability import Change, Request, Skip, changes, components, known_facts, overlap
 from tests.models import guessed_relation, plain_model, random_plain_model, word_fact, zero_weights
 
 HERE = Provenance("by hand", "00", processing="raw", method="acdc")

@@ -186,13 +186,12 @@ def _split(
 ) -> "tuple[tuple[Fact, ...], tuple[Fact, ...]]":
     """(n facts of that half that the model knows, n facts of the other half)."""
     from circuits.datasets.split import split_facts
-    from circuits.evaluation import KNOWN_RANK, whole_model
+    from circuits.evaluation import known
 
     built = split_facts(relation, "val" if split == "val" else "test", seed=seed)
     other = split_facts(relation, "test" if split == "val" else "val", seed=seed)
     if not force:
-        ranks = whole_model(model, built).rank.per_example
-        built = tuple(fact for fact, rank in zip(built, ranks, strict=True) if rank <= KNOWN_RANK)
+        built = known(model, built)
     if not built:
         raise CommandError(f"{model.name} knows no fact of {relation.name}; --force builds the circuit all the same")
     return built[:n], other[:n]

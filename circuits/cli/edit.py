@@ -149,7 +149,7 @@ def _edited(
         seconds = time.perf_counter() - started
         show("asking the edited model")
         with made.on(model) as edited:
-            (result,) = ask(edited, cases, fluency, write_all=True)
+            (result,) = ask(edited, cases, fluency, written="all")
     rows = tabulate([result])
     summary = {
         "model": model.name,

@@ -161,8 +161,9 @@ def _page(found: "list[tuple[Contestant, SweepRow]]", model: "Model", n: int, se
     parts = [
         "# Edits layer by layer",
         f"Model {model.name} (weights {model.weights[:12]}), {n} facts, seed {seed}, written by `{command}`. Shares in percent, "
-        "of answers all of whose tokens are the likeliest. Locality is over other subjects and unrelated facts; other facts of "
-        "the edited subject stand apart. The site is the token at which ROME and MEMIT store a value: the subject's last or "
+        "of answers all of whose tokens are the likeliest. Locality is the mean of three kinds, as wherever edits are compared: "
+        "other subjects, other facts of the edited subject (also apart, in the next column), and unrelated facts. "
+        "The site is the token at which ROME and MEMIT store a value: the subject's last or "
         "the prompt's. Seconds an edit depend on the machine. Besides layer and site, options are the defaults.",
     ]
     for contestant in dict.fromkeys(each for each, _ in found):

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from circuits.analysis.attribution import TargetError
 from circuits.analysis.reading import Reading, read_fact
 from circuits.analysis.roles import RoleError, Roles, find_roles
-from circuits.evaluation.answers import KNOWN_RANK, whole_model
+from circuits.evaluation.answers import KNOWN_RANK, known
 from circuits.facts import Fact, Relation, Relations
 from circuits.model import Model
 from circuits.model.components import UnsupportedArchitecture
@@ -23,9 +23,7 @@ def known_facts(
     model: Model, relation: Relation, *, template: int = 0, n: int | None = None, rank: int = KNOWN_RANK
 ) -> tuple[Fact, ...]:
     """The first n facts of the relation, in one template's words, whose answer the model ranks that high."""
-    facts = relation.facts(template)
-    ranks = whole_model(model, facts).rank.per_example
-    return tuple(fact for fact, found in zip(facts, ranks, strict=True) if found <= rank)[:n]
+    return known(model, relation.facts(template), rank=rank)[:n]
 
 
 def relation_roles(

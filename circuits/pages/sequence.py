@@ -58,8 +58,9 @@ def trace_page(traces: Sequence[Trace], model: Model, command: str, restraint: s
         f"Model {model.name} (weights {model.weights[:12]}), {n} edits one on top of another, restraint `{restraint}`, written "
         f"by `{command}`.",
         "After each checkpoint all facts edited so far are asked about. Shares are in percent, of answers all of whose tokens "
-        "are the likeliest; locality is over other subjects and unrelated facts, whose likeliest next token must stay; other "
-        "facts of the edited subject stand apart. Singular values σ are those of the edited matrix, of those edited the one "
+        "are the likeliest; locality is the mean of three kinds, as wherever edits are compared: other subjects, other facts of "
+        "the edited subject (also apart, in the last column), and unrelated facts, whose answers must stay. "
+        "Singular values σ are those of the edited matrix, of those edited the one "
         "with the largest condition number; the largest of the summed change ΔW is what PRUNE restrains, down to the largest "
         "of the unedited matrix (first line).",
     ]

@@ -15,7 +15,7 @@ from circuits.editing.bypass import AdapterEdit
 from circuits.editing.chain import EditChain
 from circuits.editing.methods.table import find_method
 from circuits.editing.resources import Resources
-from circuits.evaluation import distinct_beginnings, require_distinct_beginnings, said, whole_model
+from circuits.evaluation import distinct_beginnings, known, require_distinct_beginnings, said, whole_model
 from circuits.evaluation.roles import known_facts, template_of
 from circuits.facts import EditRequest, Fact, Relations
 from circuits.graph import Node
@@ -129,8 +129,7 @@ def choose_prompts(model: Model, fact: Fact, target: str, relations: Relations) 
     paraphrase = None
     if index is not None:
         others = [relation.fact(fact.subject, i) for i in range(len(relation.templates)) if i != index]
-        ranks = whole_model(model, others).rank.per_example if others else ()
-        paraphrase = next((each for each, rank in zip(others, ranks, strict=True) if rank == 1), None)
+        paraphrase = next(iter(known(model, others, rank=1)), None)
     neighbours = [
         each
         for each in known_facts(model, relation, template=index or 0, rank=1)
@@ -151,9 +150,8 @@ def _unrelated(model: Model, fact: Fact, relations: Relations) -> Fact | None:
             facts = relation.facts()
             for start in range(0, len(facts), ASKED_AT_ONCE):
                 some = facts[start : start + ASKED_AT_ONCE]
-                ranks = whole_model(model, some).rank.per_example
-                if 1 in ranks:
-                    return some[ranks.index(1)]
+                if found := known(model, some, rank=1):
+                    return found[0]
     return None
 
 

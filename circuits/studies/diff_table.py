@@ -7,7 +7,7 @@ from multiprocessing import get_context
 import torch
 from pydantic import BaseModel, ConfigDict
 
-from circuits.evaluation import said, whole_model
+from circuits.evaluation import known, said
 from circuits.evaluation.roles import known_facts, template_of
 from circuits.facts import Fact, Relations
 from circuits.metrics import Measurement
@@ -172,8 +172,7 @@ class _Worker:
         self, bench: Bench, fact: Fact, target: str, near: Sequence[Fact], wordings: Sequence[Fact]
     ) -> Iterator[EditNumbers]:
         model = self._model
-        ranks = whole_model(model, wordings).rank.per_example if wordings else ()
-        paraphrase = next((each for each, rank in zip(wordings, ranks, strict=True) if rank == 1), None)
+        paraphrase = next(iter(known(model, wordings, rank=1)), None)
         prompts = Prompts(edited=fact, paraphrase=paraphrase, neighbour=None, unrelated=None)
         before: dict[PromptKind, Side] = {}
         if paraphrase is not None:

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, model_validator
 
 from circuits.analysis.lens import Trajectory
 from circuits.analysis.writes import Write
-from circuits.circuit import Circuit
+from circuits.circuit import Circuit, jaccard
 from circuits.evaluation.baseline import random_circuit
 from circuits.facts import Fact
 
@@ -309,7 +309,8 @@ class CircuitDiff(BaseModel):
 
     def inverse(self) -> "CircuitDiff":
         """From after to before. Law: the inverse of the inverse is the diff."""
-        return self.model_copy(update={"before": self.after, "after": self.before})
+        # Not a copy: that would keep the edges cached for the other direction.
+        return CircuitDiff(differs=self.differs, before=self.after, after=self.before, floors=self.floors)
 
     def summary(self) -> dict[str, Any]:
         """The diff in a few numbers and lists."""
@@ -379,11 +380,6 @@ def label_of(name: str) -> str:
     """The paper's name of a head: ``a3.h5`` is L3H5."""
     layer, _, head = name.removeprefix("a").partition(".h")
     return f"L{layer}H{head}"
-
-
-def jaccard(left: set[str], right: set[str]) -> float:
-    """Shared over all; 1 for two empty sets."""
-    return len(left & right) / len(left | right) if left | right else 1.0
 
 
 def random_floor(before: Circuit, after: Circuit, *, draws: int = DRAWS, seed: int = 0) -> Floor:

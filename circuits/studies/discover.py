@@ -11,6 +11,7 @@ import platform
 import shlex
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -202,7 +203,7 @@ class Run(BaseModel):
         told = self.reading.roles if self.reading else None
         return {verdict.head: verdict.role for verdict in told.labelled} if told else {}
 
-    @property
+    @cached_property
     def circuit(self) -> Circuit:
         return Circuit.from_json(self.circuit_json)
 

@@ -1,29 +1,24 @@
 """Which layer to edit: a method's success, generality and locality, layer by layer.
 
-How defaults are found for a model. The measures are the plainest ones: an answer counts if all of its tokens are the
-likeliest, each with the right ones before it; a question that shall stay counts if its likeliest next token does.
-`circuits.evaluation` measures edits in full.
+How defaults are found for a model. Success, generality and locality are those of `circuits.evaluation.edits`, counted by
+exact answers; fluency, portability and generated text are left out.
 """
 
 import math
 import time
-from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-
 from circuits.editing.edit import EditError
 from circuits.editing.methods.table import find_method
 from circuits.editing.resources import Resources
-from circuits.evaluation.answers import CHUNK
-from circuits.evaluation.continuations import completion, read
-from circuits.facts import EditRequest, Probe, ProbeKind
+from circuits.evaluation.edits import Case, FluencySetting, Shares, ask, prepare
+from circuits.facts import EditRequest
 from circuits.metrics import Measurement
-from circuits.model import Batch, Model
+from circuits.model import Model
 
-LOCAL: tuple[ProbeKind, ...] = ("neighbour", "unrelated")
+UNWRITTEN = FluencySetting(n_samples=0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,8 +31,9 @@ class SweepRow:
     success: Measurement
     generality: Measurement
     locality: Measurement
-    """Over neighbours and unrelated facts."""
+    """The mean of its kinds: neighbours, other facts of the subject, unrelated facts."""
     same_subject: Measurement
+    """The one kind of locality."""
     seconds: float
     """For one edit, on average."""
 
@@ -89,18 +85,15 @@ def sweep_layers(
             else []
         )
     chosen = [(entry,) if isinstance(entry, int) else tuple(entry) for entry in layers]
-    before = baseline(model, requests)
-    return tuple(
-        _sweep_one(model, method, requests, each, before, batch, resources, seed, progress, settings) for each in chosen
-    )
+    cases = prepare(model, requests, UNWRITTEN, written="nothing")
+    return tuple(_sweep_one(model, method, cases, each, batch, resources, seed, progress, settings) for each in chosen)
 
 
 def _sweep_one(
     model: Model,
     method: str,
-    requests: Sequence[EditRequest],
+    cases: Sequence[Case],
     layers: tuple[int, ...],
-    before: dict[str, int],
     batch: int,
     resources: Resources | None,
     seed: int,
@@ -109,81 +102,22 @@ def _sweep_one(
 ) -> SweepRow:
     found = find_method(method)
     options = found.options(model, layers=layers, **settings)
-    rows: list[tuple[float, float, float, float]] = []
+    rows: list[Shares] = []
     seconds = 0.0
-    for start in range(0, len(requests), batch):
-        together = requests[start : start + batch]
+    for start in range(0, len(cases), batch):
+        together = cases[start : start + batch]
         began = time.perf_counter()
-        edit = found(model, together, options=options, resources=resources, seed=seed)
+        edit = found(model, [case.request for case in together], options=options, resources=resources, seed=seed)
         seconds += time.perf_counter() - began
         with edit.on(model) as edited:
-            rows += [measure(edited, request, before) for request in together]
-        progress(f"{method}, layers {layers}: {len(rows)} of {len(requests)} requests")
-    success, generality, locality, same_subject = zip(*rows, strict=True)
+            rows += map(Shares.of, ask(edited, together, UNWRITTEN, written="nothing"))
+        progress(f"{method}, layers {layers}: {len(rows)} of {len(cases)} requests")
     return SweepRow(
         layers,
         getattr(options, "site", None),
-        Measurement("success", "", success),
-        Measurement("generality", "", generality),
-        Measurement("locality", "", locality),
-        Measurement("same subject", "", same_subject),
-        seconds / -(-len(requests) // batch),
+        Measurement("success", "", tuple(row.success for row in rows)),
+        Measurement("generality", "", tuple(row.generality for row in rows)),
+        Measurement("locality", "", tuple(row.locality for row in rows)),
+        Measurement("same subject", "", tuple(row.same_subject for row in rows)),
+        seconds / -(-len(cases) // batch),
     )
-
-
-def _staying(request: EditRequest) -> list[Probe]:
-    return [probe for probe in request.probes if not probe.should_change]
-
-
-def baseline(model: Model, requests: Sequence[EditRequest]) -> dict[str, int]:
-    """The model's likeliest next token after every prompt that shall stay: what `measure` compares with."""
-    return _likeliest(model, [probe.prompt for request in requests for probe in _staying(request)])
-
-
-def measure(edited: Model, request: EditRequest, before: dict[str, int]) -> tuple[float, float, float, float]:
-    """(success, generality, locality, same subject) of one request, as shares; NaN where it has no such probe."""
-    asked = [(request.prompt, request.target)]
-    asked += [(probe.prompt, probe.answer or "") for probe in request.probes if probe.kind == "paraphrase"]
-    said = _exact(edited, asked)
-    staying = _staying(request)
-    after = _likeliest(edited, [probe.prompt for probe in staying])
-    kept = [(probe.kind in LOCAL, float(after[probe.prompt] == before[probe.prompt])) for probe in staying]
-    return (
-        said[0],
-        _mean(said[1:]),
-        _mean([same for local, same in kept if local]),
-        _mean([same for local, same in kept if not local]),
-    )
-
-
-def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values) if values else math.nan
-
-
-def _ids(model: Model, prompt: str) -> list[int]:
-    bos = [] if model.vocabulary.bos is None else [model.vocabulary.bos]
-    return [*bos, *model.vocabulary.encode(prompt)]
-
-
-def _exact(model: Model, asked: Sequence[tuple[str, str]]) -> list[float]:
-    """1 for each prompt whose answer's tokens are all the likeliest, teacher-forced; else 0, NaN logits included."""
-    return [float(reading.exact) for reading in read(model, [completion(model, *pair) for pair in asked])]
-
-
-def _likeliest(model: Model, prompts: Sequence[str]) -> dict[str, int]:
-    """The likeliest next token of each prompt; -1 where a logit is not finite."""
-    by_length: dict[int, list[tuple[str, list[int]]]] = defaultdict(list)
-    for prompt in sorted(set(prompts)):
-        ids = _ids(model, prompt)
-        by_length[len(ids)].append((prompt, ids))
-    found = {}
-    for rows in by_length.values():
-        for start in range(0, len(rows), CHUNK):
-            chunk = rows[start : start + CHUNK]
-            best = _argmax(model.logits(Batch.of_prompts(torch.tensor([ids for _, ids in chunk])))[:, -1])
-            found |= {prompt: token for (prompt, _), token in zip(chunk, best.tolist(), strict=True)}
-    return found
-
-
-def _argmax(logits: torch.Tensor) -> torch.Tensor:
-    return logits.argmax(-1).masked_fill(~logits.isfinite().all(-1), -1)

@@ -6,7 +6,7 @@ the largest singular value of the summed delta; and how far the values stored by
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 
 import torch
 from jaxtyping import Float
@@ -18,10 +18,11 @@ from circuits.editing.forward import at_rows, hidden_units, open_network
 from circuits.editing.prompts import Site, padded, read_prompt
 from circuits.editing.prune import Restraint, factored_svd
 from circuits.editing.resources import Resources
+from circuits.evaluation.edits import Case, Shares, ask, prepare
 from circuits.facts import EditRequest
 from circuits.model import Model
 from circuits.model.network import layer_of
-from circuits.studies.layers import baseline, measure
+from circuits.studies.layers import UNWRITTEN
 
 CENTRED = 1e-4
 """Rows whose means are smaller than this, relative to their entries, are centred."""
@@ -184,7 +185,7 @@ def sequential_traces(
     if every is not None and (restraint is None or every < 1):
         raise EditError(f"expected every >= 1 together with a restraint, got every={every}")
     at = sorted({n for n in checkpoints if 0 < n < len(requests)} | {len(requests)})
-    before = baseline(model, requests)
+    cases = prepare(model, requests, UNWRITTEN, written="nothing")
     total: WeightEdit | None = None
     stored: dict[str, list[tuple[Tensor, Tensor]]] = {}
     plain: list[TracePoint] = []
@@ -194,12 +195,12 @@ def sequential_traces(
         if every is not None and restraint is not None and n % every == 0:
             total = _weights(restraint(total, model))
         if n == 1:
-            plain.append(_point(model, None, tuple(total.deltas), requests, before))
+            plain.append(_point(model, None, tuple(total.deltas), cases))
             restrained.append(plain[0])
         if n in at:
-            plain.append(_point(model, total, (), requests[:n], before))
+            plain.append(_point(model, total, (), cases[:n]))
             if restraint is not None and every is None:
-                restrained.append(_point(model, _weights(restraint(total, model)), (), requests[:n], before))
+                restrained.append(_point(model, _weights(restraint(total, model)), (), cases[:n]))
         progress(f"{n} of {len(requests)} edits")
     assert total is not None
     name = name or total.provenance.method.split("+")[0]
@@ -253,20 +254,14 @@ def _drift(edit: WeightEdit, model: Model, stored: dict[str, list[tuple[Tensor, 
     return tuple(drifts)
 
 
-def _point(
-    model: Model,
-    edit: WeightEdit | None,
-    names: Sequence[str],
-    requests: Sequence[EditRequest],
-    before: dict[str, int],
-) -> TracePoint:
+def _point(model: Model, edit: WeightEdit | None, names: Sequence[str], cases: Sequence[Case]) -> TracePoint:
     if edit is None:
-        found, rows = unedited_spectra(names, model), [measure(model, request, before) for request in requests]
-        n_edits = 0
+        found, n_edits, results = unedited_spectra(names, model), 0, ask(model, cases, UNWRITTEN, written="nothing")
     else:
-        found, n_edits = spectra(edit, model), len(requests)
+        found, n_edits = spectra(edit, model), len(cases)
         with edit.on(model) as edited:
-            rows = [measure(edited, request, before) for request in requests]
+            results = ask(edited, cases, UNWRITTEN, written="nothing")
+    rows = [astuple(Shares.of(result)) for result in results]
     return TracePoint(n_edits, found, *(_known_mean(column) for column in zip(*rows, strict=True)))
 
 

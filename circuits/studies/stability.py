@@ -6,17 +6,18 @@ of the same two sizes. A control says what the circuits of unrelated facts share
 
 import random
 from collections.abc import Callable, Iterator, Sequence
-from collections.abc import Set as AbstractSet
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from circuits.circuit import Circuit, Provenance
+import numpy as np
+
+from circuits.circuit import Circuit, Provenance, jaccard
 from circuits.datasets import corrupted as corruption
 from circuits.datasets.split import split_facts
 from circuits.discovery.acdc import acdc, sweep
 from circuits.engines import Ablation, Engine, make_engine
 from circuits.engines.ablation import AblationKind
-from circuits.evaluation import KNOWN_RANK, whole_model
+from circuits.evaluation import known, whole_model
 from circuits.evaluation.baseline import DRAWS, Draw, Interval, bootstrap, random_circuit
 from circuits.facts import Fact, FactError, Relations
 from circuits.graph import Node
@@ -25,12 +26,6 @@ from circuits.studies.discover import DEFAULT_TAU, require_known
 
 FACTORS = (0.5, 2.0)
 """What tau is multiplied by."""
-
-
-def jaccard(ours: AbstractSet[object], theirs: AbstractSet[object]) -> float:
-    """Share of all members that both have; 1 for two empty sets, which are equal."""
-    union = len(ours | theirs)
-    return len(ours & theirs) / union if union else 1.0
 
 
 def components(circuit: Circuit) -> frozenset[Node]:
@@ -82,8 +77,7 @@ def overlap(before: Circuit, after: Circuit, *, draws: int = 100, seed: int = 0)
 
 
 def _edge_jaccard(before: Circuit, after: Circuit) -> float:
-    union = int((before.kept | after.kept).sum())
-    return int((before.kept & after.kept).sum()) / union if union else 1.0
+    return jaccard(*({int(flat) for flat in np.flatnonzero(circuit.kept)} for circuit in (before, after)))
 
 
 def _chance(before: Circuit, after: Circuit, draw: Draw, draws: int, seed: int) -> Chance:
@@ -210,8 +204,7 @@ class _Lab:
         )
 
     def known(self, facts: Sequence[Fact]) -> tuple[Fact, ...]:
-        ranks = whole_model(self.model, facts).rank.per_example
-        return tuple(fact for fact, rank in zip(facts, ranks, strict=True) if rank <= KNOWN_RANK)
+        return known(self.model, facts)
 
 
 def changes(
@@ -304,9 +297,7 @@ def known_facts(relations: Relations, name: str, model: Model, n: int, *, seed: 
     Raises:
         FactError: it knows none.
     """
-    candidates = split_facts(relations[name], "val", seed=seed)
-    ranks = whole_model(model, candidates).rank.per_example
-    known = tuple(fact for fact, rank in zip(candidates, ranks, strict=True) if rank <= KNOWN_RANK)[:n]
-    if not known:
+    found = known(model, split_facts(relations[name], "val", seed=seed))[:n]
+    if not found:
         raise FactError(f"{model.name} knows no fact of {name}, so there is no circuit whose stability could be asked")
-    return known
+    return found

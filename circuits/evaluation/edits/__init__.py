@@ -6,7 +6,7 @@ from circuits.evaluation.edits.evaluate import Checkpoint, Evaluation, Make, Res
 from circuits.evaluation.edits.failures import classify
 from circuits.evaluation.edits.questions import GROUPS, Question, questions
 from circuits.evaluation.edits.regimes import EVAL_AT, SINGLE, EvalAt, Regime, RegimeError
-from circuits.evaluation.edits.report import Row, failure_counts, find_row, tabulate
+from circuits.evaluation.edits.report import Row, Shares, failure_counts, find_row, tabulate
 from circuits.evaluation.edits.retention import Retention
 
 __all__ = [
@@ -29,6 +29,7 @@ __all__ = [
     "Restrain",
     "Retention",
     "Row",
+    "Shares",
     "ask",
     "classify",
     "completion",

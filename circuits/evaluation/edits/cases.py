@@ -6,6 +6,7 @@ All questions of all requests share their forward passes (`read`), as do all gen
 import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from circuits.evaluation.continuations import Reading, completion, read
 from circuits.evaluation.edits.failures import answers
@@ -15,6 +16,9 @@ from circuits.evaluation.edits.questions import Question, questions
 from circuits.facts import EditRequest
 from circuits.model import Model, Tokens
 
+Written = Literal["nothing", "changed", "all"]
+"""Which answers are generated as text: none; those that the edit should change; or those too that must stay, for people to
+read. What must stay is compared token by token, which needs no text."""
 OWN_TOKENS = 5
 """Tokens of the unedited model's answer that must stay, where the data do not say how long the answer is."""
 
@@ -27,10 +31,11 @@ class Reply:
     """Of the right answer: of the one that fares best among those that the data accept, or of the unedited model's own."""
     rival: Reading | None
     text: str
-    """The answer as greedily generated, to the end of the sentence. Of a question that must stay: before the edit, the
-    tokens that are compared; after it nothing, unless `ask` is told to write."""
+    """The answer as greedily generated, to the end of the sentence; nothing where none was written (`Written`). Of a
+    question that must stay, before the edit: the tokens that are compared."""
     accepted: bool
-    """Whether ``text`` holds one of the right answers. Of a question that must stay: whether the answer stayed."""
+    """Whether ``text`` holds one of the right answers. Where none was written, or the question must stay: whether the model
+    gives the right answer, all of its tokens."""
 
     @property
     def prefers_right(self) -> bool | None:
@@ -96,7 +101,13 @@ class CaseResult:
         return self.outcomes[0]
 
 
-def prepare(model: Model, requests: Sequence[EditRequest], fluency: FluencySetting | None = None) -> tuple[Case, ...]:
+def prepare(
+    model: Model,
+    requests: Sequence[EditRequest],
+    fluency: FluencySetting | None = None,
+    *,
+    written: Written = "changed",
+) -> tuple[Case, ...]:
     """Ask the unedited model everything."""
     fluency = fluency or FluencySetting()
     asked = [[(question, *_tokens(model, question)) for question in questions(request)] for request in requests]
@@ -117,7 +128,7 @@ def prepare(model: Model, requests: Sequence[EditRequest], fluency: FluencySetti
                 # A model that takes the new object for a neighbour's already has no answer that could be lost to it.
                 rival = None if rival is not None and rival.answer == right[0].answer else rival
             open_cases[-1].append((question, right, rival))
-    replies = iter(_replies(model, [item for case in open_cases for item in case]))
+    replies = iter(_replies(model, [item for case in open_cases for item in case], written=written))
     measured = fluency.measure(model, requests)
     return tuple(
         Case(request, tuple(Asked(question, right, rival, next(replies)) for question, right, rival in case), value)
@@ -131,14 +142,13 @@ def ask(
     fluency: FluencySetting | None = None,
     *,
     edited_prompts: Collection[str] = (),
-    write_all: bool = False,
+    written: Written = "changed",
 ) -> tuple[CaseResult, ...]:
     """Ask an edited model everything.
 
     Args:
         edited_prompts: prompts that some edit in the model is meant to change. A question with such a prompt that this
             case's own edit must leave alone is left out.
-        write_all: generate the answers to what must stay as well, for people to read.
     """
     fluency = fluency or FluencySetting()
     kept = [
@@ -147,9 +157,7 @@ def ask(
     ]
     flat = [asked for case in kept for asked in case]
     replies = iter(
-        _replies(
-            edited, [(asked.question, asked.right, asked.rival) for asked in flat], after=True, write_all=write_all
-        )
+        _replies(edited, [(asked.question, asked.right, asked.rival) for asked in flat], after=True, written=written)
     )
     measured = fluency.measure(edited, [case.request for case in cases])
     return tuple(
@@ -185,30 +193,29 @@ def _replies(
     asked: Sequence[tuple[Question, tuple[Tokens, ...], Tokens | None]],
     *,
     after: bool = False,
-    write_all: bool = False,
+    written: Written,
 ) -> list[Reply]:
     wanted: list[Tokens] = []
     for _, right, rival in asked:
         wanted += right if rival is None else (*right, rival)
     readings = iter(read(model, wanted))
-    # What must stay is compared token by token, which needs no text.
-    written = [write_all or not question.stays for question, _, _ in asked]
-    prompts = [right[0].prompt for (_, right, _), write in zip(asked, written, strict=True) if write]
+    writes = [written == "all" or (written == "changed" and not question.stays) for question, _, _ in asked]
+    prompts = [right[0].prompt for (_, right, _), write in zip(asked, writes, strict=True) if write]
     lengths = [
         max(len(tokens.answer) for tokens in (*right, *_some(rival)))
-        for (_, right, rival), write in zip(asked, written, strict=True)
+        for (_, right, rival), write in zip(asked, writes, strict=True)
         if write
     ]
     texts = iter(greedy(model, prompts, lengths))
     replies = []
-    for (question, right, rival), write in zip(asked, written, strict=True):
+    for (question, right, rival), write in zip(asked, writes, strict=True):
         own = [next(readings) for _ in right]
         best = max(own, key=lambda reading: (reading.exact, reading.token_accuracy, -reading.nll))
         other = None if rival is None else next(readings)
         text = model.vocabulary.decode(next(texts)).strip() if write else ""
         if question.stays and not after:
             text = model.vocabulary.decode(right[0].answer).strip()
-        accepted = best.exact if question.stays else answers(text, question.answers)
+        accepted = answers(text, question.answers) if write and not question.stays else best.exact
         replies.append(Reply(best, other, text, accepted))
     return replies
 

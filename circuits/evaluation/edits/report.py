@@ -115,6 +115,24 @@ def case_value(
     return math.fsum(means) / len(means) if means else None
 
 
+@dataclass(frozen=True, slots=True)
+class Shares:
+    """One request's answers all of whose tokens are the likeliest, as shares; NaN where it has no such question."""
+
+    success: float
+    generality: float
+    locality: float
+    same_subject: float
+    """The one kind of locality."""
+
+    @classmethod
+    def of(cls, result: CaseResult) -> "Shares":
+        groups: tuple[tuple[QuestionKind, ...], ...]
+        groups = (GROUPS["success"], GROUPS["generality"], GROUPS["locality"], ("same_subject",))
+        values = [case_value(result, kinds, "exact") for kinds in groups]
+        return cls(*(math.nan if value is None else value for value in values))
+
+
 def _row(
     results: Sequence[CaseResult], metric: str, kind: QuestionKind | None, kinds: tuple[QuestionKind, ...], way: Way
 ) -> Row | None:

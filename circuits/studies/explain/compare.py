@@ -5,7 +5,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from circuits.editing import Edit, load_edit
-from circuits.evaluation import whole_model
+from circuits.evaluation import known
 from circuits.evaluation.roles import roles_for, template_of
 from circuits.facts import Relations
 from circuits.model import Model
@@ -97,8 +97,7 @@ def diff_runs(
         if relation is not None and len(before.spec.facts) == 1 and template_of(facts[0], relation) is not None:
             others = [relation.fact(facts[0].subject, i) for i in range(len(relation.templates))]
             wordings = [each for each in others if each.prompt != facts[0].prompt]
-        ranks = whole_model(models[0], wordings).rank.per_example if wordings else ()
-        for wording in [each for each, rank in zip(wordings, ranks, strict=True) if rank == 1][:1]:
+        for wording in known(models[0], wordings, rank=1)[:1]:
             circuit = benches[0].circuit(models[0], wording)
             floors.insert(0, floor_of("the first run's circuit of a paraphrase", sides[0].circuit, circuit))
     return CircuitDiff(differs=field, before=sides[0], after=sides[1], floors=tuple(floors))

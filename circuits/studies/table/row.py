@@ -13,7 +13,7 @@ from circuits.datasets.split import split_facts
 from circuits.discovery.acdc import Interrupted, Progress
 from circuits.engines import Engine, EngineName
 from circuits.engines.ablation import AblationKind
-from circuits.evaluation import KNOWN_RANK, Answers, standalone, whole_model
+from circuits.evaluation import Answers, known, standalone
 from circuits.evaluation.baseline import DRAWS, Draw, bootstrap, random_answers
 from circuits.facts import Fact, Kind, Relation, Relations
 from circuits.graph import Granularity
@@ -226,8 +226,7 @@ def make_row(
     """
     watch = watch or Watch()
     candidates = split_facts(relation, "val", seed=spec.seed)
-    ranks = whole_model(model, candidates).rank.per_example
-    val = tuple(fact for fact, rank in zip(candidates, ranks, strict=True) if rank <= KNOWN_RANK)[: spec.n_val]
+    val = known(model, candidates)[: spec.n_val]
     test = split_facts(relation, "test", seed=spec.seed)[: spec.n_test]
     if not val or not test:
         what = f"knows none of the {len(candidates)} facts of D_val" if not val else "has no fact left for D_test"
