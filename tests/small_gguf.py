@@ -1,6 +1,8 @@
 """A small random llama as a GGUF file, with its tokenizer, as llama.cpp's converter writes one."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 import gguf
 import numpy as np
@@ -10,8 +12,15 @@ TOKENS = ["<|endoftext|>", *(chr(code) for code in range(ord("!"), ord("~") + 1)
 MERGES = ["Ġ w", "i s", "Ġ is"]
 
 
-def save_gguf(file: Path, *, seed: int = 0, architecture: str = "llama", quantised: bool = True) -> Path:
-    """Matrices in Q8_0, vectors in F32. Queries and keys are permuted as GGUF has them, so that the model is a plain one."""
+def save_gguf(
+    file: Path,
+    *,
+    seed: int = 0,
+    architecture: str = "llama",
+    quantised: bool = True,
+    extra: Mapping[str, np.ndarray] = MappingProxyType({}),
+) -> Path:
+    """Matrices in Q8_0 where ``quantised``, all else in F32; ``extra`` tensors after the model's own."""
     writer = gguf.GGUFWriter(file, architecture)
     writer.add_name("tiny")
     writer.add_context_length(32)
@@ -33,7 +42,7 @@ def save_gguf(file: Path, *, seed: int = 0, architecture: str = "llama", quantis
     writer.add_bos_token_id(0)
     writer.add_eos_token_id(0)
     writer.add_add_bos_token(False)
-    for name, value in weights(seed).items():
+    for name, value in {**weights(seed), **extra}.items():
         if value.ndim == 2 and quantised:
             kind = gguf.GGMLQuantizationType.Q8_0
             writer.add_tensor(name, gguf.quantize(value, kind), raw_dtype=kind)

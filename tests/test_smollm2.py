@@ -30,7 +30,7 @@ def test_it_is_what_the_library_says(smollm2: Model) -> None:
 def test_its_probabilities_are_those_of_transformers(smollm2: Model) -> None:
     import transformers
 
-    folder = library.find("smollm2")
+    folder = str(library.find("smollm2"))
     original = transformers.AutoModelForCausalLM.from_pretrained(folder, attn_implementation="eager").eval()
     with torch.no_grad():
         expected = original(sentence(smollm2).ids).logits.log_softmax(-1)

@@ -21,7 +21,8 @@ MAGIC = b"GGUF"
 VERSIONS = (2, 3)
 ARCHITECTURES = ("llama", "qwen2", "qwen3")
 """Those that transformers reads from GGUF and whose heads can be shown one by one; Mistral's call themselves llama."""
-TOKENIZERS = ("gpt2", "llama")
+TOKENIZERS = {"gpt2": "merges", "llama": "scores"}
+"""The kinds of tokenizer that transformers builds from a file, and what each needs besides its tokens."""
 MAX_TOKENS = 2**20
 MAX_ITEMS = 2**22
 """In all arrays of the metadata. A vocabulary of 256,000 has as many scores and kinds, and about 500,000 merges."""
@@ -265,10 +266,11 @@ def _require_consistent(header: Header) -> None:
     if number("attention.value_length", d_head) != d_head or number("rope.dimension_count", d_head) != d_head:
         raise _Bad(f"its heads are not {d_head} wide in keys, values and rotary positions alike, which is not read")
     n_tokens = metadata.get("tokenizer.ggml.tokens")
-    if metadata.get("tokenizer.ggml.model") not in TOKENIZERS:
-        raise _Bad(
-            f"its tokenizer is of kind {metadata.get('tokenizer.ggml.model')!r}; supported: {', '.join(TOKENIZERS)}"
-        )
+    kind = metadata.get("tokenizer.ggml.model")
+    if kind not in TOKENIZERS:
+        raise _Bad(f"its tokenizer is of kind {kind!r}; supported: {', '.join(TOKENIZERS)}")
+    if not isinstance(metadata.get(f"tokenizer.ggml.{TOKENIZERS[kind]}"), Items):
+        raise _Bad(f"its tokenizer of kind {kind} has no {TOKENIZERS[kind]}")
     if not isinstance(n_tokens, Items) or not 1 <= n_tokens <= MAX_TOKENS:
         raise _Bad(f"its tokenizer has {n_tokens!r} tokens; expected 1 to {MAX_TOKENS:,}")
     if n_heads % n_groups:

@@ -161,13 +161,9 @@ def _load_pretrained(source: str, name: str, dtype: torch.dtype, *, local: bool)
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         if not reachable:
             reason = "the hub is out of reach and the model is not in the local cache"
-        tried = (
-            f"the file {file}"
-            if file
-            else f"the folder {source}"
-            if Path(source).is_dir()
-            else f"a folder {source!r} (there is none) and the hub"
-        )
+        if file is not None:
+            raise ModelError(f"cannot load the GGUF file {file}: {reason}") from error
+        tried = f"the folder {source}" if Path(source).is_dir() else f"a folder {source!r} (there is none) and the hub"
         raise ModelError(
             f"cannot load the model {name!r}: tried {tried}; {reason}. "
             "`--model factlm`, the embedded model, needs no hub"
