@@ -153,6 +153,13 @@ def test_a_size_that_no_tensor_has_is_refused(
     refuse(edited(tiny, tmp_path / "t.gguf", **metadata), message)
 
 
+def test_a_tokenizer_that_does_not_fit_together_is_refused(tiny: Path, tmp_path: Path) -> None:
+    token = struct.pack("<Q", 2) + b"is"
+    (tmp_path / "t.gguf").write_bytes(tiny.read_bytes().replace(token, struct.pack("<Q", 2) + b"it", 1))
+    with pytest.raises(ModelError, match=r"cannot load the GGUF file .*Token `is` out of vocabulary"):
+        Model.load(tmp_path / "t.gguf")
+
+
 def test_a_tensor_beyond_the_file_or_inside_another_is_refused(tiny: Path, tmp_path: Path) -> None:
     name = b"blk.0.ffn_up.weight"
     data = tiny.read_bytes()

@@ -157,7 +157,7 @@ def _load_pretrained(source: str, name: str, dtype: torch.dtype, *, local: bool)
                 **options,
             )
         model, found = loaded
-    except _UNREADABLE as error:
+    except Exception as error:  # tokenizers' errors at a damaged file have no class of their own
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         if not reachable:
             reason = "the hub is out of reach and the model is not in the local cache"
@@ -177,10 +177,6 @@ def _load_pretrained(source: str, name: str, dtype: torch.dtype, *, local: bool)
         # Its weights are plain numbers now, and nothing later shall take them for blocks.
         del model.config.quantization_config
     return model.eval().requires_grad_(False), tokenizer
-
-
-_UNREADABLE = (OSError, ValueError, LookupError, RuntimeError, TypeError, AttributeError, SafetensorError)
-"""What the loaders raise at a damaged file."""
 
 
 def _hub_answers(name: str) -> bool:
