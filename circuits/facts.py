@@ -64,7 +64,8 @@ class Fact:
 class Relation:
     """One relation: its templates and its true pairs (subject, object), best known first.
 
-    Every template holds ``{}`` once, for the subject, and ends where the object begins. ``reverse_templates`` take the
+    Every template holds ``{}`` once, for the subject, and ends where the object begins. factlm was trained on ``templates``;
+    ``general_templates`` are wordings that any language model continues with the object. ``reverse_templates`` take the
     object and end where the subject begins; ``noun_phrases`` denote the object through the subject, and serve as the
     subject of another relation in a prompt of two hops.
     """
@@ -79,7 +80,13 @@ class Relation:
     zero_shot_templates: tuple[str, ...] = ()
     reverse_templates: tuple[str, ...] = ()
     noun_phrases: tuple[str, ...] = ()
+    general_templates: tuple[str, ...] = ()
     symmetric: bool = False
+
+    @property
+    def wordings(self) -> tuple[str, ...]:
+        """All ways to ask for the object: the templates, then the general ones."""
+        return tuple(dict.fromkeys((*self.templates, *self.general_templates)))
 
     @property
     def subjects(self) -> tuple[str, ...]:
@@ -96,16 +103,30 @@ class Relation:
                 return object_
         raise FactError(f"relation {self.name} has no subject {subject!r}; `kcircuit facts -r {self.name}` lists them")
 
-    def fact(self, subject: str, template: int = 0) -> Fact:
-        """The fact of ``subject`` in the words of the template with that index."""
-        return Fact(self.templates[template].format(subject), subject, self.object_of(subject), self.name)
+    def fact(self, subject: str, template: int | str = 0) -> Fact:
+        """The fact of ``subject`` in the words of the template with that index, or of any template given."""
+        return self._in_words(template, subject, self.object_of(subject))
 
-    def facts(self, template: int = 0) -> tuple[Fact, ...]:
-        words = self.templates[template]
-        return tuple(Fact(words.format(subject), subject, object_, self.name) for subject, object_ in self.pairs)
+    def facts(self, template: int | str = 0) -> tuple[Fact, ...]:
+        """All facts, in the words of the template with that index, or of any template given."""
+        return tuple(self._in_words(template, subject, object_) for subject, object_ in self.pairs)
+
+    def _in_words(self, template: int | str, subject: str, object_: str) -> Fact:
+        words = self.templates[template] if isinstance(template, int) else template
+        if words.count("{}") != 1:
+            raise FactError(f"a template of {self.name} holds {{}} once, where the subject goes, got {words!r}")
+        return Fact(words.replace("{}", subject), subject, object_, self.name)
 
 
 Relations = Mapping[str, Relation]
+
+
+def single_objects(pairs: Iterable[tuple[str, str]]) -> tuple[tuple[str, str], ...]:
+    """The pairs (subject, object) of subjects that have one object, each once: a fact has one right answer."""
+    objects: dict[str, dict[str, None]] = {}
+    for subject, object_ in pairs:
+        objects.setdefault(subject, {})[object_] = None
+    return tuple((subject, next(iter(found))) for subject, found in objects.items() if len(found) == 1)
 
 
 @dataclass(frozen=True, slots=True)

@@ -90,10 +90,15 @@ def read_json(path: Path | str) -> Any:
     Raises:
         Unreadable: no such file, or no JSON in it; says which.
     """
-    return parse_json(_read(path), str(path))
+    return parse_json(read_bytes(path), str(path))
 
 
-def _read(path: Path | str) -> bytes:
+def read_bytes(path: Path | str) -> bytes:
+    """The bytes of a file.
+
+    Raises:
+        Unreadable: it cannot be read; says which, and why.
+    """
     try:
         return Path(path).read_bytes()
     except OSError as error:

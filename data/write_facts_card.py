@@ -19,8 +19,8 @@ def n_words(object_: str) -> int:
 
 def relation_table(relations: Relations) -> str:
     lines = [
-        "| relation | kind | from | to | facts | objects | most words in an object | templates |",
-        "|---|---|---|---|---:|---:|---:|---:|",
+        "| relation | kind | from | to | facts | objects | most words in an object | templates | general |",
+        "|---|---|---|---|---:|---:|---:|---:|---:|",
     ]
     for kind in KINDS:
         for relation in relations.values():
@@ -28,7 +28,7 @@ def relation_table(relations: Relations) -> str:
                 longest = max(n_words(object_) for object_ in relation.objects)
                 lines.append(
                     f"| `{relation.name}` | {kind} | {relation.domain} | {relation.range} | {len(relation.pairs)} "
-                    f"| {len(relation.objects)} | {longest} | {len(relation.templates)} |"
+                    f"| {len(relation.objects)} | {longest} | {len(relation.templates)} | {len(relation.general_templates)} |"
                 )
     return "\n".join(lines)
 

@@ -1,4 +1,4 @@
-"""Files that hold a list of edit cases, read one record at a time, with errors that name file, record and field."""
+"""Files that hold a list of facts or edit cases, read one record at a time, with errors that name file, record and field."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -8,16 +8,16 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from circuits.datasets.lre import DatasetError
 from circuits.facts import EditRequest, FactError, Probe
-from circuits.records import Unreadable, read_json
+from circuits.records import Unreadable, parse_json, read_bytes, read_json
 
 T = TypeVar("T")
 R = TypeVar("R", bound=BaseModel)
 Skip = Callable[[str], None]
-"""Told of each record that makes no edit request. Without one, the first such record is an error."""
+"""Told of each record that is not used, and why. Without one, the first such record is an error."""
 
 
 class RecordError(ValueError):
-    """One record that makes no edit request: the field, and why."""
+    """One record that makes no fact and no edit request: the field, and why."""
 
     def __init__(self, field: str, why: str) -> None:
         super().__init__(f"{field}: {why}")
@@ -56,13 +56,15 @@ def read_records(
 ) -> tuple[T, ...]:
     """What ``convert`` makes of the file's first ``limit`` records, in their order.
 
+    The file holds one JSON list of records; if it is called ``*.jsonl``, one record a line.
+
     Args:
         schema: the record's schema, chosen by looking at it.
-        convert: raises `RecordError` where the record is well formed and yet makes no request.
+        convert: raises `RecordError` where the record is well formed and yet makes nothing.
 
     Raises:
         DatasetError: the file cannot be read or holds no list of records; or, without ``skip``, a record breaks its
-            schema or makes no request.
+            schema or makes nothing.
     """
     made: list[T] = []
     for number, raw in enumerate(_raw_records(path)):
@@ -86,6 +88,9 @@ def read_records(
 
 def _raw_records(path: Path) -> list[Any]:
     try:
+        if path.suffix == ".jsonl":
+            lines = read_bytes(path).splitlines()
+            return [parse_json(line, f"{path}: line {i}") for i, line in enumerate(lines, 1) if line.strip()]
         raw = read_json(path)
     except Unreadable as error:
         raise DatasetError(str(error)) from error
