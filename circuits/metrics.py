@@ -12,6 +12,9 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int, Real
 from torch import Tensor
 
+DOUBLES_AT_ONCE = 2**22
+"""Logits held in float64 at once: 32 MB."""
+
 
 @dataclass(frozen=True, slots=True)
 class Measurement:
@@ -37,9 +40,19 @@ def match_nll(
 
     Computed in float64, so that the metric adds no rounding of its own to the logits.
     """
-    log_probabilities = logits.double().log_softmax(-1)
-    index = answer.expand(*logits.shape[:-1]).unsqueeze(-1)
-    return -log_probabilities.gather(-1, index).squeeze(-1).mean(-1)
+    return -_log_probability(logits, answer.expand(*logits.shape[:-1])).mean(-1)
+
+
+def _log_probability(logits: Float[Tensor, "*rest d_vocab"], token: Int[Tensor, "*rest"]) -> Float[Tensor, "*rest"]:
+    """log p of one token a row, in float64 of which a copy of `DOUBLES_AT_ONCE` logits, or of one row, is the most that is held."""
+    d_vocab = logits.shape[-1]
+    found = []
+    step = max(1, DOUBLES_AT_ONCE // d_vocab)
+    for rows, own in zip(logits.reshape(-1, d_vocab).split(step), token.reshape(-1).split(step), strict=True):
+        # Relative to the largest: what is certain has a log-probability of 0, whatever its logit.
+        relative = rows.double() - rows.detach().amax(-1, keepdim=True).double()
+        found.append(relative.gather(-1, own.unsqueeze(-1)).squeeze(-1) - relative.logsumexp(-1))
+    return torch.cat(found).reshape(token.shape)
 
 
 def squared_error(
@@ -84,7 +97,7 @@ def rank(logits: Float[Tensor, "*rest d_vocab"], token: Int[Tensor, "*rest"]) ->
 
 def probability(logits: Float[Tensor, "*rest d_vocab"], token: Int[Tensor, "*rest"]) -> Float[Tensor, "*rest"]:
     """Next-token probability of ``token``."""
-    return logits.double().softmax(-1).gather(-1, token.unsqueeze(-1)).squeeze(-1)
+    return _log_probability(logits, token).exp()
 
 
 def hit(ranks: Int[Tensor, "batch"], k: int) -> Float[Tensor, "batch"]:

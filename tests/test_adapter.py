@@ -21,12 +21,12 @@ from circuits.editing.experts import Experts
 from circuits.engines import Ablation, HookEngine, SparseEngine, make_engine
 from circuits.evaluation.answers import standalone, whole_model
 from circuits.evaluation.continuations import read
-from circuits.facts import Fact
+from circuits.evaluation.edits import FluencySetting, prepare
+from circuits.facts import EditRequest, Fact
 from circuits.graph import Edge, Granularity, Graph, Node, Reader, Shape, parse_node
 from circuits.model import Batch, Model
 from circuits.model.network import BypassedNetwork, value_matrix
 from circuits.pages.plots import circuit_graph
-from circuits.studies.layers import _exact
 from tests.models import plain_model, random_plain_model, traces, word_fact, zero_weights
 
 LAYOUTS = ("gpt2", "llama", "neox", "gptj")
@@ -221,11 +221,12 @@ def test_what_the_prompt_is_reaches_the_bypass_whoever_runs_the_model(small_mode
     provenance = Provenance(edited.name, edited.weights)
     circuit = Circuit.full(edited.graph(), provenance)
     engines = {"hook": HookEngine, "sparse": SparseEngine}
+    request = EditRequest.of(fact, "w9 w2 w5")
     ways = {
         "the whole model": lambda: whole_model(edited, [fact]),
         "attribution": lambda: eap(edited, [fact], provenance=provenance),
         "an edit's evaluation": lambda: read(edited, [edited.tokens(fact)]),
-        "a layer study": lambda: _exact(edited, [(fact.prompt, fact.answer.strip())]),
+        "a layer study": lambda: prepare(edited, [request], FluencySetting(n_samples=0), written="nothing"),
         **{
             name: lambda engine=engine: standalone(edited, engine(edited, [fact]), circuit, [fact])
             for name, engine in engines.items()

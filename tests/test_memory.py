@@ -9,7 +9,11 @@ import torch
 from circuits.analysis import nulls
 from circuits.analysis.lens import LOGITS_AT_ONCE, read_facts, read_states, trajectories
 from circuits.analysis.roles import find_roles
+from circuits.evaluation import whole_model
+from circuits.evaluation.continuations import LOGITS_AT_ONCE as CONTINUED_AT_ONCE
+from circuits.evaluation.continuations import read
 from circuits.facts import Fact
+from circuits.metrics import DOUBLES_AT_ONCE, match_nll, probability
 from circuits.model import Model
 from tests.memory import held
 from tests.models import plain_model, zero_weights
@@ -41,6 +45,32 @@ def test_a_lens_on_all_nodes_of_many_facts_holds_a_bounded_number_of_logits() ->
         # Probabilities are taken in float64.
         largest, _ = held(work)
         assert largest <= 8 * LOGITS_AT_ONCE
+
+
+def test_answers_of_many_facts_hold_a_bounded_number_of_logits() -> None:
+    """A whole model's, and continuations'; all positions of all facts together would be more than twice as much."""
+    model = many_words()
+    facts = [Fact(f"w0 w1 w{10 + i} w2 w3 w4 w5", f"w{10 + i}", f"w{1000 + i}") for i in range(120)]
+    assert len(facts) * 7 * N_WORDS > 2 * CONTINUED_AT_ONCE
+    for work in (
+        lambda: whole_model(model, facts),
+        lambda: read(model, [model.tokens(fact) for fact in facts]),
+    ):
+        largest, _ = held(work)
+        assert largest <= 4 * CONTINUED_AT_ONCE, "logits in float32; of the doubles that probabilities need, less"
+
+
+def test_probabilities_of_many_rows_hold_a_bounded_number_of_doubles() -> None:
+    """The values are those of one softmax over all of them."""
+    logits = torch.randn(3 * DOUBLES_AT_ONCE // N_WORDS, N_WORDS, generator=torch.Generator().manual_seed(0))
+    token = torch.arange(len(logits))
+    for work in (lambda: probability(logits, token), lambda: match_nll(logits[:, None], token[:, None])):
+        largest, _ = held(work)
+        # `Largest` counts a view of the float32 logits as if it were made.
+        assert largest <= max(8 * DOUBLES_AT_ONCE, 4 * logits.numel())
+    expected = logits.double().softmax(-1).gather(-1, token[:, None]).squeeze(-1)
+    torch.testing.assert_close(probability(logits, token), expected, rtol=1e-12, atol=0)
+    torch.testing.assert_close(match_nll(logits[:, None], token[:, None]), -expected.log(), rtol=1e-12, atol=0)
 
 
 def test_roles_are_told_without_a_copy_of_the_unembedding() -> None:

@@ -13,15 +13,13 @@ from torch import Tensor
 
 from circuits.circuit import Circuit
 from circuits.engines.engine import Engine
-from circuits.evaluation.continuations import completion, read
+from circuits.evaluation.continuations import LOGITS_AT_ONCE, completion, read
 from circuits.facts import Fact
 from circuits.metrics import Measurement, hit, match_nll, probability, rank, require_finite
 from circuits.model import Model
 
 KNOWN_RANK = 10
 """A model knows a fact if the first token of its answer ranks this high or higher."""
-CHUNK = 256
-"""Prompts in one forward pass."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,8 +83,9 @@ def whole_model(model: Model, facts: Sequence[Fact]) -> Answers:
     _require_words(model)
     rows: dict[int, tuple[float, float, float]] = {}
     for group in model.batches(facts):
-        for start in range(0, len(group.rows), CHUNK):
-            chunk = slice(start, start + CHUNK)
+        at_once = max(1, LOGITS_AT_ONCE // (group.ids.shape[1] * model.network.d_vocab))
+        for start in range(0, len(group.rows), at_once):
+            chunk = slice(start, start + at_once)
             logits = model.logits(group[chunk])[:, -group.n_answer :]
             require_finite(logits, f"{model.name} on {facts[group.rows[start]].prompt!r}")
             for row, fact_logits, answer in zip(group.rows[chunk], logits, group.answer[chunk].tolist(), strict=True):

@@ -17,8 +17,8 @@ from circuits.facts import Fact
 from circuits.metrics import match_nll, probability, rank
 from circuits.model import Batch, Model, Tokens
 
-LOGITS_AT_ONCE = 1 << 26
-"""Logits that one forward pass may give: 256 MB in float32."""
+LOGITS_AT_ONCE = 2**24
+"""Logits that one forward pass may give, at all its positions: 64 MB in float32."""
 
 Ids = tuple[int, ...]
 
