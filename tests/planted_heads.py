@@ -56,7 +56,7 @@ def planted(seed: int = 0, *, shy: bool = False, sink: bool = False) -> Model:
         d_head=d_head,
         d_mlp=N_SUBJECTS,
         d_vocab=len(VOCABULARY) + sink,
-        n_ctx=8,
+        n_ctx=16,
     )
     embed, unembed = weights["embed.W_E"], weights["unembed.W_U"]
     first = VOCABULARY.index("s0")

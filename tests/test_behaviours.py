@@ -20,12 +20,22 @@ from circuits.model.spans import Spans
 from circuits.studies.diff import EditDidNotTake, Prompts, choose_prompts, diff_edit, edited_nodes, make_edit
 from circuits.studies.diff_table import NEIGHBOURS, EditNumbers, MethodRow, claims, edit_table, method_row
 from circuits.studies.discover import RunSpec, run
+from circuits.studies.explain.cases import AT_MOST, Ground
 from circuits.studies.explain.compare import diff_runs, differing_field
 from circuits.studies.explain.hallucination import MoverPull, _verdict, explain_hallucination, wrong_object
-from circuits.studies.explain.icl import DRAWS, _Cuts, _Without, demonstrated, explain_icl
+from circuits.studies.explain.icl import (
+    DRAWS,
+    _circuit_heads,
+    _Cuts,
+    _Without,
+    demonstrated,
+    demonstration_positions,
+    explain_icl,
+)
 from circuits.studies.explain.multihop import find_case, multi_hop
-from circuits.studies.explain.reverse import explain_reverse, reversed_fact
+from circuits.studies.explain.reverse import explain_reverse, reverse_facts, reversed_fact
 from circuits.studies.explain.sides import BehaviourError, Bench, make_bench, relation_of
+from tests.models import plain_model, zero_weights
 from tests.planted_heads import FACTS as PLANTED
 from tests.planted_heads import ROLES as PLANTED_ROLES
 from tests.planted_heads import planted
@@ -314,10 +324,84 @@ def test_the_verdict_on_a_wrong_answer_follows_from_what_the_movers_pull_towards
 
 
 def test_demonstrations_are_pairs_of_the_relation_before_the_bare_question(relations):
-    bare, full = demonstrated(relations["country_capital_city"], "Italy", ("France", "Japan"))
+    bare, full = demonstrated(relations["country_capital_city"], "Italy", ("France", "Japan"), "bare")
     assert bare.prompt == "Italy:"
     assert full.prompt == "France: Paris; Japan: Tokyo; Italy:"
     assert bare.object == full.object == "Rome"
+
+
+def test_a_stated_demonstration_names_the_relation_as_the_papers_does(relations):
+    asked, full = demonstrated(relations["adj_comparative"], "big", ("small", "tall"))
+    template = relations["adj_comparative"].templates[0]
+    assert asked.prompt == template.format("big")
+    assert (
+        full.prompt == f"{template.format('small')} smaller. {template.format('tall')} taller. {template.format('big')}"
+    )
+    assert full.object == "bigger"
+
+
+@pytest.mark.parametrize("bos", [0, None])
+def test_demonstrations_are_what_stands_before_the_question_and_the_first_position_is_apart(bos):
+    model = plain_model(
+        {**zero_weights(n_layers=1, n_heads=1, d_model=2, d_head=1, d_mlp=1, d_vocab=9, n_ctx=12)},
+        "<s> a b c d e f g .",
+        bos=bos,
+    )
+    question, full = Fact("a b d", "d", "e"), Fact("a b c e . a b d", "d", "e")
+    there = demonstration_positions(model, question, full)
+    # With a BOS token the demonstration's five words are at 1 to 5; without one the first of them is where attention rests.
+    assert list(there) == [1, 2, 3, 4, 5] if bos is not None else [1, 2, 3, 4]
+
+
+def test_a_sink_is_no_demonstration_whether_it_is_one_or_not():
+    """Heads that rest on the first position and draw nothing from it read no demonstrations; one that draws from them does."""
+    model = planted(sink=True)
+    question = PLANTED[2]
+    full = Fact(
+        f"{PLANTED[3].prompt} {PLANTED[3].object} {question.prompt}", question.subject, question.object, "language"
+    )
+    found = {each.head: each for each in _circuit_heads(model, question, full, list(PLANTED_ROLES.values()), set())}
+    carrier, idle = found[PLANTED_ROLES["carrier"].name], found[PLANTED_ROLES["idle"].name]
+    # Two subjects stand in the prompt and the carrier looks at both alike.
+    assert carrier.demonstrations == pytest.approx(0.5)
+    assert carrier.attention < 0.05
+    assert {token.strip() for token, share in carrier.reads if share > 0.4} == {PLANTED[3].subject, question.subject}
+    assert idle.demonstrations == 0
+
+
+def test_without_a_manifest_cases_are_drawn_from_the_dataset_and_found_by_asking(model, relations):
+    some = {name: relations[name] for name in ("country_capital_city", "landmark_country", "country_language")}
+    ground, again = Ground(some, None, 3), Ground(some, None, 3)
+    assert ground.names() == tuple(some)
+    assert ground.names("landmark_country") == ("landmark_country",)
+    for name, relation in some.items():
+        facts = ground.shown_rarely(name)
+        assert facts == again.shown_rarely(name)
+        assert len(facts) == min(AT_MOST, len(relation.pairs))
+        assert set(facts) <= set(relation.facts())
+    assert ground.shown_rarely("landmark_country") != Ground(some, None, 4).shown_rarely("landmark_country")
+    hops = list(ground.two_hops())
+    assert ("landmark_country", "country_language") in [(hop.first, hop.second) for hop in hops]
+    assert all(
+        some[hop.first].object_of(subject) in some[hop.second].subjects for hop in hops for subject in hop.rendered
+    )
+    first, second, subject, target = find_case(model, some, None)
+    assert {first, second} <= set(some)
+    assert whole_model(model, (some[first].fact(subject),)).rank.value == 1
+    assert target != some[first].object_of(subject)
+    both, forward_only = reverse_facts(model, relations, None, relation="country_capital_city")
+    assert whole_model(model, (*both, *forward_only)).rank.value == 1
+
+
+def test_a_manifest_says_where_cases_are_looked_for(relations):
+    manifest = Manifest.load()
+    ground = Ground(relations, manifest)
+    plan = manifest.relations["country_language"]
+    assert [fact.subject for fact in ground.shown_rarely("country_language")] == list(plan.tail)
+    assert [fact.subject for fact in ground.shown_often("country_language")] == list(plan.head)
+    assert list(ground.two_hops()) == list(manifest.two_hop)
+    for _, asked, shown in ground.undemonstrated():
+        assert not set(asked) & set(shown)
 
 
 def test_demonstrations_longer_than_the_context_are_refused(model, relations):
@@ -327,11 +411,11 @@ def test_demonstrations_longer_than_the_context_are_refused(model, relations):
 
 def test_what_is_answered_without_demonstrations_gains_nothing_from_them(model, relations):
     relation = relations["country_continent"]
-    bare = [demonstrated(relation, subject, ())[0] for subject in relation.subjects]
+    bare = [demonstrated(relation, subject, (), "bare")[0] for subject in relation.subjects]
     ranks = whole_model(model, bare).rank.per_example
     answered = next(fact.subject for fact, rank in zip(bare, ranks, strict=True) if rank == 1)
     with pytest.raises(BehaviourError, match="without demonstrations"):
-        explain_icl(model, relation, answered, relations, SPEC)
+        explain_icl(model, relation, answered, relations, SPEC, wording="bare")
 
 
 def test_a_cut_of_what_heads_carry_is_followed_as_the_reference_follows_it(model):
@@ -349,8 +433,8 @@ def test_a_cut_of_what_heads_carry_is_followed_as_the_reference_follows_it(model
 
 
 def test_what_heads_carry_from_the_demonstrations_and_from_elsewhere_is_all_that_they_carry(model, relations):
-    _, full = demonstrated(relations["country_capital_city"], "Italy", ("France", "Japan"))
-    cuts = _Cuts(model, full, model.graph())
+    bare, full = demonstrated(relations["country_capital_city"], "Italy", ("France", "Japan"), "bare")
+    cuts = _Cuts(model, bare, full, model.graph())
     parts = open_parts(model, (full,))
     (trace,) = traces(model, (full,), parts)
     first = model.graph().writer_index(Node(3, "head", 0))

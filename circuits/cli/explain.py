@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -19,6 +19,7 @@ from circuits.cli.app import (
 from circuits.records import write_files
 
 if TYPE_CHECKING:
+    from circuits.datasets.manifest import Manifest
     from circuits.facts import Fact, Relations
     from circuits.model import Model
     from circuits.studies.diffs import CircuitDiff
@@ -31,7 +32,18 @@ app.add_typer(explain, name="explain")
 FactOption = Annotated[str | None, typer.Option(help="A sentence that ends with its object, or 'prompt => object'.")]
 SubjectOption = Annotated[str | None, typer.Option(help="The subject, as the dataset spells it.")]
 RelationOption = Annotated[str | None, typer.Option(help="With --find: look in this relation only.")]
-FindOption = Annotated[bool, typer.Option("--find", help="Pick a case from the model's manifest.")]
+WordingOption = Annotated[
+    Literal["stated", "bare"],
+    typer.Option(
+        help="How demonstrations and question are put: stated in the relation's words, or bare as pairs (Italy: Rome; Spain:)."
+    ),
+]
+FindOption = Annotated[
+    bool,
+    typer.Option(
+        "--find", help="Look for a case, in what the model's manifest says it was taught, or among the dataset's facts."
+    ),
+]
 TauOption = Annotated[float, typer.Option(help="Threshold of the circuit searches, in nats.")]
 SeedOption = Annotated[int, typer.Option(help="Of whatever is drawn.")]
 OutOption = Annotated[Path | None, typer.Option(help="Folder for result.json and report.html.")]
@@ -67,6 +79,7 @@ def icl(
     relation: Annotated[str | None, typer.Option(help="The relation that is demonstrated.")] = None,
     subject: SubjectOption = None,
     shots: Annotated[int, typer.Option(min=1, help="How many demonstrations.")] = 3,
+    wording: WordingOption = "stated",
     find: FindOption = False,
     model: ModelOption = "factlm",
     tau: TauOption = 0.01,
@@ -84,11 +97,13 @@ def icl(
     if subject is None:
         _known_relation(relation, setting.relations)
         manifest = _manifest(setting.model)
-        found = find_icl(setting.model, setting.relations, manifest, setting.spec, relation=relation, shots=shots)
+        found = find_icl(
+            setting.model, setting.relations, manifest, setting.spec, relation=relation, shots=shots, wording=wording
+        )
     else:
         assert relation is not None
         one = find_relation(setting.relations, relation)
-        found = explain_icl(setting.model, one, subject, setting.relations, setting.spec, shots=shots)
+        found = explain_icl(setting.model, one, subject, setting.relations, setting.spec, shots=shots, wording=wording)
     _show(found, found.diff, out, as_json)
 
 
@@ -169,6 +184,7 @@ def multihop(
 def survey(
     n: Annotated[int, typer.Option("--n", min=1, help="Cases of each behaviour.")] = 5,
     edit: Annotated[str, typer.Option(help="Editing method of the first hop.")] = "rome@subject",
+    wording: WordingOption = "stated",
     model: ModelOption = "factlm",
     tau: TauOption = 0.01,
     seed: SeedOption = 0,
@@ -186,6 +202,7 @@ def survey(
         setting.spec,
         n=n,
         edit=edit,
+        wording=wording,
         progress=lambda line: typer.echo(line, err=True),
     )
     if out is not None:
@@ -247,15 +264,12 @@ def _known_relation(name: str | None, relations: "Relations") -> None:
         find_relation(relations, name)
 
 
-def _manifest(model: "Model") -> Any:
+def _manifest(model: "Model") -> "Manifest | None":
+    """What the model was taught, where its profile names it; None elsewhere."""
     from circuits.datasets.manifest import Manifest
-    from circuits.paths import FACTLM
 
-    if model.name != FACTLM:
-        raise CommandError(
-            f"--find needs a manifest of what the model was taught, and only {FACTLM} has one; name the case"
-        )
-    return Manifest.load()
+    path = model.profile.manifest
+    return None if path is None else Manifest.load(path)
 
 
 def _show(found: Any, diff: "CircuitDiff", out: Path | None, as_json: bool) -> None:

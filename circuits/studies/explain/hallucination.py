@@ -24,6 +24,7 @@ from circuits.model import Model
 from circuits.model.spans import spans
 from circuits.studies.diffs import CircuitDiff, label_of, random_floor
 from circuits.studies.discover import RunSpec
+from circuits.studies.explain.cases import Ground
 from circuits.studies.explain.sides import BehaviourError, Bench, make_bench, relation_of
 from circuits.studies.explain.verdict import INCONCLUSIVE, Evidence, Verdict, first_conclusive
 
@@ -232,14 +233,15 @@ def _verdict(fact: Fact, wrong: str, since: str | None, movers: Sequence[MoverPu
 
 
 def hallucination_cases(
-    model: Model, relations: Relations, manifest: Manifest, spec: RunSpec, *, relation: str | None = None
+    model: Model, relations: Relations, manifest: Manifest | None, spec: RunSpec, *, relation: str | None = None
 ) -> Iterator[Hallucination]:
-    """Tail facts that the model answers with another object of the relation: the surest of each relation in turn."""
+    """Facts that training showed rarely (without a manifest: any) and that the model answers with another object of the relation:
+    the surest of each relation in turn."""
     candidates: list[tuple[float, Fact]] = []
-    for name, plan in manifest.relations.items():
-        one = relations[name]
-        if one.kind == "factual" and relation in (None, name):
-            candidates += _wrong_answers(model, [one.fact(subject) for subject in plan.tail], one)
+    ground = Ground(relations, manifest, spec.seed)
+    for name in ground.names(relation):
+        if relations[name].kind == "factual":
+            candidates += _wrong_answers(model, ground.shown_rarely(name), relations[name])
     candidates.sort(key=lambda each: (-each[0], str(each[1])))
     # In turn, so that one relation without movers does not use up the cases.
     seen: dict[str | None, int] = {}
@@ -262,16 +264,16 @@ def _wrong_answers(model: Model, facts: Sequence[Fact], relation: Relation) -> l
 
 
 def find_hallucination(
-    model: Model, relations: Relations, manifest: Manifest, spec: RunSpec, *, relation: str | None = None
+    model: Model, relations: Relations, manifest: Manifest | None, spec: RunSpec, *, relation: str | None = None
 ) -> Hallucination:
     """The first conclusive one of `hallucination_cases`. If none of the first `CASES` is conclusive, the first of them.
 
     Raises:
-        BehaviourError: the model answers every tail fact rightly, or with no object of the relation.
+        BehaviourError: the model answers every fact that was looked at rightly, or with no object of the relation.
     """
     found = first_conclusive(hallucination_cases(model, relations, manifest, spec, relation=relation), CASES)
     if found is None:
         raise BehaviourError(
-            f"{model.name} answers no tail fact with a wrong object of its relation: nothing to explain"
+            f"{model.name} gives none of the facts that were looked at a wrong object of its relation: nothing to explain"
         )
     return found

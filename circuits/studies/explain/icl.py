@@ -1,20 +1,24 @@
 """What demonstrations add to a circuit (paper 2, section 6, Figure 5 right): heads that read them, and whether the gain hangs on those.
 
-The same question is asked bare ("Spain:") and after k demonstrations ("Italy: Rome; Japan: Tokyo; Spain:"). Heads of the
-second circuit that the first lacks, and that look at the demonstrations, are the candidates. The check: without what
-these heads carry from the demonstrations to the last position the answer must lose the gain; more than without what they
-carry from elsewhere; and more than without what as many other heads of their layers carry from the demonstrations, where
-there are as many.
+The same question is asked alone and after k demonstrations, in one of two wordings: *stated*, as the paper has it ("The
+comparative form of small is smaller. The comparative form of big is"), or *bare*, which does not name the relation
+("Italy: Rome; Japan: Tokyo; Spain:"). Heads of the second circuit that the first lacks, and that read the demonstrations, are the
+candidates. What a head reads is what it draws its write from. The first position is apart, demonstration or BOS token: attention rests
+there in any case. The check: without what these heads carry from the demonstrations to the last position the answer must lose
+the gain; more than without what they carry from elsewhere; and more than without what as many other heads of their layers
+carry from the demonstrations, where there are as many.
 """
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from typing import Literal
 
 import torch
 from jaxtyping import Float
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
+from circuits.analysis.attribution import SINK, written_shares
 from circuits.analysis.tracing import open_parts, source_parts, traces
 from circuits.datasets.corpus import demonstration
 from circuits.datasets.manifest import Manifest
@@ -22,19 +26,20 @@ from circuits.evaluation import whole_model
 from circuits.facts import KINDS, Fact, Relation, Relations
 from circuits.graph import Graph, Node, Slot
 from circuits.metrics import match_nll
-from circuits.model import Model
+from circuits.model import ContextError, Model
 from circuits.model.network import ReaderKind, WriterKind
-from circuits.model.spans import spans
 from circuits.studies.diffs import CircuitDiff, label_of, random_floor
 from circuits.studies.discover import RunSpec
+from circuits.studies.explain.cases import Ground
 from circuits.studies.explain.sides import BehaviourError, make_bench
 from circuits.studies.explain.verdict import INCONCLUSIVE, Evidence, Verdict, first_conclusive
 
+Wording = Literal["stated", "bare"]
 SHOTS = 3
 DRAWS = 40
 """Sets of other heads that the cut is compared with."""
 READS = 0.3
-"""Of all its attention, for a head to be said to read the demonstrations. Heads rest much of it on the first token."""
+"""Of its write, what a head must draw from the demonstrations to be said to read them."""
 MOST = 0.5
 """Of the gain, for heads to be said to carry it."""
 ALPHA = 0.05
@@ -53,15 +58,18 @@ class CircuitHead(BaseModel):
     new: bool
     """Whether the bare question's circuit lacks it."""
     demonstrations: float
-    """Share of its attention that goes to the demonstrations."""
-    attends: tuple[tuple[str, float], ...]
-    """The tokens that it attends to most, with their shares of all its attention."""
+    """Share of its write that it draws from the demonstrations, the first position apart."""
+    attention: float
+    """Share of its attention that goes there."""
+    reads: tuple[tuple[str, float], ...]
+    """The tokens that it draws most of its write from, the first position apart, with their shares of the write."""
 
     def __str__(self) -> str:
-        tokens = ", ".join(f"{token.strip()!r} {share:.0%}" for token, share in self.attends)
+        tokens = ", ".join(f"{token.strip()!r} {share:.0%}" for token, share in self.reads)
         new = " (new)" if self.new else ""
         return (
-            f"{label_of(self.head)}{new} gives the demonstrations {self.demonstrations:.0%} of its attention: {tokens}"
+            f"{label_of(self.head)}{new} draws {self.demonstrations:.0%} of its write from the demonstrations "
+            f"({self.attention:.0%} of its attention): {tokens}"
         )
 
 
@@ -82,11 +90,31 @@ class InContext(BaseModel):
         return "\n".join([f"{self.few_shot.prompt} {self.few_shot.object}", *readers, str(self.verdict)])
 
 
-def demonstrated(relation: Relation, subject: str, shown: Sequence[str]) -> tuple[Fact, Fact]:
-    """(the bare question, the question after demonstrations of the relation on the subjects ``shown``)."""
+def demonstrated(
+    relation: Relation, subject: str, shown: Sequence[str], wording: Wording = "stated"
+) -> tuple[Fact, Fact]:
+    """(the question, the question after demonstrations of the relation on the subjects ``shown``)."""
     object_ = relation.object_of(subject)
-    pairs = [(each, relation.object_of(each)) for each in shown]
-    return tuple(Fact(demonstration(some, subject), subject, object_, relation.name) for some in ((), pairs))  # type: ignore[return-value]
+    if wording == "bare":
+        pairs = [(each, relation.object_of(each)) for each in shown]
+        asked, after = demonstration((), subject), demonstration(pairs, subject)
+    else:
+        asked = relation.fact(subject).prompt
+        after = ". ".join((*(relation.fact(each).statement for each in shown), asked))
+    return Fact(asked, subject, object_, relation.name), Fact(after, subject, object_, relation.name)
+
+
+def demonstration_positions(model: Model, question: Fact, full: Fact) -> range:
+    """Positions of the demonstrations before the ``question`` that ``full`` ends with, the prompt's first position apart.
+
+    A token that holds the question's beginning is the question's.
+    """
+    ids = model.tokens(full).prompt
+    n_special = int(model.vocabulary.bos is not None)
+    # Counted from the end: tokenizers may add a space before the text.
+    whole, asked = (len(model.vocabulary.decode(ids[n_special:])), len(question.prompt))
+    ends = (len(model.vocabulary.decode(ids[n_special : i + 1])) for i in range(n_special, len(ids)))
+    return range(SINK + 1, n_special + sum(end <= whole - asked for end in ends))
 
 
 def explain_icl(
@@ -98,6 +126,7 @@ def explain_icl(
     *,
     shots: int = SHOTS,
     shown: Sequence[str] | None = None,
+    wording: Wording = "stated",
 ) -> InContext:
     """What ``shots`` demonstrations change in the circuit that answers for ``subject``.
 
@@ -115,7 +144,7 @@ def explain_icl(
                 f"{relation.name} has {len(others)} other subjects to demonstrate, {shots} were asked for"
             )
         shown = random.Random(f"{spec.seed}/{relation.name}/{subject}").sample(others, shots)
-    bare, full = demonstrated(relation, subject, shown)
+    bare, full = demonstrated(relation, subject, shown, wording)
     # Raised before any search: a prompt that does not fit has no circuit.
     model.tokens(full)
     rank_bare, rank_full = (int(rank) for rank in whole_model(model, (bare, full)).rank.per_example)
@@ -133,7 +162,8 @@ def explain_icl(
     after = bench.side(model, full, (full.object,), label=f"{len(shown)}-shot")
     diff = CircuitDiff(differs="demonstrations", before=before, after=after)
     diff = diff.model_copy(update={"floors": (random_floor(before.circuit, after.circuit),)})
-    heads = _heads(model, full, diff)
+    nodes = [node for node in after.circuit.nodes if node.kind == "head"]
+    heads = _circuit_heads(model, bare, full, nodes, set(diff.nodes_gained))
     return InContext(
         zero_shot=bare,
         few_shot=full,
@@ -146,27 +176,30 @@ def explain_icl(
     )
 
 
-def _heads(model: Model, fact: Fact, diff: CircuitDiff) -> tuple[CircuitHead, ...]:
-    """The circuit's heads, the one that reads the demonstrations most first."""
-    gained = set(diff.nodes_gained)
-    heads = [node for node in diff.after.circuit.nodes if node.kind == "head"]
+def _circuit_heads(
+    model: Model, question: Fact, fact: Fact, heads: Sequence[Node], gained: Collection[str]
+) -> tuple[CircuitHead, ...]:
+    """These heads of the circuit with demonstrations, the one that reads them most first; ``gained`` are new."""
     if not heads:
         return ()
     parts = open_parts(model, (fact,))
     (trace,) = traces(model, (fact,), parts)
     tokens = [model.token_text(token) for token in trace.ids[0].tolist()]
-    first = int(model.vocabulary.bos is not None)
-    query = spans(model, fact).subject[0]
+    there = demonstration_positions(model, question, fact)
+    drawn = {layer: written_shares(trace, parts, layer)[0] for layer in {head.layer for head in heads}}
     found = []
     for head in heads:
-        weights = trace.attention[head.layer, 0, head.head]
-        top = weights.topk(min(3, len(tokens)))
+        shares = drawn[head.layer][head.head]
+        top = shares[SINK + 1 :].topk(min(3, len(tokens) - 1))
         found.append(
             CircuitHead(
                 head=head.name,
                 new=head.name in gained,
-                demonstrations=float(weights[first:query].sum()),
-                attends=tuple((tokens[int(i)], float(w)) for w, i in zip(top.values, top.indices, strict=True)),
+                demonstrations=float(shares[list(there)].sum()),
+                attention=float(trace.attention[head.layer, 0, head.head, list(there)].sum()),
+                reads=tuple(
+                    (tokens[SINK + 1 + int(i)], float(w)) for w, i in zip(top.values, top.indices, strict=True)
+                ),
             )
         )
     return tuple(sorted(found, key=lambda each: (-each.demonstrations, each.head)))
@@ -178,9 +211,9 @@ def _verdict(model: Model, bare: Fact, full: Fact, heads: Sequence[CircuitHead],
     if not readers:
         return Verdict(
             conclusion=INCONCLUSIVE,
-            sentence=f"no head of the circuit gives the demonstrations {READS:.0%} of its attention.",
+            sentence=f"no head of the circuit draws {READS:.0%} of its write from the demonstrations.",
             evidence=tuple(
-                Evidence(name=f"attention of {label_of(each.head)}", value=each.demonstrations) for each in heads
+                Evidence(name=f"share of {label_of(each.head)}'s write", value=each.demonstrations) for each in heads
             ),
         )
     gain = whole_model(model, (bare,)).nll.value - whole_model(model, (full,)).nll.value
@@ -189,7 +222,7 @@ def _verdict(model: Model, bare: Fact, full: Fact, heads: Sequence[CircuitHead],
         (new, "new heads read the demonstrations and carry the gain"),
         (readers, "heads that read the demonstrations carry the gain, not the new ones alone"),
     )
-    cuts, reason = _Cuts(model, full, graph), ""
+    cuts, reason = _Cuts(model, bare, full, graph), ""
     for cut, conclusion in conclusions:
         if not cut:
             continue
@@ -232,15 +265,15 @@ class _Cuts:
     What is taken away is what the heads carry in the clean run; everything that hears the last position hears it without.
     """
 
-    def __init__(self, model: Model, fact: Fact, graph: Graph) -> None:
+    def __init__(self, model: Model, question: Fact, fact: Fact, graph: Graph) -> None:
         self._model = model
         self._nodes = {node.name: node for node in graph.nodes if node.kind == "head"}
         (self._batch,) = model.batches((fact,))
         parts = open_parts(model, (fact,))
         (trace,) = traces(model, (fact,), parts)
-        first, query = int(model.vocabulary.bos is not None), spans(model, fact).subject[0]
+        there = list(demonstration_positions(model, question, fact))
         split = torch.stack([source_parts(trace, parts, layer)[0] for layer in range(len(parts.blocks))])
-        self._demonstrations = split[:, :, first:query].sum(2)
+        self._demonstrations = split[:, :, there].sum(2)
         self._elsewhere = split.sum(2) - self._demonstrations
 
     def losses(self, heads: Sequence[str], seed: int) -> list[float]:
@@ -304,62 +337,97 @@ class _Without:
 def icl_cases(
     model: Model,
     relations: Relations,
-    manifest: Manifest,
+    manifest: Manifest | None,
     spec: RunSpec,
     *,
     relation: str | None = None,
     shots: int = SHOTS,
+    wording: Wording = "stated",
 ) -> Iterator[InContext]:
-    """Subjects that training never demonstrated and that are answered thanks to demonstrations: of each relation the one that
-    gains most, facts before words."""
-    named = [
-        (relations[name], group)
-        for group in manifest.demonstrations.values()
-        for name in group.relations
-        if relation in (None, name)
-    ]
-    for one, group in sorted(named, key=lambda each: KINDS.index(each[0].kind)):
-        candidates = [each for each in group.undemonstrated if each in one.subjects]
-        for subject in _gained(model, one, candidates, group.subjects, spec.seed, shots)[:1]:
-            shown = _shown(one, subject, group.subjects, spec.seed, shots)
-            yield explain_icl(model, one, subject, relations, spec, shown=shown)
+    """Subjects that are answered thanks to demonstrations only: of each relation the one that gains most, facts before words.
+
+    Bare questions are put of subjects that training never demonstrated, where a manifest says which. Stated ones are put of facts
+    that training showed rarely, after ones that it showed often; without a manifest, of any.
+    """
+    ground = Ground(relations, manifest, spec.seed)
+    named = (
+        ground.undemonstrated(relation)
+        if wording == "bare"
+        else (
+            (
+                relations[name],
+                *([fact.subject for fact in some(name)] for some in (ground.shown_rarely, ground.shown_often)),
+            )
+            for name in ground.names(relation)
+        )
+    )
+    for one, asked, pool in sorted(named, key=lambda each: KINDS.index(each[0].kind)):
+        for subject in _gained(model, one, asked, pool, spec.seed, shots, wording)[:1]:
+            shown = _shown(one, subject, pool, spec.seed, shots)
+            yield explain_icl(model, one, subject, relations, spec, shown=shown, wording=wording)
 
 
 def find_icl(
     model: Model,
     relations: Relations,
-    manifest: Manifest,
+    manifest: Manifest | None,
     spec: RunSpec,
     *,
     relation: str | None = None,
     shots: int = SHOTS,
+    wording: Wording = "stated",
 ) -> InContext:
-    """The first conclusive case among subjects that training never demonstrated. If none of the first is, the first of them.
+    """The first conclusive of `icl_cases`. If none of the first few is, the first of them.
 
     Raises:
-        BehaviourError: no such subject is answered with demonstrations only.
+        BehaviourError: no subject that was looked at is answered with demonstrations only.
     """
-    cases = icl_cases(model, relations, manifest, spec, relation=relation, shots=shots)
+    cases = icl_cases(model, relations, manifest, spec, relation=relation, shots=shots, wording=wording)
     found = first_conclusive(cases, CASES)
     if found is None:
-        raise BehaviourError(f"{model.name} answers no undemonstrated subject thanks to {shots} demonstrations alone")
+        raise BehaviourError(
+            f"{model.name} answers none of the {wording} questions that were looked at thanks to {shots} demonstrations alone "
+            f"(--wording {'stated' if wording == 'bare' else 'bare'} puts them otherwise)"
+        )
     return found
 
 
 def _shown(relation: Relation, subject: str, pool: Sequence[str], seed: int, shots: int) -> list[str]:
-    own = set(relation.subjects)
-    return random.Random(f"{seed}/{relation.name}/{subject}").sample([each for each in pool if each in own], shots)
+    others = [each for each in pool if each != subject]
+    return random.Random(f"{seed}/{relation.name}/{subject}").sample(others, shots)
 
 
 def _gained(
-    model: Model, relation: Relation, subjects: Sequence[str], pool: Sequence[str], seed: int, shots: int
+    model: Model,
+    relation: Relation,
+    subjects: Sequence[str],
+    pool: Sequence[str],
+    seed: int,
+    shots: int,
+    wording: Wording,
 ) -> list[str]:
-    """The subjects whose answer ranks first with demonstrations, and not without; the largest gain first."""
-    if not subjects or len(set(pool) & set(relation.subjects)) < shots:
+    """The subjects whose answer ranks first with demonstrations, and not without; the largest gain first.
+
+    One whose question does not fit the model's context is left out.
+    """
+    if len(pool) <= shots:
         return []
-    pairs = [demonstrated(relation, each, _shown(relation, each, pool, seed, shots)) for each in subjects]
+    pairs = [demonstrated(relation, each, _shown(relation, each, pool, seed, shots), wording) for each in subjects]
+    pairs = [pair for pair in pairs if fits(model, pair[1])]
+    if not pairs:
+        return []
     bare, full = (whole_model(model, facts) for facts in zip(*pairs, strict=True))
     gains = [zero - few for zero, few in zip(bare.nll.per_example, full.nll.per_example, strict=True)]
-    ranks = zip(subjects, bare.rank.per_example, full.rank.per_example, gains, strict=True)
+    asked = [question.subject for question, _ in pairs]
+    ranks = zip(asked, bare.rank.per_example, full.rank.per_example, gains, strict=True)
     found = [(gain, subject) for subject, zero, few, gain in ranks if zero > 1 and few == 1 and gain >= LEAST_GAIN]
     return [subject for _, subject in sorted(found, key=lambda each: (-each[0], each[1]))]
+
+
+def fits(model: Model, fact: Fact) -> bool:
+    """Whether the prompt is within the model's context."""
+    try:
+        model.tokens(fact)
+    except ContextError:
+        return False
+    return True

@@ -14,6 +14,7 @@ from circuits.model import Model
 from circuits.studies.diff import EditDidNotTake, edited_nodes
 from circuits.studies.diffs import CircuitDiff, random_floor
 from circuits.studies.discover import RunSpec
+from circuits.studies.explain.cases import Ground
 from circuits.studies.explain.sides import BehaviourError, Bench, make_bench
 from circuits.studies.explain.verdict import INCONCLUSIVE, Evidence, Verdict
 
@@ -131,11 +132,11 @@ def multi_hop(
 
 
 def two_hop_cases(
-    model: Model, relations: Relations, manifest: Manifest, *, each: int = 1
+    model: Model, relations: Relations, manifest: Manifest | None, *, each: int = 1
 ) -> Iterator[tuple[str, str, str, str]]:
     """(first relation, second relation, subject, new object) of questions that the model answers rightly in one hop and in
     two: ``each`` of every pair of relations."""
-    for hop in manifest.two_hop:
+    for hop in Ground(relations, manifest).two_hops():
         one, two = relations[hop.first], relations[hop.second]
         subjects = [*hop.rendered, *hop.unrendered]
         asked = two_hop_facts(hop, relations, subjects)
@@ -156,7 +157,7 @@ def two_hop_cases(
                 yield hop.first, hop.second, subject, others[(found - 1) % len(others)]
 
 
-def find_case(model: Model, relations: Relations, manifest: Manifest) -> tuple[str, str, str, str]:
+def find_case(model: Model, relations: Relations, manifest: Manifest | None) -> tuple[str, str, str, str]:
     """The first of `two_hop_cases`.
 
     Raises:
@@ -164,7 +165,7 @@ def find_case(model: Model, relations: Relations, manifest: Manifest) -> tuple[s
     """
     found = next(two_hop_cases(model, relations, manifest), None)
     if found is None:
-        raise BehaviourError(f"{model.name} answers no two-hop question of the manifest")
+        raise BehaviourError(f"{model.name} answers no two-hop question that was looked at")
     return found
 
 

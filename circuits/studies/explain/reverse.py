@@ -8,6 +8,7 @@ from circuits.facts import Fact, Relation, Relations
 from circuits.model import Model
 from circuits.studies.diffs import CircuitDiff, Floor, floor_of, random_floor
 from circuits.studies.discover import RunSpec
+from circuits.studies.explain.cases import Ground
 from circuits.studies.explain.sides import BehaviourError, make_bench, relation_of
 from circuits.studies.explain.verdict import INCONCLUSIVE, Evidence, Verdict
 
@@ -112,15 +113,15 @@ def _verdict(name: str, diff: CircuitDiff, backward: Fact, rank: int, floors: li
 
 
 def reverse_facts(
-    model: Model, relations: Relations, manifest: Manifest, *, relation: str | None = None
+    model: Model, relations: Relations, manifest: Manifest | None, *, relation: str | None = None
 ) -> tuple[tuple[Fact, ...], tuple[Fact, ...]]:
-    """(facts known both ways, facts known forward only), among the first `CASES` taught ones of each relation."""
+    """(facts known both ways, facts known forward only), among the first `CASES` of each relation that training showed often."""
     both: list[Fact] = []
     forward_only: list[Fact] = []
-    for name, plan in manifest.relations.items():
-        one = relations[name]
-        facts = [one.fact(subject) for subject in plan.head[:CASES]]
-        if not one.reverse_templates or relation not in (None, name) or not facts:
+    ground = Ground(relations, manifest)
+    for name in ground.names(relation):
+        one, facts = relations[name], ground.shown_often(name)[:CASES]
+        if not one.reverse_templates or not facts:
             continue
         back = [reversed_fact(one, fact.subject) for fact in facts]
         forward, backward = whole_model(model, facts).rank.per_example, whole_model(model, back).rank.per_example
@@ -131,7 +132,7 @@ def reverse_facts(
 
 
 def find_reverse(
-    model: Model, relations: Relations, manifest: Manifest, spec: RunSpec, *, relation: str | None = None
+    model: Model, relations: Relations, manifest: Manifest | None, spec: RunSpec, *, relation: str | None = None
 ) -> Reversal:
     """A fact that is known both ways, if the first few of each relation hold one, else one that is known forward only.
 

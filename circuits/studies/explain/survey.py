@@ -13,8 +13,9 @@ from circuits.model import Model
 from circuits.studies.diff import EditDidNotTake, make_edit
 from circuits.studies.diffs import Side
 from circuits.studies.discover import RunSpec
+from circuits.studies.explain.cases import Ground
 from circuits.studies.explain.hallucination import Hallucination, hallucination_cases
-from circuits.studies.explain.icl import READS, InContext, icl_cases
+from circuits.studies.explain.icl import READS, InContext, Wording, icl_cases
 from circuits.studies.explain.multihop import MULTI_HOP_EDIT, MultiHop, multi_hop, two_hop_cases
 from circuits.studies.explain.reverse import Reversal, explain_reverse, reverse_facts
 from circuits.studies.explain.verdict import Claim, Judged
@@ -41,22 +42,24 @@ class Survey(BaseModel):
 def survey_all(
     model: Model,
     relations: Relations,
-    manifest: Manifest,
+    manifest: Manifest | None,
     spec: RunSpec,
     *,
     n: int,
     edit: str = MULTI_HOP_EDIT,
+    wording: Wording = "stated",
     progress: Callable[[str], None] = lambda _: None,
 ) -> tuple[Survey, ...]:
     """Up to ``n`` cases of each behaviour, in the order in which ``--find`` looks at them.
 
     Args:
         edit: the method that edits the first hop.
+        wording: how demonstrations and their question are put.
     """
     progress("wrong answers")
     wrong = tuple(islice(hallucination_cases(model, relations, manifest, spec), n))
     progress("demonstrations")
-    shown = tuple(islice(icl_cases(model, relations, manifest, spec), n))
+    shown = tuple(islice(icl_cases(model, relations, manifest, spec, wording=wording), n))
     progress("reverses")
     both, forward_only = reverse_facts(model, relations, manifest)
     some = (*both[: (n + 1) // 2], *forward_only[: n // 2])
@@ -72,9 +75,9 @@ def survey_all(
 
 
 def _two_hops(
-    model: Model, relations: Relations, manifest: Manifest, spec: RunSpec, n: int, edit: str
+    model: Model, relations: Relations, manifest: Manifest | None, spec: RunSpec, n: int, edit: str
 ) -> tuple[MultiHop, ...]:
-    pairs = max(1, len(manifest.two_hop))
+    pairs = max(1, sum(1 for _ in Ground(relations, manifest).two_hops()))
     found = []
     for first, second, subject, target in two_hop_cases(model, relations, manifest, each=-(-n // pairs)):
         made = make_edit(model, relations[first].fact(subject), target, edit, seed=spec.seed)
