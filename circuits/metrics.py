@@ -4,7 +4,7 @@ The answer's tokens are teacher-forced: ``logits[b, i]`` predicts ``answer[b, i]
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -31,6 +31,46 @@ class Measurement:
 
     def __str__(self) -> str:
         return f"{self.name} {self.value:.4g} {self.unit}".rstrip()
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """``count`` of ``n``, with Wilson's interval of 95 % for the share that they are drawn from (Wilson 1927).
+
+    (p + z^2/2n -+ z sqrt(p(1-p)/n + z^2/4n^2)) / (1 + z^2/n), z = 1.96: within 0 and 1, and not without width where all or none
+    of few are counted.
+    """
+
+    count: int
+    n: int
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.count <= self.n:
+            raise ValueError(f"expected a count of 0 to {self.n}, got {self.count}")
+
+    @classmethod
+    def of(cls, outcomes: Sequence[bool]) -> "Share":
+        return cls(sum(outcomes), len(outcomes))
+
+    @property
+    def value(self) -> float:
+        """NaN of none."""
+        return self.count / self.n if self.n else math.nan
+
+    @property
+    def low(self) -> float:
+        return max(0.0, self._bound(-1)) if self.count else 0.0
+
+    @property
+    def high(self) -> float:
+        return min(1.0, self._bound(1)) if self.count < self.n else 1.0
+
+    def _bound(self, sign: int) -> float:
+        p, n, z = self.value, self.n, 1.959963984540054
+        return (p + z**2 / (2 * n) + sign * z * math.sqrt(p * (1 - p) / n + z**2 / (4 * n**2))) / (1 + z**2 / n)
+
+    def __str__(self) -> str:
+        return f"{self.count} of {self.n} [{self.low:.2f}, {self.high:.2f}]"
 
 
 def match_nll(
@@ -98,6 +138,14 @@ def rank(logits: Float[Tensor, "*rest d_vocab"], token: Int[Tensor, "*rest"]) ->
 def probability(logits: Float[Tensor, "*rest d_vocab"], token: Int[Tensor, "*rest"]) -> Float[Tensor, "*rest"]:
     """Next-token probability of ``token``."""
     return _log_probability(logits, token).exp()
+
+
+def kl_divergence(
+    logits: Float[Tensor, "*rest d_vocab"], approximation: Float[Tensor, "*rest d_vocab"]
+) -> Float[Tensor, "*rest"]:
+    """KL(p || q) of the next token in nats, in float64: p from ``logits``, q from ``approximation``; 0 if they are alike."""
+    log_p, log_q = logits.double().log_softmax(-1), approximation.double().log_softmax(-1)
+    return (log_p.exp() * (log_p - log_q)).sum(-1)
 
 
 def hit(ranks: Int[Tensor, "batch"], k: int) -> Float[Tensor, "batch"]:

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from circuits.metrics import Measurement, hit, match_nll, probability, rank, require_finite
+from circuits.metrics import Measurement, Share, hit, kl_divergence, match_nll, probability, rank, require_finite
 
 # Softmax of log(1, 2, 5) is (1/8, 2/8, 5/8), of log(3, 1, 1) is (3/5, 1/5, 1/5).
 ONE_TWO_FIVE = [math.log(1), math.log(2), math.log(5)]
@@ -76,6 +76,34 @@ def test_rank_and_probability_of_a_batch_are_those_of_its_members() -> None:
     logits, tokens = torch.tensor([ONE_TWO_FIVE, THREE_ONE_ONE]), torch.tensor([1, 2])
     assert rank(logits, tokens).tolist() == [2, 3]
     assert probability(logits, tokens).tolist() == pytest.approx([2 / 8, 1 / 5])
+
+
+def test_a_shares_interval_is_wilsons_and_holds_the_share() -> None:
+    # Half of ten, by hand: (.5 + .19207 -+ 1.96 sqrt(.025 + .009604)) / 1.38415.
+    half = Share(5, 10)
+    assert (half.value, half.low, half.high) == pytest.approx((0.5, 0.2366, 0.7634), abs=1e-4)
+    assert (Share(0, 10).low, Share(0, 10).high) == pytest.approx((0, 0.2775), abs=1e-4)
+    assert (Share(10, 10).low, Share(10, 10).high) == pytest.approx((0.7225, 1), abs=1e-4)
+    assert Share.of([True, False, True]) == Share(2, 3)
+    assert math.isnan(Share(0, 0).value)
+    assert (Share(0, 0).low, Share(0, 0).high) == (0, 1)
+    with pytest.raises(ValueError, match="count of 0 to 3, got 4"):
+        Share(4, 3)
+
+
+@given(st.integers(0, 200), st.integers(0, 200))
+def test_the_interval_of_the_complement_is_the_complement_of_the_interval(some: int, rest: int) -> None:
+    share, other = Share(some, some + rest), Share(rest, some + rest)
+    assert 0 <= share.low <= share.high <= 1
+    assert share.low == pytest.approx(1 - other.high)
+    assert not some + rest or share.low <= share.value <= share.high
+
+
+def test_kl_is_zero_between_equals_and_the_sum_of_p_log_p_over_q_else() -> None:
+    p, q = torch.tensor(ONE_TWO_FIVE), torch.tensor(THREE_ONE_ONE)
+    assert kl_divergence(p, p + 7).item() == pytest.approx(0, abs=1e-6)
+    by_hand = 1 / 8 * math.log(5 / 24) + 2 / 8 * math.log(10 / 8) + 5 / 8 * math.log(25 / 8)
+    assert kl_divergence(p, q).item() == pytest.approx(by_hand)
 
 
 def test_hit_counts_ranks_up_to_and_including_k() -> None:
