@@ -8,7 +8,7 @@ import torch
 
 from circuits.circuit import Circuit, Provenance
 from circuits.engines.hook import HookEngine
-from circuits.evaluation.certificate import Certificate, certify
+from circuits.evaluation.certificate import Certificate, Specificity, certify
 from circuits.facts import Fact
 from circuits.metrics import Share
 from circuits.model import Model
@@ -76,6 +76,19 @@ def test_a_circuit_that_says_the_same_to_everyone_recalls_no_fact_though_its_ans
     summary = found.to_json()
     assert (summary["own_answer"], summary["this_answer"], summary["n_subjects"]) == (0, 1, 11)
     assert (summary["blind"], summary["necessity"], summary["verdict"]) == (1 / 11, 0, "failed")
+
+
+def test_specificity_passes_only_above_both_the_blind_baseline_and_the_facts_own_answer():
+    def grade(own: int, this: int, blind: float, n: int = 30) -> str:
+        return Specificity(Share(own, n), Share(this, n), blind).grade
+
+    assert grade(27, 0, 0.2) == "passed"
+    assert (
+        grade(8, 7, 0.03) == "undecided"
+    )  # above the baseline, and no more subjects get their own answer than this one
+    assert grade(8, 0, 0.2) == "undecided"
+    assert grade(1, 15, 0.07) == "failed"
+    assert grade(0, 0, 0.2) == "failed"
 
 
 def test_divergence_and_certainty_are_those_of_the_logits():

@@ -5,10 +5,11 @@ Each check has its number, with n and an interval, what chance gives, and a verd
 * sufficiency: alone, the circuit gives the answer, every token of it first, and fewer than half of the random circuits of
   its size do (`Share` of them, upper end below `BAR`);
 * specificity: of other known subjects of the relation, the share that get their own answer lies, interval and all, above the
-  subject-blind baseline: what the commonest answer among them would score if it were given to all. It fails where the whole
-  interval lies at or below that, or below the interval of those that get this fact's answer;
-* necessity: without the circuit's edges the model does not give the answer, and without as many random edges it does (of such
-  cuts, the share that lose it has its upper end below `BAR`).
+  subject-blind baseline (what the commonest answer among them would score if it were given to all) and above the share that get
+  this fact's answer. It fails where the whole interval lies at or below that baseline, or below the interval of this answer's;
+* necessity: without the circuit's edges the model does not give the answer, and without as many edges drawn anywhere it does (of
+  such cuts, the share that lose it has its upper end below `BAR`). Cutting random *connected* circuits would be no control: they
+  hold first edges of many paths, and any of them may take the model apart.
 
 An answer is given if each of its tokens, teacher-forced, ranks first; ties count against. The certificate passes if every check
 does, fails if any fails, and is undecided otherwise. That a circuit is more certain than its model is said, and no check:
@@ -80,7 +81,7 @@ class Specificity:
             return "undecided"
         if self.own_answer.high <= self.blind or self.own_answer.high < self.this_answer.low:
             return "failed"
-        return "passed" if self.own_answer.low > self.blind else "undecided"
+        return "passed" if self.own_answer.low > max(self.blind, self.this_answer.value) else "undecided"
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +91,7 @@ class Necessity:
     without: Answers
     lost: bool
     random: Share
-    """Of random connected circuits of as many edges, those whose removal loses the answer too."""
+    """Of random sets of as many edges, those whose removal loses the answer too."""
 
     @property
     def grade(self) -> Grade:
@@ -170,7 +171,7 @@ def certify(
     graph = circuit.graph
     if engine.graph != graph:
         raise ValueError(f"expected an engine of the circuit's graph {graph}, got one of {engine.graph}")
-    drawn = size_matched(circuit, draws=draws, seed=seed, draw="connected")
+    joined, anywhere = (size_matched(circuit, draws=draws, seed=seed, draw=draw) for draw in ("connected", "uniform"))
     (whole,), (alone,) = engine.answer_logits(graph.legal), engine.answer_logits(circuit.kept)
     rest = Circuit(graph, graph.legal & ~circuit.kept, circuit.provenance)
     return Certificate(
@@ -180,7 +181,7 @@ def certify(
             model=standalone(model, engine, Circuit.full(graph, circuit.provenance), (fact,)),
             kl=float(kl_divergence(whole, alone).mean()),
             given=_given(model, engine, circuit, (fact,))[0],
-            random=Share.of([_given(model, engine, other, (fact,))[0] for other in drawn]),
+            random=Share.of([_given(model, engine, other, (fact,))[0] for other in joined]),
         ),
         specificity=_specificity(model, engine_of, circuit, fact, others),
         necessity=Necessity(
@@ -189,7 +190,7 @@ def certify(
             random=Share.of(
                 [
                     not _given(model, engine, Circuit(graph, graph.legal & ~other.kept, circuit.provenance), (fact,))[0]
-                    for other in drawn
+                    for other in anywhere
                 ]
             ),
         ),
