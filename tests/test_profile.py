@@ -8,7 +8,10 @@ from typing import Any
 
 import pytest
 
-from circuits.model import Model, ModelError, Profile
+from circuits.datasets import relations_for
+from circuits.datasets.manifest import Manifest, manifest_of
+from circuits.facts import Relations
+from circuits.model import Model, ModelError, Profile, library
 from circuits.model.profile import read_profile
 from tests.models import END, word_fact
 
@@ -92,3 +95,23 @@ def test_factlms_profile_names_its_manifest_its_corpus_and_tuned_options() -> No
     assert profile.corpus == "taught"
     assert {"rome", "memit", "ft-l", "ft-m", "memoe"} <= set(profile.tuned)
     assert Model.default().bos == END
+
+
+def test_relations_are_worded_as_the_profile_says_and_keep_their_other_templates(relations: Relations) -> None:
+    asked = "Q: What language do they speak in {}? A: They speak"
+    old = relations["country_language"].templates
+    new = relations_for(Profile(wordings={"country_language": asked}))
+    assert new["country_language"].templates == (asked, *old)
+    assert new["country_language"].fact("France").prompt == "Q: What language do they speak in France? A: They speak"
+    assert {name: new[name] for name in new if name != "country_language"} == {
+        name: relations[name] for name in relations if name != "country_language"
+    }
+    moved = relations_for(Profile(wordings={"country_language": old[1]}))["country_language"].templates
+    assert moved == (old[1], old[0], *old[2:])
+    assert relations_for(Profile()) == relations
+
+
+def test_only_a_profile_that_names_a_manifest_has_one() -> None:
+    assert manifest_of(Profile()) is None
+    assert manifest_of(library.profile_of("factlm")) == Manifest.load()
+    assert library.profile_of("gpt2") == Profile()

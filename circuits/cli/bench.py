@@ -19,10 +19,11 @@ def bench(
     """Time both engines on the same facts, and count the decisions in which they differ (it must be 0)."""
     if what != "acdc":
         raise CommandError(f"expected `kcircuit bench acdc`, got {what!r}; benchmarks/README.md names the longer ones")
-    from circuits.datasets import load_relations
+    from circuits.datasets import relations_for
+    from circuits.model import library
     from circuits.studies.bench import compare, first_facts
 
-    facts = first_facts(load_relations(), n)
+    facts = first_facts(relations_for(library.profile_of(model)), n)
     result = compare(load(model), facts, tau=tau, progress=lambda line: typer.echo(line, err=True)).to_json()
     if as_json:
         typer.echo(json.dumps(result))

@@ -76,11 +76,12 @@ def diff(
     chosen = _layers(layers)
     if (fact is None) != (to is None):
         raise CommandError("expected --fact and --to together, or neither for a table over many facts")
-    from circuits.datasets import load_relations
+    from circuits.datasets import relations_for
     from circuits.facts import Fact
+    from circuits.model import library
     from circuits.studies.discover import RunSpec
 
-    relations = load_relations()
+    relations = relations_for(library.profile_of(model))
     # Each search puts its own fact in; the rest is checked here, before the model is loaded.
     spec = RunSpec(facts=(Fact("a is", "a", "b"),), model=model, tau=tau, seed=seed)
     if fact is None or to is None:
@@ -110,14 +111,20 @@ def diff(
 
 
 def _two_runs(folders: list[Path], out: Path | None, as_json: bool) -> None:
-    from circuits.datasets import load_relations
+    from circuits.datasets import relations_for
+    from circuits.model import library
     from circuits.studies.discover import Run, load_model
     from circuits.studies.explain.compare import diff_runs
 
     if len(folders) != 2:
         raise CommandError(f"expected the folders of two runs, got {len(folders)}")
     before, after = (Run.load(folder) for folder in folders)
-    found = diff_runs(before, after, load_relations(), load=lambda spec: fit_threads(load_model(spec)))
+    found = diff_runs(
+        before,
+        after,
+        relations_for(library.profile_of(before.spec.model)),
+        load=lambda spec: fit_threads(load_model(spec)),
+    )
     if out is not None:
         from circuits.pages.diff import render_diff
 

@@ -77,12 +77,11 @@ def facts_to_edit(model: "Model", n: int, relations: "Relations", seed: int) -> 
     Raises:
         CommandError: fewer than ``n``.
     """
-    from circuits.datasets.manifest import Manifest
+    from circuits.datasets.manifest import manifest_of
     from circuits.datasets.probes import edit_facts, other_object
     from circuits.evaluation import distinct_beginnings, known
-    from circuits.paths import FACTLM
 
-    manifest = Manifest.load() if model.name == FACTLM else None
+    manifest = manifest_of(model.profile)
     candidates = edit_facts(relations, manifest, seed=seed)[: 4 * n]
     asked = [(fact, other_object(fact, relations, seed, manifest)) for fact in known(model, candidates, rank=1)]
     asked = [(fact, new) for fact, new in asked if distinct_beginnings(model, fact.prompt, (fact.object, new))][:n]

@@ -98,9 +98,10 @@ def discover(
     taus = parse_taus(tau or "0.01")
     memory = parse_memory(max_memory)
     started = time.perf_counter()
-    from circuits.datasets import load_relations
+    from circuits.datasets import relations_for
+    from circuits.model import library
 
-    relations = load_relations()
+    relations = relations_for(library.profile_of(model))
     choices = {
         "model": model,
         "with_edit": None if with_edit is None else str(with_edit),

@@ -99,17 +99,18 @@ def edit(
 
 
 def _request(fact: str, to: str, subject: str | None, object: str | None, model: str, seed: int) -> "EditRequest":
-    from circuits.datasets import load_relations
-    from circuits.datasets.manifest import Manifest
+    from circuits.datasets import relations_for
+    from circuits.datasets.manifest import manifest_of
     from circuits.datasets.probes import edit_request
     from circuits.facts import parse_fact
-    from circuits.paths import FACTLM
+    from circuits.model import library
 
-    relations = load_relations()
+    profile = library.profile_of(model)
+    relations = relations_for(profile)
     asked = parse_fact(fact, relations.values(), subject=subject, object=object)
     if to == asked.object:
         raise CommandError(f"expected a new object for {asked.prompt!r}, and {to!r} is the one that it has")
-    return edit_request(asked, to, relations, Manifest.load() if model == FACTLM else None, seed=seed)
+    return edit_request(asked, to, relations, manifest_of(profile), seed=seed)
 
 
 def _require_known(model: "Model", request: "EditRequest") -> None:

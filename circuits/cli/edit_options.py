@@ -86,10 +86,10 @@ def resources_of(corpus: Path | None) -> "Resources":
 def requests_of(model: "Model", cases: str | None, n: int, seed: int) -> "tuple[EditRequest, ...]":
     """``n`` requests: facts of the dataset that the model knows, or the first cases of a file."""
     if cases is None:
-        from circuits.datasets import load_relations
+        from circuits.datasets import relations_for
         from circuits.evaluation.edits.targets import known_requests
 
-        return known_requests(model, load_relations(), n, seed=seed)
+        return known_requests(model, relations_for(model.profile), n, seed=seed)
     requests = _from_file(cases, n)
     if len(requests) < n:
         raise CommandError(f"expected {n} edit requests in {cases}, found {len(requests)}; ask for fewer with --n")

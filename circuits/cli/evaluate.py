@@ -50,11 +50,12 @@ def evaluate(
     if fact is not None and relation is not None:
         raise CommandError("expected at most one of --fact and --relation, got both")
     found, own, spec_model = read_circuit_file(circuit)
-    from circuits.datasets import load_relations
+    from circuits.datasets import relations_for
     from circuits.evaluation.assessment import assess
+    from circuits.model import library
     from circuits.studies.discover import RunSpec, engine_for, load_model
 
-    relations = load_relations()
+    relations = relations_for(library.profile_of(model or spec_model))
     facts = _facts(fact, subject, object, relation, split, n, own, relations, seed)
     spec = RunSpec.model_validate(
         {

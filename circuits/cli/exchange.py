@@ -77,9 +77,9 @@ def _picture(saved: "Run", format: str) -> bytes:
 
 def _width(model: str) -> int:
     """The width of the residual stream, as the model's folder says."""
-    from circuits.paths import FACTLM, factlm_dir
+    from circuits.model import library
 
-    file = (factlm_dir() if model == FACTLM else Path(model)) / "config.json"
+    file = (library.find(model) or Path(model)) / "config.json"
     try:
         config: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, json.JSONDecodeError, UnicodeDecodeError):

@@ -224,11 +224,12 @@ class _Setting:
     def __init__(self, model: str, tau: float, seed: int, out: Path | None) -> None:
         if out is not None:
             require_writable_folder(out)
-        from circuits.datasets import load_relations
+        from circuits.datasets import relations_for
         from circuits.facts import Fact
+        from circuits.model import library
         from circuits.studies.discover import RunSpec
 
-        self.relations: Relations = load_relations()
+        self.relations: Relations = relations_for(library.profile_of(model))
         # The facts are put in by each search; the rest of the spec is checked here, before anything slow.
         self.spec: RunSpec = RunSpec(facts=(Fact("a is", "a", "b"),), model=model, tau=tau, seed=seed)
         self.model: Model = load(model)
@@ -265,11 +266,9 @@ def _known_relation(name: str | None, relations: "Relations") -> None:
 
 
 def _manifest(model: "Model") -> "Manifest | None":
-    """What the model was taught, where its profile names it; None elsewhere."""
-    from circuits.datasets.manifest import Manifest
+    from circuits.datasets.manifest import manifest_of
 
-    path = model.profile.manifest
-    return None if path is None else Manifest.load(path)
+    return manifest_of(model.profile)
 
 
 def _show(found: Any, diff: "CircuitDiff", out: Path | None, as_json: bool) -> None:

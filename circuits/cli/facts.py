@@ -18,10 +18,11 @@ def facts(
     as_json: JsonOption = False,
 ) -> None:
     """List the dataset's facts, each with the rank that the model gives the answer."""
-    from circuits.datasets import load_relations
+    from circuits.datasets import relations_for
     from circuits.evaluation import KNOWN_RANK, whole_model
+    from circuits.model import library
 
-    relations = load_relations()
+    relations = relations_for(library.profile_of(model))
     chosen = [find_relation(relations, relation)] if relation else list(relations.values())
     listed = [fact for item in chosen for fact in item.facts()]
     answers = whole_model(put_edit(load(model), with_edit), listed)

@@ -42,9 +42,10 @@ def heads(
     as_json: JsonOption = False,
 ) -> None:
     """Tell mover, relation, mixture, suppressor and carrier heads of a relation, each with its evidence."""
-    from circuits.datasets import load_relations
+    from circuits.datasets import relations_for
+    from circuits.model import library
 
-    relations = load_relations()
+    relations = relations_for(library.profile_of(model))
     if relation == "all" or "," in relation:
         names = (
             list(relations) if relation == "all" else list(dict.fromkeys(name.strip() for name in relation.split(",")))

@@ -104,7 +104,7 @@ def check(
 
 
 def _facts(model: "Model", file: Path | None) -> "list[Fact]":
-    from circuits.datasets import load_relation, load_relations
+    from circuits.datasets import load_relation, relations_for
 
-    relations = load_relations() if file is None else {"": load_relation(file)}
+    relations = relations_for(model.profile) if file is None else {"": load_relation(file)}
     return [fact for relation in relations.values() for fact in relation.facts()]

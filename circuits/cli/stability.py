@@ -39,9 +39,10 @@ def stability(
         raise CommandError("expected either --fact or --relation, got " + ("neither" if fact is None else "both"))
     if relation is not None and (subject is not None or object is not None):
         raise CommandError("--subject and --object belong to --fact; a relation's facts have their own")
-    from circuits.datasets import load_relations
+    from circuits.datasets import relations_for
+    from circuits.model import library
 
-    relations = load_relations()
+    relations = relations_for(library.profile_of(model))
     if relation is not None:
         find_relation(relations, relation)
     from circuits.facts import parse_fact

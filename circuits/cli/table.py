@@ -64,9 +64,10 @@ def table(
         require_writable_folder(out)
     if page is not None and (page.is_dir() or not page.absolute().parent.is_dir()):
         raise CommandError(f"expected --page as a file in a folder that exists, got {page}")
-    from circuits.datasets import load_relations
+    from circuits.datasets import relations_for
+    from circuits.model import library
 
-    known = load_relations()
+    known = relations_for(library.profile_of(model))
     names = list(known) if relations == "all" else list(dict.fromkeys(name.strip() for name in relations.split(",")))
     chosen = [find_relation(known, name) for name in names]
     from circuits.pages.table import files, page_files

@@ -19,6 +19,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict
 
 from circuits.facts import Relation, Relations
+from circuits.model import Profile
 from circuits.paths import factlm_dir
 from circuits.records import write_whole
 
@@ -107,6 +108,11 @@ class Manifest(BaseModel):
         """The manifest in ``path``; factlm's own by default."""
         path = factlm_dir() / "manifest.json" if path is None else path
         return cls.model_validate_json(path.read_bytes())
+
+
+def manifest_of(profile: Profile) -> Manifest | None:
+    """What the model of that profile was taught, where it says so."""
+    return None if profile.manifest is None else Manifest.load(profile.manifest)
 
 
 def make_manifest(relations: Relations, seed: int = 0) -> Manifest:

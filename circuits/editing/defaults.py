@@ -11,7 +11,6 @@ from circuits.editing.prompts import Site
 from circuits.graph import Shape
 from circuits.model import Model
 from circuits.model.network import OpenNetwork
-from circuits.paths import FACTLM
 
 Settings = Mapping[str, Any]
 """Options that differ from the defaults of their class."""
@@ -22,24 +21,13 @@ Family = Literal["gpt2", "gptj", "llama"]
 GPT2_MEDIUM, GPT2_LARGE, GPT2_XL = Shape(24, 16), Shape(36, 20), Shape(48, 25)
 GPT_J = Shape(28, 16, parallel=True)
 
-FACTLM_TUNED: Mapping[str, Settings] = {
-    "rome": {"layer": 4, "site": "end", "lr": 0.1, "steps": 40, "clamp": 6.0, "damping": 1e-2, "contexts": (5, 5)},
-    "rome@subject": {"layer": 1},
-    "memit": {"layers": (4, 5), "site": "end", "lr": 0.1, "steps": 40, "clamp": 4.0, "weight": 10.0},
-    "memit@subject": {"layers": (0, 1)},
-    "ft-l": {"layers": (4,), "steps": 60},
-    "ft-m": {"layers": (5,), "steps": 60},
-    "memoe": {"layer": 4, "keep": 3.0, "texts": 16, "text_tokens": 12},
-}
-"""The best rows of data/results/edit-layers.md (`kcircuit edit sweep-layers`)."""
-
 
 def tuned(method: str, site: Site | None, model: Model) -> Settings:
     """What the model's profile sets of the method's options, and of those with values stored at ``site``.
 
     A profile may tune one method twice: ``rome`` at the site that suits the model, ``rome@subject`` at the other.
     """
-    table = FACTLM_TUNED if model.unedited.name == FACTLM else {}
+    table = model.unedited.profile.tuned
     own = table.get(method, {})
     if site is None or own.get("site", "subject") == site:
         return own

@@ -25,7 +25,6 @@ from circuits.editing.forward import MlpReads, open_network, require_layers
 from circuits.editing.prompts import padded
 from circuits.model import Model
 from circuits.model.network import ComponentNetwork, value_matrix
-from circuits.paths import FACTLM
 
 DOCUMENTS = 1000
 """Documents that are read at least, unless another number is asked for."""
@@ -114,14 +113,15 @@ class Statistics:
     def of(
         cls, model: Model, corpus: Corpus | None = None, *, documents: int = DOCUMENTS, cache: Path | None = None
     ) -> "Statistics":
-        """Those of the model before every edit; of factlm on its own training text unless another corpus is given.
+        """Those of the model before every edit; of one that was taught here (factlm) on its training text, unless another corpus
+        is given.
 
         Raises:
             StatisticsError: another model, and no corpus.
         """
         model = model.unedited
         if corpus is None:
-            if model.name != FACTLM:
+            if model.profile.corpus is None:
                 raise StatisticsError(
                     f"the second moments of {model.name} need a text corpus: name a file, one document a line "
                     "(a few thousand like the text that the model was trained on)"

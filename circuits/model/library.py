@@ -40,8 +40,12 @@ def names() -> tuple[str, ...]:
 
 
 def profile_of(name: str) -> Profile:
-    """The profile that ships for the model of this name."""
-    return read_profile(_folder() / name)
+    """The profile of the model of this name, or of the folder or GGUF file; of a hub's model, the empty one.
+
+    Raises:
+        ModelError: a damaged profile.
+    """
+    return read_profile(_folder() / name if name in names() else Path(name))
 
 
 def find(name: str) -> Path | None:

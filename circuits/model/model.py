@@ -24,7 +24,7 @@ from circuits.model.network import (
     Record,
 )
 from circuits.model.plain import PlainWeights, is_plain, read_plain
-from circuits.model.profile import Profile, read_profile
+from circuits.model.profile import Profile
 from circuits.model.text import ContextError, HubVocabulary, OutputVocabulary, Tokens, Vocabulary
 from circuits.paths import FACTLM
 
@@ -89,7 +89,7 @@ class Model:
         """
         name = str(name_or_path)
         place = library.find(name)
-        profile = read_profile(Path(name)) if place is None else library.profile_of(name)
+        profile = library.profile_of(name)
         if place is None and (Path(name).exists() or Path(name).is_absolute() or name.startswith(".")):
             place = Path(name)
         if place is not None and is_plain(place):

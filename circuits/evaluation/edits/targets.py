@@ -2,12 +2,11 @@
 
 from collections.abc import Iterator, Sequence
 
-from circuits.datasets.manifest import Manifest
+from circuits.datasets.manifest import manifest_of
 from circuits.datasets.probes import edit_facts, edit_requests
 from circuits.evaluation.continuations import read
 from circuits.facts import EditRequest, Fact, Relations
 from circuits.model import Model
-from circuits.paths import FACTLM
 
 
 class TooFewFacts(ValueError):
@@ -24,7 +23,7 @@ def known_requests(model: Model, relations: Relations, n: int, *, seed: int = 0)
     Raises:
         TooFewFacts: the model knows fewer.
     """
-    manifest = Manifest.load() if model.unedited.name == FACTLM else None
+    manifest = manifest_of(model.unedited.profile)
     found: list[Fact] = []
     for fact in _known(model, edit_facts(relations, manifest, seed=seed)):
         found.append(fact)
