@@ -57,7 +57,8 @@ def get(name: Annotated[str, typer.Argument(help="Its name in `kcircuit models`.
 def check(
     model: Annotated[str, typer.Argument(help="A name, a HuggingFace folder, a GGUF file, or a hub name.")],
     facts: Annotated[
-        Path | None, typer.Option(help="Facts to ask: a relation file. This project's own by default.")
+        Path | None,
+        typer.Option(help="Facts to ask: of LRE, ParaRel or Known-1000, a file or folder. By default the project's."),
     ] = None,
     n: Annotated[int, typer.Option(min=1, help="How many of them, drawn at random.")] = 300,
     seed: Annotated[int, typer.Option(help="Of the draw.")] = 0,
@@ -104,7 +105,7 @@ def check(
 
 
 def _facts(model: "Model", file: Path | None) -> "list[Fact]":
-    from circuits.datasets import load_relation, relations_for
+    from circuits.datasets import load_relations_file, relations_for
 
-    relations = relations_for(model.profile) if file is None else {"": load_relation(file)}
+    relations = relations_for(model.profile) if file is None else load_relations_file(file)
     return [fact for relation in relations.values() for fact in relation.facts()]
