@@ -24,14 +24,14 @@ from circuits.evaluation.edits import (
     completion,
     evaluate,
     failure_counts,
-    find_row,
+    find_metric,
     prepare,
     questions,
     read,
     tabulate,
 )
 from circuits.evaluation.edits.cases import ask_success, edited_prompts
-from circuits.evaluation.edits.failures import OUTCOMES, contains
+from circuits.evaluation.edits.failures import FAILURE_CLASSES, contains
 from circuits.evaluation.edits.fluency import entropy, fluency, sampled_fluency, words
 from circuits.evaluation.edits.generation import draw, greedy, most_likely, sample
 from circuits.evaluation.edits.regimes import checkpoints, evaluated_steps
@@ -281,7 +281,7 @@ def test_every_answer_has_one_class_and_one_that_holds_the_target_is_correct(
     answer: str, target: str, old: str
 ) -> None:
     found = classify(answer, (target,), (old,))
-    assert found in OUTCOMES
+    assert found in FAILURE_CLASSES
     assert (found == "correct") == contains(answer, target)
 
 
@@ -380,9 +380,9 @@ def test_the_unedited_model_has_its_own_values_before_and_after(model: Model) ->
     results = ask(model, prepare(model, [REQUEST], FluencySetting(2, 10)), FluencySetting(2, 10))
     rows = tabulate(results)
     assert all(row.before.per_example == row.after.per_example for row in rows)
-    assert find_row(rows, "locality").after.value == 1.0  # type: ignore[union-attr]
-    assert find_row(rows, "fluency", None).n == 1  # type: ignore[union-attr]
-    assert failure_counts(results) == dict.fromkeys(OUTCOMES, 0) | {"unchanged": 1}
+    assert find_metric(rows, "locality").after.value == 1.0  # type: ignore[union-attr]
+    assert find_metric(rows, "fluency", None).n == 1  # type: ignore[union-attr]
+    assert failure_counts(results) == dict.fromkeys(FAILURE_CLASSES, 0) | {"unchanged": 1}
     assert not_finite(results) == 0
 
 
@@ -402,13 +402,13 @@ def test_a_request_without_such_a_question_is_not_counted(model: Model) -> None:
     bare = replace(REQUEST, probes=())
     results = ask(model, prepare(model, [REQUEST, bare], QUIET), QUIET)
     rows = tabulate(results)
-    assert find_row(rows, "success").n == 2  # type: ignore[union-attr]
-    assert find_row(rows, "locality").n == 1  # type: ignore[union-attr]
-    assert find_row(rows, "portability") is None
+    assert find_metric(rows, "success").n == 2  # type: ignore[union-attr]
+    assert find_metric(rows, "locality").n == 1  # type: ignore[union-attr]
+    assert find_metric(rows, "portability") is None
 
 
 def test_rows_as_json_are_in_percent_and_hold_no_nan(model: Model) -> None:
-    row = find_row(tabulate(ask(model, prepare(model, [REQUEST], QUIET), QUIET)), "locality")
+    row = find_metric(tabulate(ask(model, prepare(model, [REQUEST], QUIET), QUIET)), "locality")
     assert row is not None
     assert row.to_json() == {
         "metric": "locality",

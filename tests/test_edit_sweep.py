@@ -8,7 +8,7 @@ import pytest
 
 from circuits.editing import EditError
 from circuits.editing.methods.table import find_method
-from circuits.evaluation.edits import FluencySetting, ask, find_row, prepare, tabulate
+from circuits.evaluation.edits import FluencySetting, ask, find_metric, prepare, tabulate
 from circuits.facts import EditRequest, Probe
 from circuits.model import Model
 from circuits.studies.layers import share_of, sweep_layers
@@ -58,7 +58,7 @@ def test_a_sweep_a_sequence_and_the_evaluation_of_an_edit_have_one_locality(smal
     quiet = FluencySetting(n_samples=0)
     with method(model, [PROBED]).on(model) as edited:
         table = tabulate(ask(edited, prepare(model, [PROBED], quiet), quiet))
-    locality, near, same = (find_row(table, "locality", kind=kind) for kind in (None, "neighbour", "same_subject"))
+    locality, near, same = (find_metric(table, "locality", kind=kind) for kind in (None, "neighbour", "same_subject"))
     assert locality is not None
     assert near is not None
     assert same is not None

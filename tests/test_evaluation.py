@@ -15,10 +15,9 @@ from circuits.engines.hook import HookEngine
 from circuits.engines.sparse import SparseEngine
 from circuits.evaluation.answers import Answers
 from circuits.evaluation.baseline import DRAWS, bootstrap, random_answers, random_circuit, size_matched
-from circuits.evaluation.completeness import completeness, greedy_knockout
 from circuits.evaluation.curves import MIB_SIZES, curve, curve_of
 from circuits.evaluation.faithfulness import faithfulness, log_probability, logit_difference
-from circuits.evaluation.minimality import minimality
+from circuits.evaluation.knockouts import completeness, greedy_knockout, minimality
 from circuits.facts import Fact
 from circuits.graph import Edge, Granularity, Graph, Node, Reader, Shape
 from circuits.model import Model

@@ -20,7 +20,7 @@ from circuits.cli.edit_options import (
 )
 
 if TYPE_CHECKING:
-    from circuits.evaluation.edits import CaseResult, Outcome
+    from circuits.evaluation.edits import CaseResult, QuestionOutcome
     from circuits.facts import EditRequest
     from circuits.model import Model
 
@@ -222,7 +222,7 @@ def _change(result: "CaseResult") -> dict[str, Any]:
     }
 
 
-def _probe(outcome: "Outcome") -> dict[str, Any]:
+def _probe(outcome: "QuestionOutcome") -> dict[str, Any]:
     question = outcome.question
     return {
         "kind": question.kind,

@@ -113,10 +113,10 @@ def _summary(evaluation: "Evaluation") -> dict[str, Any]:
 
 
 def _checkpoint(point: "Checkpoint") -> dict[str, Any]:
-    from circuits.evaluation.edits import GROUPS, find_row, tabulate
+    from circuits.evaluation.edits import GROUPS, find_metric, tabulate
 
     rows = tabulate(point.results)
-    found = {metric: find_row(rows, metric) for metric in GROUPS}
+    found = {metric: find_metric(rows, metric) for metric in GROUPS}
     values = {metric: None if row is None else row.to_json()["after"] for metric, row in found.items()}
     return {"step": point.step, "n": len(point.results), **values}
 

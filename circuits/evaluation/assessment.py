@@ -8,15 +8,14 @@ from circuits.circuit import Circuit
 from circuits.engines.engine import Engine
 from circuits.evaluation.answers import Answers, standalone, whole_model
 from circuits.evaluation.baseline import DRAWS, Draw, Interval, bootstrap, size_matched
-from circuits.evaluation.completeness import Completeness, completeness
 from circuits.evaluation.faithfulness import Performance, Scale, log_probability, perform
-from circuits.evaluation.minimality import Minimality, minimality
+from circuits.evaluation.knockouts import Completeness, Minimality, completeness, minimality
 from circuits.facts import Fact
 from circuits.model import Model
 
 
 @dataclass(frozen=True, slots=True)
-class Chance:
+class RandomBaseline:
     """Random circuits of the circuit's size, of one kind of draw."""
 
     draw: Draw
@@ -36,7 +35,7 @@ class Assessment:
     """The circuit's."""
     faithfulness: float
     """(m(C) - m(empty)) / (m(G) - m(empty)), m the mean log-probability of the answer; NaN where the model does no better than empty."""
-    chance: tuple[Chance, ...]
+    chance: tuple[RandomBaseline, ...]
     minimality: Minimality
     completeness: Completeness
 
@@ -112,8 +111,8 @@ def _chance(
     draws: int,
     seed: int,
     draw: Draw,
-) -> Chance:
+) -> RandomBaseline:
     others = size_matched(circuit, draws=draws, seed=seed, draw=draw)
     hits = [standalone(model, engine, other, facts).hit(10).value for other in others]
     faithful = [scale.place(perform(engine, other.kept, performance).value) for other in others]
-    return Chance(draw, bootstrap(hits, seed=seed), bootstrap(faithful, seed=seed))
+    return RandomBaseline(draw, bootstrap(hits, seed=seed), bootstrap(faithful, seed=seed))

@@ -24,7 +24,7 @@ Ids = tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
+class Continuation:
     """One continuation, as a model takes it. Logits that are not finite make every field a failure."""
 
     nll: float
@@ -48,7 +48,7 @@ def completion(model: Model, prompt: str, answer: str) -> Tokens:
     return model.tokens(Fact(prompt, prompt, answer))
 
 
-def read(model: Model, completions: Sequence[Tokens]) -> tuple[Reading, ...]:
+def read(model: Model, completions: Sequence[Tokens]) -> tuple[Continuation, ...]:
     """Read each continuation. The same readings come back whatever else is read with them, up to float rounding."""
     rows: dict[tuple[int, Ids], list[int]] = defaultdict(list)
     for index, tokens in enumerate(completions):
@@ -56,7 +56,7 @@ def read(model: Model, completions: Sequence[Tokens]) -> tuple[Reading, ...]:
     by_length: dict[tuple[int, int], list[Ids]] = defaultdict(list)
     for n_prompt, ids in rows:
         by_length[n_prompt, len(ids)].append(ids)
-    readings: dict[int, Reading] = {}
+    readings: dict[int, Continuation] = {}
     for (n_prompt, length), group in sorted(by_length.items()):
         chunk = max(1, LOGITS_AT_ONCE // (length * model.network.d_vocab))
         for start in range(0, len(group), chunk):
@@ -69,7 +69,9 @@ def read(model: Model, completions: Sequence[Tokens]) -> tuple[Reading, ...]:
     return tuple(readings[index] for index in range(len(completions)))
 
 
-def measure(logits: Float[Tensor, "batch answer d_vocab"], answers: Int[Tensor, "batch answer"]) -> tuple[Reading, ...]:
+def measure(
+    logits: Float[Tensor, "batch answer d_vocab"], answers: Int[Tensor, "batch answer"]
+) -> tuple[Continuation, ...]:
     """The readings of ``answers``, whose tokens i are predicted by ``logits[:, i]``."""
     finite = torch.isfinite(logits).all(-1).all(-1)
     # Rows that are not finite are read as zeros and then declared failures.
@@ -83,5 +85,5 @@ def measure(logits: Float[Tensor, "batch answer d_vocab"], answers: Int[Tensor, 
         rank(logits[:, 0], answers[:, 0]).tolist(),
         probability(logits[:, 0], answers[:, 0]).tolist(),
     )
-    failed = Reading(math.nan, 0.0, False, logits.shape[-1], math.nan)
-    return tuple(Reading(*row) if ok else failed for ok, *row in zip(*columns, strict=True))
+    failed = Continuation(math.nan, 0.0, False, logits.shape[-1], math.nan)
+    return tuple(Continuation(*row) if ok else failed for ok, *row in zip(*columns, strict=True))

@@ -4,7 +4,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from circuits.evaluation.edits.failures import OUTCOMES
+from circuits.evaluation.edits.failures import FAILURE_CLASSES
 from circuits.model import Model
 from circuits.pages.tables import grid, markdown
 from circuits.paths import data_dir
@@ -73,8 +73,11 @@ def page(standings: Sequence[Standing], model: Model, command: str) -> str:
         "Classes of the generated answers to the edited prompts (paper 0, section 4.5, by fixed rules), and how many questions "
         "met logits that are not finite.",
         table(
-            ["method", "regime", "restraint", *OUTCOMES, "not finite"],
-            [[*_name(row), *(str(row["failures"][name]) for name in OUTCOMES), str(row["not_finite"])] for row in rows],
+            ["method", "regime", "restraint", *FAILURE_CLASSES, "not finite"],
+            [
+                [*_name(row), *(str(row["failures"][name]) for name in FAILURE_CLASSES), str(row["not_finite"])]
+                for row in rows
+            ],
             left=3,
         ),
     ]

@@ -7,10 +7,10 @@ from typing import Any
 
 from circuits.editing import EditError, Resources, find_method
 from circuits.editing.prune import parse_restraint
-from circuits.evaluation.edits.cases import Case, FluencySetting, prepare
+from circuits.evaluation.edits.cases import EditCase, FluencySetting, prepare
 from circuits.evaluation.edits.evaluate import Evaluation, Make, Restrain, evaluate
 from circuits.evaluation.edits.regimes import SINGLE, EvalAt, Regime
-from circuits.evaluation.edits.report import Row, failure_counts, find_row, not_finite, scaled, tabulate
+from circuits.evaluation.edits.report import EditMetric, failure_counts, find_metric, not_finite, scaled, tabulate
 from circuits.facts import EditRequest
 from circuits.model import Model
 from circuits.studies.routing import pooled, routing_report
@@ -94,7 +94,7 @@ class Standing:
 
     contestant: Contestant
     evaluation: Evaluation
-    rows: tuple[Row, ...]
+    rows: tuple[EditMetric, ...]
     routing: Mapping[str, float | None] | None = None
     """Of a method with a bypass: see `circuits.studies.routing.RoutingReport`."""
 
@@ -128,7 +128,7 @@ class Standing:
         }
 
     def _value(self, metric: str, kind: Any = None, *, way: Any = "exact", before: bool = False) -> float | None:
-        row = find_row(self.rows, metric, None if metric == "fluency" else way, kind)
+        row = find_metric(self.rows, metric, None if metric == "fluency" else way, kind)
         return None if row is None else scaled(row.before if before else row.after)
 
 
@@ -162,7 +162,7 @@ def compare(
     needed = max(contestant.n_requests(n) for contestant in contestants)
     if len(requests) < needed:
         raise EditError(f"expected {needed} edit requests for {', '.join(map(str, contestants))}, got {len(requests)}")
-    cases: tuple[Case, ...] = prepare(model, requests[:needed], fluency)
+    cases: tuple[EditCase, ...] = prepare(model, requests[:needed], fluency)
     standings = []
     for contestant in contestants:
         count = contestant.n_requests(n)

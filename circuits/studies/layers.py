@@ -13,7 +13,7 @@ from typing import Any
 from circuits.editing.edit import EditError
 from circuits.editing.methods.table import find_method
 from circuits.editing.resources import Resources
-from circuits.evaluation.edits import Case, FluencySetting, Shares, ask, prepare
+from circuits.evaluation.edits import EditCase, FluencySetting, Shares, ask, prepare
 from circuits.facts import EditRequest
 from circuits.metrics import Measurement
 from circuits.model import Model
@@ -92,7 +92,7 @@ def sweep_layers(
 def _sweep_one(
     model: Model,
     method: str,
-    cases: Sequence[Case],
+    cases: Sequence[EditCase],
     layers: tuple[int, ...],
     batch: int,
     resources: Resources | None,

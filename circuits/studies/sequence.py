@@ -18,7 +18,7 @@ from circuits.editing.forward import at_rows, hidden_units, open_network
 from circuits.editing.prompts import Site, padded, read_prompt
 from circuits.editing.prune import Restraint, factored_svd
 from circuits.editing.resources import Resources
-from circuits.evaluation.edits import Case, Shares, ask, prepare
+from circuits.evaluation.edits import EditCase, Shares, ask, prepare
 from circuits.facts import EditRequest
 from circuits.model import Model
 from circuits.model.network import layer_of
@@ -254,7 +254,7 @@ def _drift(edit: WeightEdit, model: Model, stored: dict[str, list[tuple[Tensor, 
     return tuple(drifts)
 
 
-def _point(model: Model, edit: WeightEdit | None, names: Sequence[str], cases: Sequence[Case]) -> TracePoint:
+def _point(model: Model, edit: WeightEdit | None, names: Sequence[str], cases: Sequence[EditCase]) -> TracePoint:
     if edit is None:
         found, n_edits, results = unedited_spectra(names, model), 0, ask(model, cases, UNWRITTEN, written="nothing")
     else:

@@ -8,7 +8,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from circuits.evaluation.continuations import Reading, completion, read
+from circuits.evaluation.continuations import Continuation, completion, read
 from circuits.evaluation.edits.failures import answers
 from circuits.evaluation.edits.fluency import N_SAMPLES, N_TOKENS, sampled_fluency
 from circuits.evaluation.edits.generation import greedy, most_likely
@@ -27,9 +27,9 @@ OWN_TOKENS = 5
 class Reply:
     """One model's answer to one question."""
 
-    right: Reading
+    right: Continuation
     """Of the right answer: of the one that fares best among those that the data accept, or of the unedited model's own."""
-    rival: Reading | None
+    rival: Continuation | None
     text: str
     """The answer as greedily generated, to the end of the sentence; nothing where none was written (`Written`). Of a
     question that must stay, before the edit: the tokens that are compared."""
@@ -70,7 +70,7 @@ class FluencySetting:
 
 
 @dataclass(frozen=True, slots=True)
-class Case:
+class EditCase:
     """A request, ready to be asked about: the unedited model's replies, and its fluency in bits after the edit's prompt."""
 
     request: EditRequest
@@ -79,7 +79,7 @@ class Case:
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class QuestionOutcome:
     """One question before and after an edit."""
 
     question: Question
@@ -92,12 +92,12 @@ class CaseResult:
     """One request, evaluated. ``outcomes`` begin with the edit's own question."""
 
     request: EditRequest
-    outcomes: tuple[Outcome, ...]
+    outcomes: tuple[QuestionOutcome, ...]
     fluency_before: float
     fluency_after: float
 
     @property
-    def own(self) -> Outcome:
+    def own(self) -> QuestionOutcome:
         return self.outcomes[0]
 
 
@@ -107,7 +107,7 @@ def prepare(
     fluency: FluencySetting | None = None,
     *,
     written: Written = "changed",
-) -> tuple[Case, ...]:
+) -> tuple[EditCase, ...]:
     """Ask the unedited model everything."""
     fluency = fluency or FluencySetting()
     asked = [[(question, *_tokens(model, question)) for question in questions(request)] for request in requests]
@@ -131,14 +131,14 @@ def prepare(
     replies = iter(_replies(model, [item for case in open_cases for item in case], written=written))
     measured = fluency.measure(model, requests)
     return tuple(
-        Case(request, tuple(Asked(question, right, rival, next(replies)) for question, right, rival in case), value)
+        EditCase(request, tuple(Asked(question, right, rival, next(replies)) for question, right, rival in case), value)
         for request, case, value in zip(requests, open_cases, measured, strict=True)
     )
 
 
 def ask(
     edited: Model,
-    cases: Sequence[Case],
+    cases: Sequence[EditCase],
     fluency: FluencySetting | None = None,
     *,
     edited_prompts: Collection[str] = (),
@@ -163,7 +163,7 @@ def ask(
     return tuple(
         CaseResult(
             case.request,
-            tuple(Outcome(asked.question, asked.before, next(replies)) for asked in own),
+            tuple(QuestionOutcome(asked.question, asked.before, next(replies)) for asked in own),
             case.fluency,
             value,
         )
@@ -171,7 +171,7 @@ def ask(
     )
 
 
-def ask_success(edited: Model, cases: Sequence[Case]) -> tuple[bool, ...]:
+def ask_success(edited: Model, cases: Sequence[EditCase]) -> tuple[bool, ...]:
     """Whether each case's own prompt is answered with the new object, all of its tokens: the cheapest thing to ask."""
     readings = read(edited, [case.asked[0].right[0] for case in cases])
     return tuple(reading.exact for reading in readings)

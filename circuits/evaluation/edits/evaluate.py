@@ -11,8 +11,8 @@ from typing import Protocol, runtime_checkable
 
 from circuits.editing import AdapterEdit, Edit
 from circuits.evaluation.edits.cases import (
-    Case,
     CaseResult,
+    EditCase,
     FluencySetting,
     ask,
     ask_success,
@@ -77,7 +77,7 @@ def evaluate(
     restrain: Restrain | None = None,
     restrain_each: bool = False,
     fluency: FluencySetting | None = None,
-    cases: Sequence[Case] | None = None,
+    cases: Sequence[EditCase] | None = None,
     progress: Callable[[int], None] = lambda done: None,
 ) -> Evaluation:
     """Edit ``requests`` in and ask about all of them.

@@ -11,9 +11,9 @@ from typing import Literal
 
 from circuits.evaluation.edits.fluency import words
 
-Outcome = Literal["correct", "unchanged", "meaningless", "missing", "partial", "irrelevant"]
-OUTCOMES: tuple[Outcome, ...] = ("correct", "unchanged", "meaningless", "missing", "partial", "irrelevant")
-FAILURES = OUTCOMES[1:]
+FailureClass = Literal["correct", "unchanged", "meaningless", "missing", "partial", "irrelevant"]
+FAILURE_CLASSES: tuple[FailureClass, ...] = ("correct", "unchanged", "meaningless", "missing", "partial", "irrelevant")
+FAILURES = FAILURE_CLASSES[1:]
 
 MIN_DISTINCT_BIGRAMS = 0.3
 """A text with a smaller share of different bi-grams among all only repeats itself."""
@@ -37,7 +37,7 @@ def answers(answer: str, accepted: Sequence[str]) -> bool:
     return any(contains(answer, candidate) for candidate in accepted)
 
 
-def classify(answer: str, target: Sequence[str], before: Sequence[str]) -> Outcome:
+def classify(answer: str, target: Sequence[str], before: Sequence[str]) -> FailureClass:
     """Class of what an edited model wrote: one sentence, without the prompt.
 
     Args:

@@ -11,15 +11,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from circuits.evaluation.edits.cases import CaseResult, Outcome, Reply
-from circuits.evaluation.edits.failures import OUTCOMES, classify
-from circuits.evaluation.edits.failures import Outcome as FailureClass
+from circuits.evaluation.edits.cases import CaseResult, QuestionOutcome, Reply
+from circuits.evaluation.edits.failures import FAILURE_CLASSES, FailureClass, classify
 from circuits.evaluation.edits.questions import GROUPS, QuestionKind
 from circuits.metrics import Measurement
 
 Way = Literal["exact", "tokens", "generated", "probability"]
 
-WAYS: Mapping[Way, Callable[[Outcome, Reply], float | None]] = {
+WAYS: Mapping[Way, Callable[[QuestionOutcome, Reply], float | None]] = {
     "exact": lambda outcome, reply: float(reply.right.exact),
     "tokens": lambda outcome, reply: reply.right.token_accuracy,
     "generated": lambda outcome, reply: None if outcome.question.stays else float(reply.accepted),
@@ -42,7 +41,7 @@ WAY_NAMES: Mapping[Way, str] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class EditMetric:
     """One metric, counted in one way: shares from 0 to 1, one a request; for fluency, bits."""
 
     metric: str
@@ -77,9 +76,9 @@ def scaled(measurement: Measurement) -> float | None:
     return round(value, 4) if math.isfinite(value) else None
 
 
-def tabulate(results: Sequence[CaseResult]) -> tuple[Row, ...]:
+def tabulate(results: Sequence[CaseResult]) -> tuple[EditMetric, ...]:
     """Every metric in every way that applies, for all its kinds together and, where it has several, for each; then fluency."""
-    rows: list[Row] = []
+    rows: list[EditMetric] = []
     for metric, kinds in GROUPS.items():
         choices: dict[QuestionKind | None, tuple[QuestionKind, ...]] = {None: kinds}
         if len(kinds) > 1:
@@ -90,13 +89,13 @@ def tabulate(results: Sequence[CaseResult]) -> tuple[Row, ...]:
     if fluent:
         before = Measurement("fluency", "bits", tuple(result.fluency_before for result in fluent))
         after = Measurement("fluency", "bits", tuple(result.fluency_after for result in fluent))
-        rows.append(Row("fluency", None, None, before, after, len(fluent)))
+        rows.append(EditMetric("fluency", None, None, before, after, len(fluent)))
     return tuple(rows)
 
 
-def find_row(
-    rows: Sequence[Row], metric: str, way: Way | None = "exact", kind: QuestionKind | None = None
-) -> Row | None:
+def find_metric(
+    rows: Sequence[EditMetric], metric: str, way: Way | None = "exact", kind: QuestionKind | None = None
+) -> EditMetric | None:
     """The row of that metric, or None if no request has such a question."""
     return next((row for row in rows if (row.metric, row.way, row.kind) == (metric, way, kind)), None)
 
@@ -135,7 +134,7 @@ class Shares:
 
 def _row(
     results: Sequence[CaseResult], metric: str, kind: QuestionKind | None, kinds: tuple[QuestionKind, ...], way: Way
-) -> Row | None:
+) -> EditMetric | None:
     before = [value for result in results if (value := case_value(result, kinds, way, "before")) is not None]
     after = [value for result in results if (value := case_value(result, kinds, way)) is not None]
     if not after:
@@ -147,10 +146,12 @@ def _row(
         if outcome.question.kind in kinds
     )
     name = f"{metric}, {WAY_NAMES[way]}"
-    return Row(metric, way, kind, Measurement(name, "%", tuple(before)), Measurement(name, "%", tuple(after)), counted)
+    return EditMetric(
+        metric, way, kind, Measurement(name, "%", tuple(before)), Measurement(name, "%", tuple(after)), counted
+    )
 
 
-def failure_class(outcome: Outcome, old: str | None = None) -> FailureClass:
+def failure_class(outcome: QuestionOutcome, old: str | None = None) -> FailureClass:
     """Class of the edited model's generated answer; ``old`` is the old object, where the question's answer was that."""
     before = tuple(text for text in (old, outcome.before.text) if text)
     return classify(outcome.after.text, outcome.question.answers, before)
@@ -164,7 +165,7 @@ def failure_counts(results: Sequence[CaseResult], kind: QuestionKind = "edit") -
         for outcome in result.outcomes
         if outcome.question.kind == kind
     )
-    return {name: counts[name] for name in OUTCOMES}
+    return {name: counts[name] for name in FAILURE_CLASSES}
 
 
 def not_finite(results: Sequence[CaseResult]) -> int:
