@@ -34,7 +34,8 @@ from circuits.studies.explain.icl import (
 )
 from circuits.studies.explain.multihop import find_case, multi_hop
 from circuits.studies.explain.reverse import explain_reverse, reverse_facts, reversed_fact
-from circuits.studies.explain.sides import BehaviourError, Bench, make_bench, relation_of
+from circuits.studies.explain.sides import Bench, make_bench, relation_of
+from circuits.studies.explain.verdict import BehaviourError
 from tests.models import plain_model, zero_weights
 from tests.planted_heads import FACTS as PLANTED
 from tests.planted_heads import ROLES as PLANTED_ROLES
@@ -512,6 +513,9 @@ def test_a_head_is_said_to_read_what_it_writes_of_and_not_where_its_attention_re
     assert read["carrier"].copies
     assert read["carrier"].promotes.strip() == fact.subject
     assert not read["mover"].copies
+    assert read["idle"].reads == "first"
+    assert read["idle"].share == 0
+    assert not read["idle"].copies
     assert "% resting on the first token" in read["mover"].words()
 
 

@@ -47,7 +47,7 @@ class TargetError(ValueError):
 
 
 @dataclass(frozen=True)
-class Targets:
+class RelationTokens:
     """The tokens that a relation's heads may write."""
 
     objects: tuple[int, ...]
@@ -60,7 +60,7 @@ class Targets:
 
 def targets(
     model: Model, facts: Sequence[Fact], objects: Sequence[str], found: Sequence[Spans] | None = None
-) -> Targets:
+) -> RelationTokens:
     """The targets of facts of one relation, whose range is ``objects`` (the facts' own answers are added).
 
     ``found`` holds the spans of each fact's prompt, if the caller has them already.
@@ -80,7 +80,7 @@ def targets(
         )
     used = [each.prompt[i] for own_spans, each in zip(found, tokens, strict=True) for i in own_spans.relation]
     words = dict.fromkeys(token for token in used if _is_word(model.token_text(token)))
-    return Targets(distinct, tuple(distinct.index(token) for token in own), tuple(words or dict.fromkeys(used)))
+    return RelationTokens(distinct, tuple(distinct.index(token) for token in own), tuple(words or dict.fromkeys(used)))
 
 
 def _is_word(text: str) -> bool:
@@ -105,7 +105,7 @@ class Readout:
         return (logits - logits.mean(-1, keepdim=True)) * (logits.shape[-1] / (logits.shape[-1] - 1))
 
 
-def readout(parts: Components, wanted: Targets) -> Readout:
+def readout(parts: Components, wanted: RelationTokens) -> Readout:
     vocabulary = parts.W_U.mean(1)
     objects = parts.W_U[:, list(wanted.objects)]
     words = parts.W_U[:, list(wanted.words)].mean(1) if wanted.words else vocabulary

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from circuits.analysis.attribution import Readout, Targets, class_mask, read_from
+from circuits.analysis.attribution import Readout, RelationTokens, class_mask, read_from
 from circuits.analysis.tracing import Trace, replay, source_parts
 from circuits.graph import Node
 from circuits.model import Model
@@ -83,7 +83,7 @@ def cut_windows(
     followed: Sequence[Trace],
     found: Sequence[Spans],
     directions: Readout,
-    wanted: Targets,
+    wanted: RelationTokens,
     head: Node,
 ) -> tuple[list[Float[np.ndarray, "window"]], list[int]]:
     """For each fact: the effect on its answer of cutting the head's reading of every window of tokens as long as the

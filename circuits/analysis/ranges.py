@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float
 
-from circuits.analysis.attribution import Targets
+from circuits.analysis.attribution import RelationTokens
 from circuits.analysis.nulls import TINY, against_sets, lookalike_sets
 from circuits.model import Model
 from circuits.model.components import Components
@@ -46,7 +46,7 @@ def directions_of(unembedding: Float[np.ndarray, "token d_model"], sets: Sequenc
     return Directions(np.stack([unembedding[list(tokens)].mean(0, dtype=np.float64) - mean for tokens in sets]))
 
 
-def disjoint_ranges(model: Model, wanted: Targets, ranges: Sequence[Sequence[str]]) -> list[tuple[int, ...]]:
+def disjoint_ranges(model: Model, wanted: RelationTokens, ranges: Sequence[Sequence[str]]) -> list[tuple[int, ...]]:
     """First tokens of the ranges that share none with the relation's own; empty if they are too few to compare with."""
     own, found = set(wanted.objects), dict[tuple[int, ...], None]()
     first = {name: model.vocabulary.encode(" " + name)[0] for name in sorted({n for each in ranges for n in each})}

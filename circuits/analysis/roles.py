@@ -25,7 +25,7 @@ together `ALPHA`; what a mover's write must show comes on top of its claim, and 
 
 Whether the part read from the relation reads as the range or names the relation's words is tested apart and stated in the
 verdict; no label depends on it. Attention rests on a prompt's first position whatever stands there (the *sink*): the shares that labels
-depend on are of what is written, and `Evidence.attention_sink` is told apart.
+depend on are of what is written, and `RoleEvidence.attention_sink` is told apart.
 """
 
 from collections.abc import Sequence
@@ -36,7 +36,7 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
-from circuits.analysis.attribution import SINK, Targets, class_mask, read_from, read_shares, readout, targets
+from circuits.analysis.attribution import SINK, RelationTokens, class_mask, read_from, read_shares, readout, targets
 from circuits.analysis.cuts import cut_readings, cut_windows
 from circuits.analysis.nulls import intervals, permuted_answers, shuffled_windows, shuffles
 from circuits.analysis.ranges import compare, directions_of, disjoint_ranges, lookalikes, unembedding_rows
@@ -84,7 +84,7 @@ class Effect:
 
 
 @dataclass(frozen=True, slots=True)
-class Evidence:
+class RoleEvidence:
     """What a verdict rests on. Attention is the mean share given from the last position."""
 
     n_facts: int
@@ -117,12 +117,12 @@ class Evidence:
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class HeadRole:
     """The role of one head, and why. ``str`` gives it as a sentence."""
 
     head: Node
     role: Role
-    evidence: Evidence
+    evidence: RoleEvidence
 
     @property
     def extracts(self) -> bool:
@@ -208,7 +208,7 @@ class Roles:
     relation: str
     facts: tuple[str, ...]
     seed: int
-    heads: tuple[Verdict, ...]
+    heads: tuple[HeadRole, ...]
     n_ranges: int = 0
     """Ranges of other relations that the relation's was compared with; 0: look-alike sets instead."""
     alpha: float = ALPHA
@@ -216,17 +216,17 @@ class Roles:
     min_reading: float = MIN_READING
     draws: int = DRAWS
 
-    def of(self, head: Node) -> Verdict:
+    def of(self, head: Node) -> HeadRole:
         for verdict in self.heads:
             if verdict.head == head:
                 return verdict
         raise KeyError(f"no verdict on {head.name}")
 
-    def with_role(self, *roles: Role) -> tuple[Verdict, ...]:
+    def with_role(self, *roles: Role) -> tuple[HeadRole, ...]:
         return tuple(verdict for verdict in self.heads if verdict.role in roles)
 
     @property
-    def labelled(self) -> tuple[Verdict, ...]:
+    def labelled(self) -> tuple[HeadRole, ...]:
         """The heads with a role, the largest effect first."""
         return tuple(sorted((v for v in self.heads if v.role != "other"), key=lambda v: (-strength(v), v.head)))
 
@@ -237,7 +237,7 @@ class Roles:
         return f"{self.relation}: {named}; the other {len(self.heads) - len(self.labelled)} heads have no established role."
 
 
-def strength(verdict: Verdict) -> float:
+def strength(verdict: HeadRole) -> float:
     """The effect that the verdict's role rests on, in logits; for ``other`` the larger of both."""
     subject, relation = abs(verdict.evidence.subject_cut.mean), abs(verdict.evidence.relation_cut.mean)
     return {"mover": subject, "suppressor": subject, "carrier": subject, "relation": relation}.get(
@@ -305,7 +305,7 @@ def find_roles(
             windows, mine = cut_windows(model, parts, followed, found, directions, wanted, head)
             sign = np.sign(own["subject_cut"].mean)
             span_p = shuffled_windows([sign * each for each in windows], mine, draws, rng)
-        evidence = Evidence(
+        evidence = RoleEvidence(
             n_facts=len(facts),
             attention_subject=float(attention.subject[i].mean()),
             attention_relation=float(attention.relation[i].mean()),
@@ -318,7 +318,7 @@ def find_roles(
             subject_cut_span_p=span_p,
             **own,
         )
-        verdicts.append(Verdict(head, _role(evidence), evidence))
+        verdicts.append(HeadRole(head, _role(evidence), evidence))
     name = relation or facts[0].relation or "these facts"
     return Roles(name, tuple(str(fact) for fact in facts), seed, tuple(verdicts), len(others), draws=draws)
 
@@ -332,7 +332,7 @@ def _passes(effect: Effect, alpha: float) -> bool:
     return effect.p is not None and effect.p <= alpha and sure and abs(effect.mean) >= MIN_EFFECT
 
 
-def _role(evidence: Evidence) -> Role:
+def _role(evidence: RoleEvidence) -> Role:
     spans_pass = evidence.subject_cut_span_p is None or evidence.subject_cut_span_p <= ALPHA
     reads_subject = evidence.reading_subject >= MIN_READING
     subject = _passes(evidence.subject_cut, SUBJECT_ALPHA) and spans_pass and reads_subject
@@ -377,7 +377,7 @@ class _Direct:
 
 @torch.no_grad()
 def _direct(
-    parts: Components, followed: Sequence[Trace], found: Sequence[Spans], wanted: Targets
+    parts: Components, followed: Sequence[Trace], found: Sequence[Spans], wanted: RelationTokens
 ) -> tuple[_Direct, _Direct]:
     n_heads, n_facts = parts.shape.n_layers * parts.shape.n_heads, len(found)
     directions, results = readout(parts, wanted), []

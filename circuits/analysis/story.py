@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from circuits.analysis.reading import HeadOnFact, Reading
-from circuits.analysis.roles import Verdict
+from circuits.analysis.roles import HeadRole
 from circuits.circuit import Circuit
 from circuits.graph import Node
 
@@ -244,7 +244,7 @@ class _Teller:
     def _n_facts(self) -> int:
         return len(self.reading.roles.facts) if self.reading.roles else 0
 
-    def _verdict(self, head: HeadOnFact) -> Verdict:
+    def _verdict(self, head: HeadOnFact) -> HeadRole:
         assert self.reading.roles is not None
         return self.reading.roles.of(head.head)
 

@@ -7,7 +7,7 @@ import plotly.graph_objects as go
 
 from circuits.analysis.lens import NodeReadout
 from circuits.analysis.reading import Reading
-from circuits.analysis.roles import Role, Roles, Verdict, strength
+from circuits.analysis.roles import HeadRole, Role, Roles, strength
 from circuits.circuit import Circuit
 from circuits.graph import Node
 from circuits.pages.style import GRID, NEUTRAL, ROLE_COLOURS, ROLE_HINTS, TEMPLATE, plotly_text, token_text
@@ -166,7 +166,7 @@ def role_map(roles: Roles, circuit: Circuit | None = None) -> go.Figure:
     return figure
 
 
-def _size(verdict: Verdict) -> float:
+def _size(verdict: HeadRole) -> float:
     """Pixels: grows with the square root of the effect."""
     return 8.0 if verdict.role == "other" else round(12 + 14 * math.sqrt(min(strength(verdict), 4) / 4), 1)
 

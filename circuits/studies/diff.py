@@ -22,7 +22,8 @@ from circuits.graph import Node
 from circuits.model import Model
 from circuits.model.network import layer_of
 from circuits.studies.diffs import CircuitDiff, Floor, Side, WriteShares, floor_of, random_floor
-from circuits.studies.explain.sides import BehaviourError, Bench, relation_of
+from circuits.studies.explain.sides import Bench, relation_of
+from circuits.studies.explain.verdict import BehaviourError
 
 PromptKind = Literal["edited", "paraphrase", "neighbour", "unrelated"]
 PROMPT_KINDS: tuple[PromptKind, ...] = ("edited", "paraphrase", "neighbour", "unrelated")

@@ -42,7 +42,8 @@ class HeadReading(BaseModel):
     role: str
     """The verdict over many facts (`circuits.analysis.roles.Role`)."""
     reads: str
-    """The class of positions that it draws most of its write from, the sink apart: subject, relation or last."""
+    """The class of positions that it draws most of its write from, the sink apart: subject, relation or last. ``first`` where it draws
+    less than `circuits.analysis.roles.MIN_READING` from each of them: what it writes is what the sink holds."""
     share: float
     """Of the whole write, what it draws from there: attention times value, by length."""
     attention: float
@@ -65,8 +66,8 @@ class HeadReading(BaseModel):
 
     def words(self, *, past: bool = False) -> str:
         """What it does in a clause: it extracts an object from the subject, copies a token, or gives no object."""
-        where = {"last": "last token"}.get(self.reads, self.reads)
-        rest = f", {self.sink:.0%} resting on the first token" if self.sink >= RESTS else ""
+        where = {"first": "first token", "last": "last token"}.get(self.reads, self.reads)
+        rest = f", {self.sink:.0%} resting on the first token" if self.sink >= RESTS and self.reads != "first" else ""
         share = f"{self.share:.0%} of its write, {self.attention:.0%} of its attention{rest}"
         if self.copies:
             return f"{'copied' if past else 'copies'} {self.promotes.strip()!r} from the {where} ({share})"

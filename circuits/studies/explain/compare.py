@@ -10,9 +10,10 @@ from circuits.evaluation.roles import roles_for, template_of
 from circuits.facts import Relations
 from circuits.model import Model
 from circuits.studies.diff import edited_nodes
-from circuits.studies.diffs import CircuitDiff, floor_of, random_floor
+from circuits.studies.diffs import CircuitDiff, floor_of
 from circuits.studies.discover import Run, RunSpec, load_model
-from circuits.studies.explain.sides import BehaviourError, Bench
+from circuits.studies.explain.sides import Bench, compared
+from circuits.studies.explain.verdict import BehaviourError
 
 INDIFFERENT = frozenset({"test_facts", "relation", "split", "force", "engine", "device", "prefilter_check"})
 """Fields that do not decide the circuit: what is measured beside it, or how it is computed; a relation goes with its facts."""
@@ -92,15 +93,15 @@ def diff_runs(
             )
             for bench, model, fact, run, edit in zip(benches, models, facts, runs, edits, strict=True)
         ]
-        floors = [random_floor(*(side.circuit for side in sides))]
+        floors = []
         wordings = []
         if relation is not None and len(before.spec.facts) == 1 and template_of(facts[0], relation) is not None:
             others = [relation.fact(facts[0].subject, i) for i in range(len(relation.templates))]
             wordings = [each for each in others if each.prompt != facts[0].prompt]
         for wording in known(models[0], wordings, rank=1)[:1]:
             circuit = benches[0].circuit(models[0], wording)
-            floors.insert(0, floor_of("the first run's circuit of a paraphrase", sides[0].circuit, circuit))
-    return CircuitDiff(differs=field, before=sides[0], after=sides[1], floors=tuple(floors))
+            floors.append(floor_of("the first run's circuit of a paraphrase", sides[0].circuit, circuit))
+    return compared(field, sides[0], sides[1], *floors)
 
 
 def _require_same(run: Run, model: Model) -> None:

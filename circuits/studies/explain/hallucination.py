@@ -22,11 +22,11 @@ from circuits.evaluation.roles import known_facts, template_of
 from circuits.facts import Fact, Relation, Relations
 from circuits.model import Model
 from circuits.model.spans import spans
-from circuits.studies.diffs import CircuitDiff, label_of, random_floor
+from circuits.studies.diffs import CircuitDiff, label_of
 from circuits.studies.discover import RunSpec
 from circuits.studies.explain.cases import Ground
-from circuits.studies.explain.sides import BehaviourError, Bench, make_bench, relation_of
-from circuits.studies.explain.verdict import INCONCLUSIVE, Evidence, Verdict, first_conclusive
+from circuits.studies.explain.sides import Bench, compared, make_bench, relation_of
+from circuits.studies.explain.verdict import INCONCLUSIVE, BehaviourError, Evidence, Verdict, first_conclusive
 
 NEIGHBOURS = 12
 """Recalled facts of the relation that the movers' pull is measured on."""
@@ -90,7 +90,7 @@ def explain_hallucination(model: Model, fact: Fact, relations: Relations, spec: 
     asked = Fact(fact.prompt, fact.subject, wrong, fact.relation)
     before = bench.side(model, asked, (fact.object, wrong), label="the wrong answer's circuit")
     after = bench.side(model, fact, (fact.object, wrong), label="the right answer's circuit")
-    diff = CircuitDiff(differs="answer", before=before, after=after)
+    diff = compared("answer", before, after)
     names = {mover.head for mover in movers}
     counts = [_count(bench, model, each, names) for each in recalled[:3]]
     return Hallucination(
@@ -102,7 +102,7 @@ def explain_hallucination(model: Model, fact: Fact, relations: Relations, spec: 
         neighbours=tuple(recalled),
         mover_count=sum(node.name in names for node in before.circuit.nodes),
         mover_count_neighbours=float(np.mean(counts)) if counts else float("nan"),
-        diff=diff.model_copy(update={"floors": (random_floor(before.circuit, after.circuit),)}),
+        diff=diff,
         verdict=_verdict(fact, wrong, before.path(wrong).decided, movers),
     )
 
@@ -271,9 +271,8 @@ def find_hallucination(
     Raises:
         BehaviourError: the model answers every fact that was looked at rightly, or with no object of the relation.
     """
-    found = first_conclusive(hallucination_cases(model, relations, manifest, spec, relation=relation), CASES)
-    if found is None:
-        raise BehaviourError(
-            f"{model.name} gives none of the facts that were looked at a wrong object of its relation: nothing to explain"
-        )
-    return found
+    cases = hallucination_cases(model, relations, manifest, spec, relation=relation)
+    none = (
+        f"{model.name} gives none of the facts that were looked at a wrong object of its relation: nothing to explain"
+    )
+    return first_conclusive(cases, CASES, none)

@@ -28,11 +28,11 @@ from circuits.graph import Graph, Node, Slot
 from circuits.metrics import match_nll
 from circuits.model import ContextError, Model
 from circuits.model.network import ReaderKind, WriterKind
-from circuits.studies.diffs import CircuitDiff, label_of, random_floor
+from circuits.studies.diffs import CircuitDiff, label_of
 from circuits.studies.discover import RunSpec
 from circuits.studies.explain.cases import Ground
-from circuits.studies.explain.sides import BehaviourError, make_bench
-from circuits.studies.explain.verdict import INCONCLUSIVE, Evidence, Verdict, first_conclusive
+from circuits.studies.explain.sides import compared, make_bench
+from circuits.studies.explain.verdict import INCONCLUSIVE, BehaviourError, Evidence, Verdict, first_conclusive
 
 Wording = Literal["stated", "bare"]
 SHOTS = 3
@@ -160,8 +160,7 @@ def explain_icl(
     bench = make_bench(model, bare, relations, spec)
     before = bench.side(model, bare, (full.object,), label="zero-shot")
     after = bench.side(model, full, (full.object,), label=f"{len(shown)}-shot")
-    diff = CircuitDiff(differs="demonstrations", before=before, after=after)
-    diff = diff.model_copy(update={"floors": (random_floor(before.circuit, after.circuit),)})
+    diff = compared("demonstrations", before, after)
     nodes = [node for node in after.circuit.nodes if node.kind == "head"]
     heads = _circuit_heads(model, bare, full, nodes, set(diff.nodes_gained))
     return InContext(
@@ -383,13 +382,11 @@ def find_icl(
         BehaviourError: no subject that was looked at is answered with demonstrations only.
     """
     cases = icl_cases(model, relations, manifest, spec, relation=relation, shots=shots, wording=wording)
-    found = first_conclusive(cases, CASES)
-    if found is None:
-        raise BehaviourError(
-            f"{model.name} answers none of the {wording} questions that were looked at thanks to {shots} demonstrations alone "
-            f"(--wording {'stated' if wording == 'bare' else 'bare'} puts them otherwise)"
-        )
-    return found
+    none = (
+        f"{model.name} answers none of the {wording} questions that were looked at thanks to {shots} demonstrations alone "
+        f"(--wording {'stated' if wording == 'bare' else 'bare'} puts them otherwise)"
+    )
+    return first_conclusive(cases, CASES, none)
 
 
 def _shown(relation: Relation, subject: str, pool: Sequence[str], seed: int, shots: int) -> list[str]:

@@ -12,11 +12,11 @@ from circuits.evaluation import distinct_beginnings, require_distinct_beginnings
 from circuits.facts import Fact, Relations
 from circuits.model import Model
 from circuits.studies.diff import EditDidNotTake, edited_nodes
-from circuits.studies.diffs import CircuitDiff, random_floor
+from circuits.studies.diffs import CircuitDiff
 from circuits.studies.discover import RunSpec
 from circuits.studies.explain.cases import Ground
-from circuits.studies.explain.sides import BehaviourError, Bench, make_bench
-from circuits.studies.explain.verdict import INCONCLUSIVE, Evidence, Verdict
+from circuits.studies.explain.sides import Bench, compared, make_bench
+from circuits.studies.explain.verdict import INCONCLUSIVE, BehaviourError, Evidence, Verdict
 
 MULTI_HOP_EDIT = "rome@subject"
 """The paper's: an edit that changes what is known of the subject. One of the prompt's end changes one prompt."""
@@ -205,8 +205,7 @@ def _diff(
         label=f"after {method}",
         edited=edited_nodes(edit, model),
     )
-    found = CircuitDiff(differs="edit", before=before, after=after)
-    return found.model_copy(update={"floors": (random_floor(before.circuit, after.circuit),)})
+    return compared("edit", before, after)
 
 
 def _verdict(asked: dict[Prompt, Asked], follow: dict[str, str], diff: CircuitDiff) -> Verdict:

@@ -1,16 +1,18 @@
 """A is B against B is A (paper 2, section 6; the reversal curse, Berglund et al. 2023): is it the same circuit, another, or none?"""
 
+from collections.abc import Sequence
+
 from pydantic import BaseModel, ConfigDict
 
 from circuits.datasets.manifest import Manifest
 from circuits.evaluation import KNOWN_RANK, whole_model
 from circuits.facts import Fact, Relation, Relations
 from circuits.model import Model
-from circuits.studies.diffs import CircuitDiff, Floor, floor_of, random_floor
+from circuits.studies.diffs import CircuitDiff, Floor, floor_of
 from circuits.studies.discover import RunSpec
 from circuits.studies.explain.cases import Ground
-from circuits.studies.explain.sides import BehaviourError, make_bench, relation_of
-from circuits.studies.explain.verdict import INCONCLUSIVE, Evidence, Verdict
+from circuits.studies.explain.sides import compared, make_bench, relation_of
+from circuits.studies.explain.verdict import INCONCLUSIVE, BehaviourError, Evidence, Verdict
 
 CASES = 12
 
@@ -60,24 +62,23 @@ def explain_reverse(model: Model, fact: Fact, relations: Relations, spec: RunSpe
     bench = make_bench(model, fact, relations, spec)
     before = bench.side(model, fact, (fact.object, fact.subject), label="forward")
     after = bench.side(model, backward, (fact.object, fact.subject), label="backward")
-    chance = random_floor(before.circuit, after.circuit)
-    floors = [chance]
+    floors = []
     others = [template for template in relation.templates if template.format(fact.subject) != fact.prompt]
     if others:
         words = Fact(others[0].format(fact.subject), fact.subject, fact.object, fact.relation)
-        floors.insert(0, floor_of("a paraphrase", before.circuit, bench.circuit(model, words)))
-    diff = CircuitDiff(differs="direction", before=before, after=after, floors=tuple(floors))
+        floors.append(floor_of("a paraphrase", before.circuit, bench.circuit(model, words)))
+    diff = compared("direction", before, after, *floors)
     return Reversal(
         forward=fact,
         backward=backward,
         rank_forward=forward_rank,
         rank_backward=backward_rank,
         diff=diff,
-        verdict=_verdict(model.name, diff, backward, backward_rank, floors),
+        verdict=_verdict(model.name, diff, backward, backward_rank, diff.floors),
     )
 
 
-def _verdict(name: str, diff: CircuitDiff, backward: Fact, rank: int, floors: list[Floor]) -> Verdict:
+def _verdict(name: str, diff: CircuitDiff, backward: Fact, rank: int, floors: Sequence[Floor]) -> Verdict:
     evidence = (
         Evidence(name="rank backward", value=rank),
         Evidence(

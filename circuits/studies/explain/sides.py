@@ -7,7 +7,7 @@ import torch
 
 from circuits.analysis.attribution import SINK, TargetError, apart_from_sink, readout, targets, written_shares
 from circuits.analysis.lens import read_nodes, trajectories
-from circuits.analysis.roles import Roles
+from circuits.analysis.roles import MIN_READING, Roles
 from circuits.analysis.tracing import open_parts, traces
 from circuits.analysis.writes import direct_writes
 from circuits.circuit import Circuit
@@ -18,12 +18,9 @@ from circuits.graph import Node
 from circuits.model import Model
 from circuits.model.components import UnsupportedArchitecture
 from circuits.model.spans import SpanError, spans
-from circuits.studies.diffs import HeadReading, Side
+from circuits.studies.diffs import CircuitDiff, Floor, HeadReading, Side, random_floor
 from circuits.studies.discover import RunSpec, search
-
-
-class BehaviourError(ValueError):
-    """A question that the model at hand, or the dataset, gives no ground for."""
+from circuits.studies.explain.verdict import BehaviourError
 
 
 @dataclass(frozen=True)
@@ -101,24 +98,31 @@ class Bench:
             by_class = {
                 which: sum(shares[i] for i in heard if classes[i] == which) for which in ("subject", "relation", "last")
             }
-            reads = max(by_class, key=lambda which: by_class[which])
-            promotes, best = lens.promoted[0].token, max(range(len(lead)), key=lambda i: lead[i])
+            best = max(by_class, key=lambda which: by_class[which])
+            reads = best if by_class[best] >= MIN_READING else "first"
+            promotes, favoured = lens.promoted[0].token, max(range(len(lead)), key=lambda i: lead[i])
             source = tokens[max(heard, key=lambda i: shares[i])]
             readings.append(
                 HeadReading(
                     head=head.name,
                     role=role.get(head, "other"),
                     reads=reads,
-                    share=by_class[reads],
-                    attention=sum(weights[i] for i in heard if classes[i] == reads),
+                    share=sum(share for share, own in zip(shares, classes, strict=True) if own == reads),
+                    attention=sum(weight for weight, own in zip(weights, classes, strict=True) if own == reads),
                     sink=weights[SINK],
                     promotes=promotes,
-                    copies=promotes.strip() == source.strip(),
-                    object=names.get(wanted.objects[best]) if objects else None,
-                    lead=lead[best] if objects else 0.0,
+                    copies=reads != "first" and promotes.strip() == source.strip(),
+                    object=names.get(wanted.objects[favoured]) if objects else None,
+                    lead=lead[favoured] if objects else 0.0,
                 )
             )
         return tuple(readings)
+
+
+def compared(differs: str, before: Side, after: Side, *floors: Floor) -> CircuitDiff:
+    """The diff of two sides, its overlap beside these floors and, last, that of random circuits of the same sizes."""
+    chance = random_floor(before.circuit, after.circuit)
+    return CircuitDiff(differs=differs, before=before, after=after, floors=(*floors, chance))
 
 
 def make_bench(model: Model, fact: Fact, relations: Relations, spec: RunSpec) -> Bench:

@@ -51,16 +51,26 @@ class Judged(Protocol):
     def verdict(self) -> Verdict: ...
 
 
-Case = TypeVar("Case", bound=Judged)
+Explained = TypeVar("Explained", bound=Judged)
 
 
-def first_conclusive(cases: Iterable[Case], limit: int) -> Case | None:
-    """The first of ``limit`` cases whose verdict is one; else the first case; None if there is none."""
+class BehaviourError(ValueError):
+    """A question that the model at hand, or the dataset, gives no ground for."""
+
+
+def first_conclusive(cases: Iterable[Explained], limit: int, none: str) -> Explained:
+    """The first of ``limit`` cases whose verdict is one; else the first case.
+
+    Raises:
+        BehaviourError: there is no case; ``none`` says of what.
+    """
     found = None
     for case in islice(cases, limit):
         if case.verdict.conclusive:
             return case
         found = found or case
+    if found is None:
+        raise BehaviourError(none)
     return found
 
 
