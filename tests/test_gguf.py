@@ -11,11 +11,13 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from circuits.facts import Fact
+from circuits.facts import Fact, Relations
 from circuits.model import Model, ModelError
 from circuits.model.batch import Batch
 from circuits.model.gguf import Header, is_gguf, read_header
 from circuits.model.hub import dequantise
+from circuits.pages.run import page_of
+from circuits.studies.discover import Run, RunSpec, run
 from tests.small_gguf import D_MODEL, N_HEADS, TOKENS, save_gguf, weights
 
 
@@ -87,6 +89,16 @@ def test_a_quantisation_without_a_name_is_that_of_most_weights(tiny: Path) -> No
     assert header.quantisation == "Q8_0"
     assert Header({**header.metadata, "general.file_type": 4242}, header.tensors).quantisation == "Q8_0"
     assert Header({**header.metadata, "general.file_type": 15}, header.tensors).quantisation == "Q4_K_M"
+
+
+def test_a_result_names_the_quantisation_and_what_prompts_began_with(tiny: Path, relations: Relations) -> None:
+    model = Model.load(tiny)
+    spec = RunSpec(facts=(Fact("w is", "w", "w"),), model=str(tiny), tau=1e9, force=True)
+    result = run(spec, relations, model=model)
+    assert (result.quantisation, result.bos) == ("Q8_0", None)
+    assert result.summary()["quantisation"] == "Q8_0"
+    assert Run.model_validate_json(result.model_dump_json()) == result
+    assert dict(page_of(result).settings)["weights"] == "compatibility, float32 on cpu, dequantised from Q8_0"
 
 
 # ---- what is refused ---------------------------------------------------------------------------------------------------

@@ -107,6 +107,10 @@ def draw(page: Page) -> str:
 # ---- from a run to what its page shows -------------------------------------------------------------------------------
 
 
+def _dequantised(run: Run) -> str:
+    return "" if run.quantisation is None else f", dequantised from {run.quantisation}"
+
+
 def _choice(run: Run) -> list[tuple[str, str]]:
     """How the edges were chosen: what means something to the method, and nothing else."""
     settings, sign = run.spec.settings, "absolute" if run.spec.absolute else "signed"
@@ -157,7 +161,8 @@ def page_of(run: Run) -> Page:
         *_choice(run),
         ("ablation", spec.ablation),
         ("granularity", spec.granularity),
-        ("weights", f"{spec.processing}, {spec.dtype} on {spec.device}"),
+        ("weights", f"{spec.processing}, {spec.dtype} on {spec.device}{_dequantised(run)}"),
+        ("prompts begin with", run.bos or "nothing"),
         ("metric", "the published code's, diluted over the prompt (kc)" if spec.compat else "MatchNLL"),
         ("engine", f"{run.engine}, {run.evaluations:,} evaluations, {run.near_ties} near ties"),
         ("seed", str(spec.seed)),

@@ -190,6 +190,10 @@ class Run(BaseModel):
     """What heads and MLPs do for the first fact, in the whole model; None where it was not asked for or cannot be told."""
     attention: PromptAttention | None = None
     """Of the circuit's heads over the first fact's prompt, in the whole model; None where the model hides its weights."""
+    bos: str | None = None
+    """The token that the prompts began with."""
+    quantisation: str | None = None
+    """What the model's weights were dequantised from."""
     versions: dict[str, str]
 
     @property
@@ -278,6 +282,8 @@ class Run(BaseModel):
             "evaluations": self.evaluations,
             "engine": self.engine,
             "near_ties": self.near_ties,
+            "bos": self.bos,
+            "quantisation": self.quantisation,
         }
         if self.spec.method != "acdc":
             summary["edges_asked"] = prefilter.n_edges(self.spec.edges or DEFAULT_EDGES, circuit.graph.n_edges)
@@ -418,6 +424,8 @@ def run_sweep(
             prefiltered=prefiltered,
             reading=reading,
             attention=_attention(model, spec.facts[0], circuit),
+            bos=model.bos,
+            quantisation=model.quantisation,
             versions=_versions(),
         )
 
