@@ -11,7 +11,8 @@ if TYPE_CHECKING:
     from circuits.datasets import load_relations
     from circuits.facts import Fact, parse_fact
     from circuits.model import Model
-    from circuits.studies.discover import Run, RunSpec, run
+    from circuits.studies.discover import Run, run
+    from circuits.studies.specs import RunSpec
 
 __version__ = "0.1.0"
 __all__ = ["Circuit", "Fact", "Model", "Run", "RunSpec", "Scores", "load_relations", "parse_fact", "run"]
@@ -24,7 +25,7 @@ _HOME = {
     "parse_fact": "circuits.facts",
     "Model": "circuits.model",
     "Run": "circuits.studies.discover",
-    "RunSpec": "circuits.studies.discover",
+    "RunSpec": "circuits.studies.specs",
     "run": "circuits.studies.discover",
 }
 

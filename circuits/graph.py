@@ -16,7 +16,8 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Bool
 
-Granularity = Literal["qkv", "node"]
+from circuits.choices import Granularity
+
 Slot = Literal["q", "k", "v"]
 NodeKind = Literal["input", "head", "mlp", "bypass", "logits"]
 

@@ -21,7 +21,8 @@ from circuits.facts import Fact, FactError, Relation, Relations
 from circuits.graph import Graph, Shape
 from circuits.model import Model
 from circuits.studies.discover import UnknownFactError
-from circuits.studies.stability import Change, Request, Skip, changes, components, known_facts, overlap
+from circuits.studies.specs import StabilitySpec
+from circuits.studies.stability import Change, Skip, changes, components, known_facts, overlap
 from tests.models import guessed_relation, plain_model, random_plain_model, word_fact, zero_weights
 
 HERE = Provenance("by hand", "00", processing="raw", method="acdc")
@@ -155,12 +156,12 @@ RELATIONS: Relations = {
 }
 
 
-def made(request: Request, model: Model = MODEL) -> list[Change | Skip]:
-    return list(changes(request, RELATIONS, model, draws=3))
+def made(spec: StabilitySpec, model: Model = MODEL) -> list[Change | Skip]:
+    return list(changes(spec.model_copy(update={"draws": 3}), RELATIONS, model))
 
 
 def test_every_change_is_measured_against_the_circuit_asked_for():
-    rows = made(Request(FACTS[:2], tau=0.1, engine="hook"))
+    rows = made(StabilitySpec(facts=FACTS[:2], tau=0.1, engine="hook"))
     assert all(isinstance(row, Change) for row in rows)
     assert [row.name for row in rows] == ["paraphrase"] * 2 + ["tau"] * 2 + ["order", "seed", "seed", "control"]
     overlaps = {(row.name, row.detail): row.overlap for row in rows if isinstance(row, Change)}
@@ -177,14 +178,14 @@ def test_every_change_is_measured_against_the_circuit_asked_for():
 
 
 def test_the_seed_is_asked_about_under_the_ablation_in_use():
-    rows = made(Request(FACTS[:2], tau=0.1, engine="hook", ablation="resample"))
+    rows = made(StabilitySpec(facts=FACTS[:2], tau=0.1, engine="hook", ablation="resample"))
     seeds = [row.detail for row in rows if row.name == "seed" and isinstance(row, Change)]
     assert len(seeds) == 1
     assert "resample" in seeds[0]
 
 
 def test_a_sentence_of_no_relation_has_no_paraphrase_and_no_other_subjects():
-    rows = made(Request((Fact("a", "a", "p"),), tau=0.1, engine="hook"))
+    rows = made(StabilitySpec(facts=(Fact("a", "a", "p"),), tau=0.1, engine="hook"))
     left_out = {row.name for row in rows if isinstance(row, Skip)}
     assert left_out == {"paraphrase", "seed"}
     assert {row.name for row in rows if isinstance(row, Change)} == {"tau", "order", "control"}
@@ -198,7 +199,7 @@ def test_a_fact_that_the_model_does_not_know_has_no_circuit_to_ask_about():
     wide["unembed.W_U"][:, :8] = weights["unembed.W_U"]
     model = plain_model({**weights, **wide, "embed.W_E": embed}, f"{WORDS} " + " ".join(f"t{i}" for i in range(12)))
     with pytest.raises(UnknownFactError):
-        made(Request(FACTS[:1], tau=0.1, engine="hook"), model)
+        made(StabilitySpec(facts=FACTS[:1], tau=0.1, engine="hook"), model)
     with pytest.raises(FactError, match="knows no fact of first"):
         known_facts(RELATIONS, "first", model, 3)
     assert len(known_facts(RELATIONS, "first", MODEL, 2)) == 2
@@ -206,9 +207,9 @@ def test_a_fact_that_the_model_does_not_know_has_no_circuit_to_ask_about():
 
 def test_a_request_without_facts_or_threshold_is_refused():
     with pytest.raises(ValueError, match="at least one fact"):
-        Request(())
+        StabilitySpec(facts=())
     with pytest.raises(ValueError, match="above 0"):
-        Request(FACTS, tau=0.0)
+        StabilitySpec(facts=FACTS, tau=0.0)
 
 
 # ---- the command ---------------------------------------------------------------------------------------------------------
@@ -222,7 +223,7 @@ def test_the_command_reports_every_change_beside_the_random_level(
 ):
     names = ("first", "second")
     guessed = {name: guessed_relation(small_model("gpt2"), name) for name in names}
-    monkeypatch.setattr(datasets, "load_relations", lambda: guessed)
+    monkeypatch.setattr(datasets, "relations_for", lambda _: guessed)
     fact = guessed["first"].facts()[0]
     command = [
         "stability",

@@ -119,7 +119,7 @@ def load(name: str) -> "Model":
     return fit_threads(Model.load(name))
 
 
-def put_edit(model: "Model", folder: Path | None) -> "Model":
+def put_edit(model: "Model", folder: Path | str | None) -> "Model":
     """The model with the edit of ``--with-edit`` on it, until the command ends; the model itself where there is none.
 
     Raises:
@@ -129,7 +129,7 @@ def put_edit(model: "Model", folder: Path | None) -> "Model":
         return model
     from circuits.editing import load_edit
 
-    return _until_the_end.get().enter_context(load_edit(folder).on(model))
+    return _until_the_end.get().enter_context(load_edit(Path(folder)).on(model))
 
 
 def parse_memory(text: str | None) -> int | None:

@@ -1,7 +1,6 @@
 """``kcircuit discover``: from a fact, or a relation's facts, to a circuit."""
 
 import json
-import math
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -14,9 +13,7 @@ import typer
 from circuits.cli.app import (
     CommandError,
     JsonOption,
-    ModelOption,
     Stopped,
-    WithEditOption,
     app,
     find_relation,
     fit_threads,
@@ -24,118 +21,67 @@ from circuits.cli.app import (
     put_edit,
     require_writable_folder,
 )
+from circuits.cli.options import asks
 from circuits.cli.reading import print_reading, reading_json
+from circuits.studies.specs import DEFAULT_TAU, RunSpec, WhichFacts
 
 if TYPE_CHECKING:
     from circuits.discovery.acdc import Progress
     from circuits.facts import Fact, Relation, Relations
     from circuits.model import Model
-    from circuits.studies.discover import Run, RunSpec
+    from circuits.studies.discover import Run
 
 STATE_FILE = "acdc-state.json"
 SECONDS_BETWEEN_SAVES = 30.0
 
 
 @app.command()
+@asks(WhichFacts, RunSpec)
 def discover(
-    fact: Annotated[
-        str | None,
-        typer.Option(help="A sentence that ends with its object, or 'prompt => object'."),
-    ] = None,
-    subject: Annotated[str | None, typer.Option(help="The subject, as spelled in the prompt.")] = None,
-    object: Annotated[str | None, typer.Option(help="The object, where it is more than the last word.")] = None,
-    relation: Annotated[str | None, typer.Option(help="Build one circuit for several facts of this relation.")] = None,
+    asked: dict[str, Any],
     split: Annotated[str, typer.Option(help="Half of the relation's facts to build from: val or test.")] = "val",
-    n: Annotated[int, typer.Option("--n", min=1, help="How many facts of the relation.")] = 20,
-    model: ModelOption = "factlm",
-    with_edit: WithEditOption = None,
-    method: Annotated[
-        str,
-        typer.Option(help="acdc; or one that scores every edge: eap, eap-ig, eap-ig-activations, exact, ifr, random."),
-    ] = "acdc",
-    tau: Annotated[
-        str | None,
-        typer.Option(
-            help="acdc's threshold in nats, or several: 0.001,0.01. Larger keeps fewer edges. 0.01 by default."
-        ),
-    ] = None,
-    edges: Annotated[
-        str | None, typer.Option(help="How many edges the other methods keep: 50, or 2% of all. 2% by default.")
-    ] = None,
-    steps: Annotated[int | None, typer.Option(help="Steps of integrated gradients (eap-ig). 20 by default.")] = None,
-    prefilter: Annotated[
-        str | None, typer.Option(help="Let acdc try only the edges that this method scores highest, such as eap-ig.")
-    ] = None,
-    keep: Annotated[str | None, typer.Option(help="How many edges the prefilter lets through. 20% by default.")] = None,
-    prefilter_check: Annotated[
-        bool, typer.Option("--prefilter-check", help="Search in full too: how much did the prefilter lose?")
-    ] = False,
-    absolute: Annotated[bool, typer.Option("--absolute", help="Keep suppressive edges too.")] = False,
-    granularity: Annotated[str, typer.Option(help="qkv: a head's slots apart; node: merged.")] = "qkv",
-    ablation: Annotated[str, typer.Option(help="zero, mean or resample.")] = "zero",
-    engine: Annotated[str, typer.Option(help="sparse: fast; hook: the reference.")] = "sparse",
-    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...")] = "cpu",
-    dtype: Annotated[str, typer.Option(help="float32 or bfloat16.")] = "float32",
     max_memory: Annotated[str | None, typer.Option(help="Memory the fast engine may use, such as 4GB.")] = None,
-    processing: Annotated[str, typer.Option(help="compatibility (folded, centred weights) or raw.")] = "compatibility",
-    compat: Annotated[str | None, typer.Option(help="kc: the published code's diluted metric.")] = None,
-    seed: Annotated[int, typer.Option(help="Of splits and corrupted prompts.")] = 0,
-    force: Annotated[bool, typer.Option("--force", help="Also for facts that the model does not know.")] = False,
     out: Annotated[
         Path | None, typer.Option(help="Folder for run.json, circuit.json, circuit.gv, report.html.")
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Find the knowledge circuit of a fact, or one circuit for several facts of a relation."""
-    if relation is not None and (subject is not None or object is not None):
+    which = WhichFacts(**{name: asked.pop(name) for name in WhichFacts.model_fields.keys() & asked.keys()})
+    fact, relation = which.fact, which.relation
+    if relation is not None and (which.subject is not None or which.object is not None):
         raise CommandError("--subject and --object belong to --fact; a relation's facts have their own")
     if (fact is None) == (relation is None):
         raise CommandError("expected either --fact or --relation, got " + ("neither" if fact is None else "both"))
     if out is not None:
         require_writable_folder(out)
-    if tau is not None and method != "acdc":
+    method, edit = asked["method"], asked.get("with_edit")
+    if "tau" in asked and method != "acdc":
         raise CommandError(f"--tau is acdc's threshold; method {method} keeps the best edges, as many as --edges says")
-    taus = parse_taus(tau or "0.01")
+    taus = asked.pop("tau", (DEFAULT_TAU,))
     memory = parse_memory(max_memory)
     started = time.perf_counter()
     from circuits.datasets import relations_for
     from circuits.model import library
 
-    relations = relations_for(library.profile_of(model))
-    choices = {
-        "model": model,
-        "with_edit": None if with_edit is None else str(with_edit),
-        "method": method,
-        "tau": taus[0],
-        "edges": edges,
-        "steps": steps,
-        "prefilter": prefilter,
-        "keep": keep,
-        "prefilter_check": prefilter_check,
-        "absolute": absolute,
-        "granularity": granularity,
-        "ablation": ablation,
-        "engine": engine,
-        "device": device,
-        "dtype": dtype,
-        "processing": processing,
-        "compat": compat,
-        "seed": seed,
-        "force": force,
-    }
+    relations = relations_for(library.profile_of(asked["model"]))
+    asked["tau"] = taus[0]
     if fact is not None:
         from circuits.facts import parse_fact
 
-        spec = _spec((parse_fact(fact, relations.values(), subject=subject, object=object),), **choices)
-        loaded = put_edit(_load(spec), with_edit)
+        spec = RunSpec(
+            facts=(parse_fact(fact, relations.values(), subject=which.subject, object=which.object),), **asked
+        )
+        loaded = put_edit(_load(spec), edit)
     else:
         assert relation is not None
         chosen = find_relation(relations, relation)
+        asked |= {"relation": relation, "split": split}
         # Checked before the model is loaded, because that takes a while.
-        spec = _spec(chosen.facts(), relation=relation, split=split, **choices)
-        loaded = put_edit(_load(spec), with_edit)
-        facts, test = _split(chosen, split, n, loaded, seed, force)
-        spec = _spec(facts, test_facts=test, relation=relation, split=split, **choices)
+        spec = RunSpec(facts=chosen.facts(), **asked)
+        loaded = put_edit(_load(spec), edit)
+        facts, test = _split(chosen, split, which.n, loaded, spec.seed, spec.force)
+        spec = RunSpec(facts=facts, test_facts=test, **asked)
     from circuits.pages.export import export_run
 
     # A sweep writes one folder a threshold.
@@ -158,28 +104,10 @@ def discover(
         typer.echo(json.dumps(summaries[0] if len(summaries) == 1 else summaries, ensure_ascii=False))
 
 
-def _spec(facts: "tuple[Fact, ...]", **choices: Any) -> "RunSpec":
-    from circuits.studies.discover import RunSpec
-
-    return RunSpec(facts=facts, **choices)
-
-
-def _load(spec: "RunSpec") -> "Model":
+def _load(spec: RunSpec) -> "Model":
     from circuits.studies.discover import load_model
 
     return fit_threads(load_model(spec))
-
-
-def parse_taus(text: str) -> list[float]:
-    try:
-        taus = [float(part) for part in text.split(",")]
-    except ValueError:
-        raise CommandError(f"expected --tau as a number of nats or several, such as 0.001,0.01, got {text!r}") from None
-    if not all(0 < tau < math.inf for tau in taus):
-        raise CommandError(f"tau must be a finite number of nats above 0, got {text}")
-    if len({f"{tau:g}" for tau in taus}) < len(taus):
-        raise CommandError(f"expected thresholds that differ in their first six digits, got {text}")
-    return taus
 
 
 def _split(
@@ -199,7 +127,7 @@ def _split(
 
 
 def _search(
-    spec: "RunSpec",
+    spec: RunSpec,
     folders: "Mapping[float, Path | None]",
     relations: "Relations",
     model: "Model",

@@ -1,25 +1,24 @@
 """``kcircuit edit sweep-layers``: where a method should edit."""
 
 import json
-import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from circuits.cli.app import CommandError, JsonOption, ModelOption
+from circuits.cli.app import CommandError, JsonOption
 from circuits.cli.edit import edit_app
 from circuits.cli.edit_options import (
-    CasesOption,
-    CorpusOption,
-    SetOption,
     parse_layers,
     parse_settings,
     progress_line,
     requests_of,
     resources_of,
 )
+from circuits.cli.options import asks
+from circuits.studies.options import command
+from circuits.studies.specs import LayersSpec
 
 if TYPE_CHECKING:
     from circuits.model import Model
@@ -27,58 +26,45 @@ if TYPE_CHECKING:
     from circuits.studies.layers import SweepRow
 
 SHARES = ("success", "generality", "locality", "same_subject")
-SITES = "subject,end"
 
 
 @edit_app.command("sweep-layers")
+@asks(LayersSpec)
 def sweep(
-    method: Annotated[
-        str, typer.Option(help="A method, or several: rome,memit/batch:10. Facts of a batch are edited together.")
-    ] = "rome",
-    n: Annotated[int, typer.Option("--n", min=1, help="How many facts.")] = 20,
-    layers: Annotated[
-        str | None, typer.Option(help="Layers, separated by commas; those joined by + are edited together: 0,1,2+3.")
-    ] = None,
-    sites: Annotated[
-        str,
-        typer.Option(help="Where ROME and MEMIT store a value: at the subject's last token, the prompt's end, both."),
-    ] = SITES,
-    model: ModelOption = "factlm",
-    cases: CasesOption = None,
-    settings: SetOption = None,
-    corpus: CorpusOption = None,
-    seed: Annotated[int, typer.Option(help="Of the facts, the new objects and the edits.")] = 0,
+    asked: dict[str, Any],
     out: Annotated[Path | None, typer.Option(help="Write the tables (Markdown) to this file.")] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Edit at one layer after another: success, generality and locality of each."""
     if out is not None and (out.is_dir() or not out.absolute().parent.is_dir()):
         raise CommandError(f"expected --out as a file in a folder that exists, got {out}")
+    spec = LayersSpec(**asked)
+    layers = spec.layers
     chosen = None if layers is None else [parse_layers(part.replace("+", ",")) for part in layers.split(",")]
-    options = parse_settings(settings)
-    wanted = _sites(sites)
+    options = parse_settings(spec.settings)
+    wanted = _sites(spec.sites)
     from circuits.model import Model
     from circuits.pages.tables import write_page
     from circuits.studies.edits import Contestant
 
-    contestants = Contestant.parse_all(method)
+    contestants = Contestant.parse_all(spec.method)
     for each in contestants:
         if each.regime.steps > 1 or each.restraint:
             raise CommandError(f"a sweep makes single edits or batches, with no restraint; got {each}")
-    loaded = Model.load(model)
-    requests = requests_of(loaded, cases, n, seed)
+    loaded = Model.load(spec.model)
+    requests = requests_of(loaded, spec.cases, spec.n, spec.seed)
     found: list[tuple[Contestant, SweepRow]] = []
     with progress_line() as show:
         for each in contestants:
-            rows = _swept(loaded, each, requests, chosen, wanted, resources_of(corpus), seed, show, options)
+            rows = _swept(loaded, each, requests, chosen, wanted, resources_of(spec.corpus), spec.seed, show, options)
             found += [(each, row) for row in rows]
     if out is not None:
-        given = {"method": method, "n": n, "layers": layers, "sites": sites, "model": model, "seed": seed}
-        given |= {"cases": cases, "corpus": corpus, "out": out}
-        write_page(out, _page(found, loaded, n, seed, _command(given, settings or [])))
+        made_by = command(["edit", "sweep-layers"], spec, more=("--out", str(out)))
+        write_page(out, _page(found, loaded, spec.n, spec.seed, made_by))
     if as_json:
         rows_json = [{"method": each.method, **_row(row)} for each, row in found]
-        typer.echo(json.dumps({"model": model, "weights": loaded.weights, "method": method, "n": n, "rows": rows_json}))
+        asked_for = {"model": spec.model, "weights": loaded.weights, "method": spec.method, "n": spec.n}
+        typer.echo(json.dumps({**asked_for, "rows": rows_json}))
         return
     for each, row in found:
         typer.echo(f"{each.method:<6} {row}")
@@ -88,7 +74,7 @@ def sweep(
 
 def _sites(text: str) -> tuple[str, ...]:
     sites = tuple(part.strip() for part in text.split(","))
-    if not set(sites) <= set(SITES.split(",")):
+    if not set(sites) <= {"subject", "end"}:
         raise CommandError(f"expected --sites subject, end or both, got {text!r}")
     return sites
 
@@ -141,16 +127,6 @@ def _row(row: "SweepRow") -> dict[str, Any]:
         **{name: None if share != share else round(100 * share, 3) for name, share in shares.items()},
         "seconds": round(row.seconds, 3),
     }
-
-
-def _command(given: dict[str, Any], settings: Sequence[str]) -> str:
-    """The command line that these options are, without those that are the defaults."""
-    defaults = {"method": "rome", "n": 20, "sites": SITES, "model": "factlm", "seed": 0}
-    words = ["kcircuit", "edit", "sweep-layers"]
-    for name, value in given.items():
-        if value != defaults.get(name):
-            words += [f"--{name}", str(value)]
-    return shlex.join([*words, *(word for setting in settings for word in ("--set", setting))])
 
 
 def _page(found: "list[tuple[Contestant, SweepRow]]", model: "Model", n: int, seed: int, command: str) -> str:

@@ -2,7 +2,7 @@
 
 import ast
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -43,7 +43,7 @@ FluencyOption = Annotated[
 CASE_KINDS = ("counterfact", "zsre-alt", "zsre-true", "knowedit", "mquake")
 
 
-def parse_settings(given: list[str] | None, layer: str | None = None) -> dict[str, Any]:
+def parse_settings(given: Sequence[str] | None, layer: str | None = None) -> dict[str, Any]:
     """Options from ``name=value`` and ``--layer``; values are Python literals, or else plain words."""
     settings: dict[str, Any] = {}
     for text in given or []:
@@ -76,11 +76,11 @@ def parse_eval_at(text: str) -> "EvalAt":
     raise CommandError(f"expected --eval-at {', '.join(EVAL_AT)}, got {text!r}")
 
 
-def resources_of(corpus: Path | None) -> "Resources":
+def resources_of(corpus: Path | str | None) -> "Resources":
     """What methods may ask for; with second moments on that text, where one is named."""
     from circuits.editing import Corpus, Resources
 
-    return Resources(None if corpus is None else Corpus.from_file(corpus))
+    return Resources(None if corpus is None else Corpus.from_file(Path(corpus)))
 
 
 def requests_of(model: "Model", cases: str | None, n: int, seed: int) -> "tuple[EditRequest, ...]":

@@ -1,32 +1,24 @@
 """``kcircuit groundtruth``: discovery methods against circuits that are known beforehand."""
 
-import dataclasses
 import json
-import math
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from circuits.cli.app import CommandError, JsonOption, app, require_writable_folder
+from circuits.cli.options import asks
+from circuits.cli.progress import progress
+from circuits.studies.specs import TruthSpec
 
 if TYPE_CHECKING:
     from circuits.evaluation.recovery import Recovery
-    from circuits.studies.truth import Case
 
 
 @app.command()
+@asks(TruthSpec)
 def groundtruth(
-    method: Annotated[
-        str | None, typer.Option("--method", help="Only these methods, with commas between; all by default.")
-    ] = None,
-    with_compiled: Annotated[
-        bool,
-        typer.Option(
-            "--compiled", help="Also transformers compiled from programs: $KCIRCUIT_TRACR, or ../shared/data/tracr."
-        ),
-    ] = False,
+    asked: dict[str, Any],
     out: Annotated[
         Path | None, typer.Option("--out", help="Write the page of results (Markdown) to this file.")
     ] = None,
@@ -35,67 +27,42 @@ def groundtruth(
     """Precision, recall and AUROC over edges of each method on transformers whose circuit follows from their weights."""
     from circuits.pages.tables import write_page
     from circuits.pages.truth import page
-    from circuits.planted import compiled, compiled_folder, planted
-    from circuits.studies.truth import COMPILED_TAU, DONORS, METHODS_ON_TRUTH, Case
+    from circuits.planted import planted
+    from circuits.records import to_json
+    from circuits.studies.sweep import sweep
+    from circuits.studies.truth import COMPILED_TAU, DONORS, TRUTH, methods_asked
 
-    methods = list(METHODS_ON_TRUTH) if method is None else [name.strip() for name in method.split(",")]
-    if unknown := [name for name in methods if name not in METHODS_ON_TRUTH]:
-        raise CommandError(f"expected --method of {', '.join(METHODS_ON_TRUTH)}, got {', '.join(unknown)}")
+    spec = TruthSpec(**asked)
+    methods_asked(spec)
     if out is not None:
-        if method is not None:
+        if spec.method is not None:
             raise CommandError("the page compares all methods: give --out or --method, not both")
         if out.is_dir():
             raise CommandError(f"expected a file for --out, and {out} is a folder")
         require_writable_folder(out.parent)
-    programs = compiled() if with_compiled else ()
-    if with_compiled and not programs:
-        raise CommandError(
-            f"no compiled transformers in {compiled_folder()}; name their folder in the environment variable KCIRCUIT_TRACR"
-        )
+    with progress("comparisons") as (watch, finished):
+        rows = [outcome.row for outcome in sweep(TRUTH, spec, watch=watch, finished=finished) if outcome.row]
     by_hand = planted()
-    rows = _recover([Case.planted(one, kind) for kind in ("zero", "resample") for one in by_hand], methods)
-    more = _recover([Case.compiled(one, kind) for kind in ("zero", "mean", "resample") for one in programs], methods)
     if out is not None:
-        write_page(out, page(rows, by_hand, more, tau=COMPILED_TAU, donors=DONORS))
+        n = sum(row.circuit in {one.name for one in by_hand} for row in rows)
+        write_page(out, page(rows[:n], by_hand, rows[n:], tau=COMPILED_TAU, donors=DONORS))
     if as_json:
-        typer.echo(json.dumps([_to_json(row) for row in rows + more], ensure_ascii=False))
+        typer.echo(json.dumps([to_json(row) for row in rows], ensure_ascii=False))
     else:
-        _print(rows + more)
+        _print(rows)
         if out is not None:
             typer.echo(f"\nWrote {out}")
 
 
-def _recover(cases: "list[Case]", methods: list[str]) -> "list[Recovery]":
-    from rich.console import Console
-    from rich.progress import track
-
-    from circuits.studies.truth import recover
-
-    console = Console(stderr=True)
-    work = [(case, name) for case in cases for name in methods]
-    shown = track(work, "comparing", console=console, transient=True, disable=not console.is_terminal or not work)
-    return [recover(case, name) for case, name in shown]
-
-
-def _to_json(row: "Recovery") -> dict[str, Any]:
-    """NaN as null, which JSON has a word for."""
-    content = dataclasses.asdict(row)
-    return {k: None if isinstance(v, float) and math.isnan(v) else v for k, v in content.items()}
-
-
 def _print(rows: "list[Recovery]") -> None:
-    from rich.console import Console
-    from rich.table import Table
+    from circuits.pages.tables import grid, show
+    from circuits.studies.columns import number
 
-    console = Console(width=None if sys.stdout.isatty() else 120)
     for key in dict.fromkeys((row.circuit, row.ablation) for row in rows):
         own = [row for row in rows if (row.circuit, row.ablation) == key]
-        table = Table(
-            "method", "found", "precision", "recall", "AUROC", title=f"{key[0]}, {key[1]}: {own[0].n_true} true edges"
-        )
-        for column in table.columns[1:]:
-            column.justify = "right"
-        for row in own:
-            numbers = ["–" if math.isnan(value) else f"{value:.2f}" for value in (row.precision, row.recall, row.auroc)]
-            table.add_row(row.method, f"{row.n_found:g}", *numbers)
-        console.print(table)
+        lines = [
+            [row.method, f"{row.n_found:g}", *(number(value, 2) for value in (row.precision, row.recall, row.auroc))]
+            for row in own
+        ]
+        header = ("method", "found", "precision", "recall", "AUROC")
+        show(grid(header, lines), title=f"{key[0]}, {key[1]}: {own[0].n_true} true edges", width=120)

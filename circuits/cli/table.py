@@ -3,53 +3,34 @@
 import json
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from circuits.cli.app import (
     CommandError,
     JsonOption,
-    ModelOption,
     app,
     find_relation,
     fit_threads,
     require_writable_folder,
 )
-from circuits.cli.discover import parse_taus
+from circuits.cli.options import asks
 from circuits.cli.progress import progress, stoppable
+from circuits.studies.specs import DEFAULT_TAUS, TableSpec
 
 if TYPE_CHECKING:
     from circuits.studies.table import Table
 
 
 @app.command()
+@asks(TableSpec)
 def table(
+    asked: dict[str, Any],
     relations: Annotated[str, typer.Option(help="all, or names: adj_antonym,country_language.")] = "all",
-    model: ModelOption = "factlm",
-    n_val: Annotated[int, typer.Option("--n-val", min=1, help="Known facts that build a circuit.")] = 20,
-    n_test: Annotated[int, typer.Option("--n-test", min=1, help="Facts of the other half that score it.")] = 50,
-    method: Annotated[str, typer.Option(help="acdc, eap, eap-ig, eap-ig-activations, exact, ifr or random.")] = "acdc",
-    tau: Annotated[
-        str | None,
-        typer.Option(
-            help="Thresholds of acdc in nats. The first one's circuits are the table's, the others a sweep. [default: 0.01,0.03,0.1]"
-        ),
-    ] = None,
-    edges: Annotated[str | None, typer.Option(help="Edges that the other methods keep: 50, or 2%.")] = None,
-    steps: Annotated[int | None, typer.Option(help="Steps of eap-ig.")] = None,
-    absolute: Annotated[bool, typer.Option("--absolute", help="Keep suppressive edges too.")] = False,
-    granularity: Annotated[str, typer.Option(help="qkv: a head's slots apart; node: merged.")] = "qkv",
-    ablation: Annotated[str, typer.Option(help="zero, mean or resample.")] = "zero",
-    engine: Annotated[str, typer.Option(help="sparse: fast; hook: the reference.")] = "sparse",
-    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...")] = "cpu",
-    dtype: Annotated[str, typer.Option(help="float32 or bfloat16.")] = "float32",
-    processing: Annotated[str, typer.Option(help="compatibility (folded, centred weights) or raw.")] = "compatibility",
     jobs: Annotated[
         int | None, typer.Option(min=1, help="Processes at work. [default: one a core, as memory allows]")
     ] = None,
-    draws: Annotated[int, typer.Option(min=1, help="Random circuits of each circuit's size.")] = 10,
-    seed: Annotated[int, typer.Option(help="Of splits, corrupted prompts and random circuits.")] = 0,
     out: Annotated[
         Path | None,
         typer.Option(help="Folder for table.json, table.md, table.html and figures; a stopped run continues."),
@@ -67,7 +48,7 @@ def table(
     from circuits.datasets import relations_for
     from circuits.model import library
 
-    known = relations_for(library.profile_of(model))
+    known = relations_for(library.profile_of(asked["model"]))
     names = list(known) if relations == "all" else list(dict.fromkeys(name.strip() for name in relations.split(",")))
     chosen = [find_relation(known, name) for name in names]
     from circuits.pages.table import files, page_files
@@ -76,37 +57,14 @@ def table(
     from circuits.studies.cores import fitting
     from circuits.studies.discover import load_model
     from circuits.studies.sweep import Pool
-    from circuits.studies.table import TableSpec, load_published, make_table
-    from circuits.studies.table.row import DEFAULT_TAUS
+    from circuits.studies.table import load_published, make_table
 
-    if tau is not None:
-        if method != "acdc":
-            raise CommandError(
-                f"--tau is acdc's threshold, and {method} has none; --edges says how many edges it keeps"
-            )
-        taus = tuple(parse_taus(tau))
-    else:
-        taus = DEFAULT_TAUS if method == "acdc" else DEFAULT_TAUS[:1]
-    spec = TableSpec.model_validate(
-        {
-            "model": model,
-            "n_val": n_val,
-            "n_test": n_test,
-            "method": method,
-            "edges": edges,
-            "steps": steps,
-            "taus": taus,
-            "absolute": absolute,
-            "granularity": granularity,
-            "ablation": ablation,
-            "engine": engine,
-            "device": device,
-            "dtype": dtype,
-            "processing": processing,
-            "draws": draws,
-            "seed": seed,
-        }
-    )
+    method = asked["method"]
+    if "taus" in asked and method != "acdc":
+        raise CommandError(f"--tau is acdc's threshold, and {method} has none; --edges says how many edges it keeps")
+    if method != "acdc":
+        asked["taus"] = DEFAULT_TAUS[:1]
+    spec = TableSpec(**asked)
     # All settings are checked before the model is loaded, because that takes a while.
     loaded = fit_threads(load_model(spec.run_spec(chosen[0].name, chosen[0].facts()[:1])))
     jobs = min(fitting(jobs, loaded), len(chosen))

@@ -1,11 +1,9 @@
 """D_val and D_test: a relation's facts in two halves. D_val builds a circuit, D_test scores it."""
 
 import random
-from typing import Literal
 
+from circuits.choices import Split
 from circuits.facts import Fact, Relation
-
-Split = Literal["val", "test"]
 
 
 def split_facts(relation: Relation, split: Split, *, template: int | str = 0, seed: int = 0) -> tuple[Fact, ...]:

@@ -2,8 +2,8 @@
 
 import sys
 from collections.abc import Callable, Sequence
-from typing import Literal
 
+from circuits.choices import EngineName
 from circuits.engines.ablation import Ablation
 from circuits.engines.engine import Engine
 from circuits.engines.hook import HookEngine
@@ -25,8 +25,6 @@ __all__ = [
     "TooLargeError",
     "make_engine",
 ]
-
-EngineName = Literal["sparse", "hook"]
 
 
 def _to_stderr(line: str) -> None:

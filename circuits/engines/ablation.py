@@ -10,17 +10,16 @@ same length, position by position.
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from circuits.choices import AblationKind
 from circuits.facts import Fact
 from circuits.model import Batch, Model
 from circuits.model.batch import Group
 
-AblationKind = Literal["zero", "mean", "resample"]
 PROMPTS = 8
 """Most prompts whose node outputs a mean holds at once."""
 

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext, redirect_stderr
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -21,6 +21,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from circuits.choices import Processing
 from circuits.graph import Shape
 from circuits.metrics import require_finite
 from circuits.model.batch import Batch, Ids
@@ -38,7 +39,6 @@ from circuits.model.profile import Profile
 from circuits.model.rewrite import BlockTrace, require_residual_rewrite
 from circuits.model.text import HubVocabulary
 
-Processing = Literal["compatibility", "raw"]
 WEIGHT_FILES = ("model.safetensors", "model.safetensors.index.json")
 """Pickled weights (``pytorch_model.bin``) are never read: loading them may run code."""
 QUANTISATION = "quantisation"

@@ -1,6 +1,5 @@
 """The table as Markdown and as one HTML page without scripts: rows, averages, what tau does, where circuits beat the model."""
 
-import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -8,9 +7,10 @@ from circuits.pages.table_figures import figure_2, figure_6, tau_figure
 from circuits.pages.tables import STYLE as TABLE_STYLE
 from circuits.pages.tables import Grid, grid, markdown, plain
 from circuits.pages.tables import to_html as to_grid
-from circuits.studies.discover import DEFAULT_EDGES
+from circuits.studies.options import command as spec_command
+from circuits.studies.specs import DEFAULT_EDGES, TableSpec
 from circuits.studies.table.published import Published, PublishedTable
-from circuits.studies.table.row import HALVES, Beaten, Row, TableSpec
+from circuits.studies.table.row import HALVES, Beaten, Row
 from circuits.studies.table.table import Table, average, by_tau, table_json
 
 HALF_NAMES = {"val": "D_val", "test": "D_test"}
@@ -33,18 +33,10 @@ HEADER = (
 )
 
 
-def command(table: Table, relations: str = "all") -> str:
+def command(table: Table, relations: str = "all", more: Sequence[str] = ()) -> str:
     """A shell command that makes the table again."""
-    spec, fields = table.spec, type(table.spec).model_fields
-    words = ["kcircuit", "table", "--relations", relations]
-    names = ["model", "n_val", "n_test", "method", "edges", "steps", "granularity", "ablation", "engine"]
-    for name in [*names, "device", "dtype", "processing", "draws", "seed"]:
-        value = getattr(spec, name)
-        if value != fields[name].default:
-            words += [f"--{name.replace('_', '-')}", str(value)]
-    if spec.method == "acdc" and spec.taus != fields["taus"].default:
-        words += ["--tau", ",".join(f"{tau:g}" for tau in spec.taus)]
-    return shlex.join([*words, *(["--absolute"] if spec.absolute else [])])
+    leave_out = () if table.spec.method == "acdc" else ("taus",)
+    return spec_command(["table", "--relations", relations], table.spec, leave_out=leave_out, more=more)
 
 
 def cells(row: Row, published: Published | None) -> tuple[str, ...]:
@@ -237,9 +229,8 @@ def to_markdown(
     table: Table, published: PublishedTable | None, *, relations: str = "all", page: Path | None = None
 ) -> str:
     """The table as a Markdown page; its figures are files beside it, by the names that `page_files` gives them for ``page``."""
-    prefix, made_by = "", command(table, relations)
-    if page is not None:
-        prefix, made_by = f"{page.stem}-", f"{made_by} --page {shlex.quote(str(page))}"
+    prefix = "" if page is None else f"{page.stem}-"
+    made_by = command(table, relations, () if page is None else ("--page", str(page)))
 
     tau_parts = [
         "## How the result moves with tau",

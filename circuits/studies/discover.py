@@ -6,18 +6,16 @@ through the lens.
 
 import hashlib
 import html
-import math
 import platform
-import shlex
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import torch
-from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 import circuits
 from circuits.analysis.attention import PromptAttention, read_attention
@@ -25,29 +23,25 @@ from circuits.analysis.lens import NodeReadout, Trajectory, read_circuit, trajec
 from circuits.analysis.reading import Reading
 from circuits.analysis.roles import Role
 from circuits.analysis.story import Sentence, tell
-from circuits.circuit import Circuit, Provenance, Scores, Setting
+from circuits.circuit import Circuit, Provenance, Scores
 from circuits.datasets import corrupted as corruption
-from circuits.datasets.split import Split
-from circuits.discovery import DEFAULT_TAU, METHODS, MethodName, prefilter
+from circuits.discovery import find_method, prefilter
 from circuits.discovery.acdc import Interrupted, Progress, State, acdc, diluted, fingerprint, mean, sweep
-from circuits.discovery.eap import STEPS
 from circuits.engines import Ablation, Engine, make_engine
-from circuits.engines.ablation import AblationKind
 from circuits.engines.sparse import SparseEngine
 from circuits.evaluation import KNOWN_RANK, Answers, standalone, whole_model
 from circuits.evaluation.roles import read_known_fact
 from circuits.facts import Fact, Relations
-from circuits.graph import Granularity, Node
+from circuits.graph import Node
 from circuits.metrics import Measurement
-from circuits.model import Model, Processing
+from circuits.model import Model
 from circuits.model.components import UnsupportedArchitecture
-from circuits.paths import FACTLM
 from circuits.records import write_whole
+from circuits.studies.options import command
+from circuits.studies.specs import DEFAULT_EDGES, RunSpec
 
 RUN_FILE = "run.json"
 CIRCUIT_FILE = "circuit.json"
-DEFAULT_EDGES = "2%"
-"""How many edges a method that scores every edge keeps, by default."""
 
 
 class UnknownFactError(ValueError):
@@ -60,97 +54,6 @@ class DeviceError(ValueError):
 
 class RunFileError(ValueError):
     """A saved run that cannot be read."""
-
-
-class RunSpec(BaseModel):
-    """What is asked. Two specs that differ in one field make two runs that can be compared."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    facts: tuple[Fact, ...]
-    test_facts: tuple[Fact, ...] = ()
-    """Facts that the circuit is not built from but scored on, with their own answers (D_test)."""
-    relation: str | None = None
-    """The relation whose facts these are, where they were drawn from one; ``split`` says from which half."""
-    split: Split = "val"
-    model: str = FACTLM
-    with_edit: str | None = None
-    """Folder of the edit that is on the model, where there is one: the caller puts it there."""
-    method: MethodName = "acdc"
-    tau: float = DEFAULT_TAU
-    """ACDC's threshold in nats; the other methods have none."""
-    edges: Annotated[str, BeforeValidator(str)] | None = None
-    """How many edges a method that scores every edge keeps: ``50``, or ``2%`` of all (the default). They are the best
-    ones that lie on paths from ``input`` to ``logits``: see `circuits.circuit.Scores.connected`."""
-    steps: int | None = None
-    """Of integrated gradients."""
-    prefilter: Literal["eap", "eap-ig", "eap-ig-activations", "exact", "ifr", "random"] | None = None
-    """The method whose scores choose which edges ACDC tries; the others are ablated from the start."""
-    keep: str | None = None
-    """How many edges the prefilter lets through: ``20%`` of all (the default), or a number."""
-    prefilter_check: bool = False
-    """Search in full too, and tell how much of that circuit the prefilter lost."""
-    absolute: bool = False
-    """Count scores by magnitude, so that suppressive edges stay too."""
-    granularity: Granularity = "qkv"
-    ablation: AblationKind = "zero"
-    engine: Literal["sparse", "hook"] = "sparse"
-    device: str = "cpu"
-    dtype: Literal["float32", "bfloat16"] = "float32"
-    processing: Processing = "compatibility"
-    compat: Literal["kc"] | None = None
-    seed: int = 0
-    force: bool = False
-    """Build the circuit even of facts that the model does not recall."""
-
-    @model_validator(mode="after")
-    def _sensible(self) -> "RunSpec":
-        if not self.facts:
-            raise ValueError("expected at least one fact, got none")
-        if len(self.facts) > 1 and self.relation is None:
-            raise ValueError("several facts make one circuit only if they are of one relation; name it")
-        if not 0 < self.tau < math.inf:
-            raise ValueError(f"tau must be a finite number of nats above 0, got {self.tau}")
-        searches = self.method == "acdc"
-        for given, applies, why in (
-            (
-                self.edges is not None,
-                not searches,
-                "edges: acdc keeps what exceeds tau; the other methods keep so many edges",
-            ),
-            (self.prefilter is not None, searches, "prefilter: only acdc has edges to try"),
-            (self.keep is not None, self.prefilter is not None, "keep: it says how much a prefilter lets through"),
-            (self.prefilter_check, self.prefilter is not None, "prefilter_check: there is no prefilter to check"),
-            (self.compat is not None, searches, "compat: the published code's metric is its ACDC's"),
-            (self.steps is not None, "steps" in self._heeded, "steps: only integrated gradients have them"),
-        ):
-            if given and not applies:
-                raise ValueError(why)
-        if self.steps is not None and self.steps < 1:
-            raise ValueError(f"integrated gradients need at least one step, got {self.steps}")
-        for amount in (self.edges, self.keep):
-            if amount is not None:
-                prefilter.require_amount(amount)
-        return self
-
-    @property
-    def _heeded(self) -> frozenset[str]:
-        """Options that change what is found."""
-        methods = [self.method] if self.prefilter is None else [self.method, self.prefilter]
-        return frozenset[str]().union(*(METHODS[name].heeds for name in methods))
-
-    @property
-    def settings(self) -> dict[str, Setting]:
-        """What decides the circuit, as its file records it; only what means something to the method."""
-        settings: dict[str, Setting] = (
-            {"tau": self.tau} if self.method == "acdc" else {"edges": self.edges or DEFAULT_EDGES}
-        )
-        settings |= {"absolute": self.absolute, "ablation": self.ablation, "compat": self.compat, "dtype": self.dtype}
-        if self.prefilter is not None:
-            settings |= {"prefilter": self.prefilter, "keep": self.keep or prefilter.KEEP}
-        if "steps" in self._heeded:
-            settings["steps"] = self.steps or STEPS
-        return settings
 
 
 class Prefiltered(BaseModel):
@@ -242,25 +145,12 @@ class Run(BaseModel):
 
     def command(self) -> str:
         """A shell command that does this run again."""
-        spec, words = self.spec, ["kcircuit", "discover"]
+        spec, words = self.spec, ["discover"]
         if spec.relation is None:
             words += ["--fact", str(spec.facts[0]), "--subject", spec.facts[0].subject]
         else:
             words += ["--relation", spec.relation, "--split", spec.split, "--n", str(len(spec.facts))]
-        fields = RunSpec.model_fields
-        names = ["model", "method", "edges", "steps", "prefilter", "keep", "granularity", "ablation"]
-        names += ["engine", "device", "dtype", "processing", "compat", "seed"]
-        if spec.method == "acdc":
-            names.insert(2, "tau")
-        for name in names:
-            value = getattr(spec, name)
-            if value != fields[name].default:
-                words += [f"--{name}", str(value)]
-        if spec.with_edit is not None:
-            words += ["--with-edit", spec.with_edit]
-        flags = ("absolute", "prefilter_check", "force")
-        words += [f"--{name.replace('_', '-')}" for name in flags if getattr(spec, name)]
-        return shlex.join(words)
+        return command(words, spec, leave_out=() if spec.method == "acdc" else ("tau",))
 
     def summary(self) -> dict[str, Any]:
         """The run in a few numbers. NLL in nats; ranks and hits are means over the facts."""
@@ -519,7 +409,7 @@ def _scored(
 
 
 def _scores(
-    method: MethodName,
+    method: str,
     spec: RunSpec,
     relations: Relations,
     model: Model,
@@ -527,8 +417,9 @@ def _scores(
     provenance: Provenance,
     progress: Callable[[Progress], None],
 ) -> Scores:
-    heeds = METHODS[method].heeds
-    return METHODS[method](
+    found = find_method(method)
+    heeds = found.heeds
+    return found(
         model,
         spec.facts,
         ablation=ablation_for(spec, spec.facts, relations, model) if "ablation" in heeds else None,

@@ -7,6 +7,7 @@ of the same two sizes. A control says what the circuits of unrelated facts share
 import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,8 @@ import numpy as np
 from circuits.circuit import Circuit, Provenance, jaccard
 from circuits.datasets import corrupted as corruption
 from circuits.datasets.split import split_facts
-from circuits.discovery.acdc import acdc, sweep
+from circuits.discovery.acdc import acdc
+from circuits.discovery.acdc import sweep as sweep_taus
 from circuits.engines import Ablation, Engine, make_engine
 from circuits.engines.ablation import AblationKind
 from circuits.evaluation import known, whole_model
@@ -22,7 +24,10 @@ from circuits.evaluation.baseline import DRAWS, Draw, Interval, bootstrap, rando
 from circuits.facts import Fact, FactError, Relations
 from circuits.graph import Node
 from circuits.model import Model
-from circuits.studies.discover import DEFAULT_TAU, require_known
+from circuits.studies.discover import load_model, require_known
+from circuits.studies.specs import StabilitySpec
+from circuits.studies.study import Case, Study, Watch
+from circuits.studies.sweep import sweep
 
 FACTORS = (0.5, 2.0)
 """What tau is multiplied by."""
@@ -130,32 +135,13 @@ class Skip:
 
 
 @dataclass(frozen=True)
-class Request:
-    """What circuit is asked about: its facts, all of one relation, and how it is found (by ACDC)."""
+class Lab:
+    """Finds circuits as the spec asks, but for what a change changes."""
 
-    facts: tuple[Fact, ...]
-    tau: float = DEFAULT_TAU
-    absolute: bool = False
-    granularity: str = "qkv"
-    ablation: AblationKind = "zero"
-    engine: str = "sparse"
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if not self.facts:
-            raise ValueError("expected at least one fact, got none")
-        if not 0 < self.tau < float("inf"):
-            raise ValueError(f"tau must be a finite number of nats above 0, got {self.tau}")
-
-
-@dataclass(frozen=True)
-class _Lab:
-    """Finds circuits as the request asks, but for what a change changes."""
-
-    request: Request
+    spec: StabilitySpec
     model: Model
     relations: Relations
-    notice: Callable[[str], None]
+    notice: Callable[[str], None] = lambda _: None
 
     def engine(self, facts: tuple[Fact, ...], ablation: AblationKind, seed: int, *, half: bool = False) -> Engine:
         """``half``: the mean over a random half of the reference set, so that the seed matters to it."""
@@ -171,13 +157,13 @@ class _Lab:
             case "resample":
                 donors = (corruption.corrupted(fact, self.relations, self.model, seed) for fact in facts)
                 values = Ablation("resample", corrupted=tuple(donors))
-        granularity = "node" if self.request.granularity == "node" else "qkv"
+        granularity = "node" if self.spec.granularity == "node" else "qkv"
         return make_engine(
-            self.request.engine, self.model, facts, ablation=values, granularity=granularity, notice=self.notice
+            self.spec.engine, self.model, facts, ablation=values, granularity=granularity, notice=self.notice
         )
 
     def circuit(self, engine: Engine, facts: tuple[Fact, ...], *, reverse_senders: bool = False) -> Circuit:
-        tau, absolute = self.request.tau, self.request.absolute
+        tau, absolute = self.spec.tau, self.spec.absolute
         scores, _ = acdc(
             engine,
             tau=tau,
@@ -188,8 +174,8 @@ class _Lab:
         return scores.above(tau, absolute=absolute)
 
     def at_taus(self, engine: Engine, facts: tuple[Fact, ...], taus: Sequence[float]) -> dict[float, Circuit]:
-        absolute = self.request.absolute
-        found = sweep(engine, taus, provenance=lambda tau: self.provenance(tau, facts), absolute=absolute)
+        absolute = self.spec.absolute
+        found = sweep_taus(engine, taus, provenance=lambda tau: self.provenance(tau, facts), absolute=absolute)
         return {tau: scores.above(tau, absolute=absolute) for tau, scores, _ in found}
 
     def provenance(self, tau: float, facts: tuple[Fact, ...]) -> Provenance:
@@ -198,97 +184,155 @@ class _Lab:
             weights=self.model.weights,
             processing=self.model.processing,
             method="acdc",
-            settings={"tau": tau, "absolute": self.request.absolute, "ablation": self.request.ablation},
-            seed=self.request.seed,
+            settings={"tau": tau, "absolute": self.spec.absolute, "ablation": self.spec.ablation},
+            seed=self.spec.seed,
             facts=tuple(str(fact) for fact in facts),
         )
 
     def known(self, facts: Sequence[Fact]) -> tuple[Fact, ...]:
         return known(self.model, facts)
 
+    @cached_property
+    def asked(self) -> Engine:
+        """The engine of the circuit that is asked about."""
+        return self.engine(self.spec.facts, self.spec.ablation, self.spec.seed)
+
+    @cached_property
+    def by_tau(self) -> dict[float, Circuit]:
+        """The circuit that is asked about, at its own threshold and the others."""
+        tau = self.spec.tau
+        return self.at_taus(self.asked, self.spec.facts, sorted(tau * factor for factor in (1.0, *FACTORS)))
+
+    def change(self, name: str, detail: str, after: Circuit, before: Circuit | None = None) -> Change:
+        before = self.by_tau[self.spec.tau] if before is None else before
+        return Change(name, detail, overlap(before, after, draws=self.spec.draws, seed=self.spec.seed))
+
+
+# ---- the changes -----------------------------------------------------------------------------------------------------
+
+
+def _paraphrase(lab: Lab, template: int | None) -> Change | Skip:
+    """The circuit of the facts in another template's words; None where there is no other."""
+    facts = lab.spec.facts
+    if template is None:
+        return Skip("paraphrase", f"{facts[0].prompt!r} is in the words of no relation of the dataset")
+    relation = lab.relations[facts[0].relation or ""]
+    words = relation.templates[template]
+    known = lab.known([relation.fact(fact.subject, template) for fact in facts])
+    if not known:
+        return Skip("paraphrase", f"the model knows none of the facts as {words!r}")
+    detail = f"“{words}”" + (f", {len(known)} of {len(facts)} facts known so" if len(known) < len(facts) else "")
+    return lab.change("paraphrase", detail, lab.circuit(lab.engine(known, lab.spec.ablation, lab.spec.seed), known))
+
+
+def _other_templates(lab: Lab) -> list[int | None]:
+    """The templates that put the facts in other words."""
+    facts = lab.spec.facts
+    name = facts[0].relation
+    if name is None or name not in lab.relations:
+        return [None]
+    relation, own = lab.relations[name], {fact.prompt for fact in facts}
+    return [
+        template
+        for template in range(len(relation.templates))
+        if not own & {relation.fact(fact.subject, template).prompt for fact in facts}
+    ]
+
+
+def _tau(lab: Lab, factor: float) -> Change:
+    tau = lab.spec.tau
+    return lab.change("tau", f"tau {tau * factor:g} instead of {tau:g} nats", lab.by_tau[tau * factor])
+
+
+def _order(lab: Lab, _: None) -> Change:
+    after = lab.circuit(lab.asked, lab.spec.facts, reverse_senders=True)
+    return lab.change("order", "senders tried from the input on", after)
+
+
+def _seed(lab: Lab, kind: AblationKind) -> Change | Skip:
+    facts, seed = lab.spec.facts, lab.spec.seed
+    try:
+        one, other = (lab.circuit(lab.engine(facts, kind, draw, half=True), facts) for draw in (seed, seed + 1))
+    except corruption.CorruptionError as error:
+        return Skip("seed", f"{kind} ablation: {error}")
+    what = "halves of the reference set" if kind == "mean" else "corrupted prompts"
+    return lab.change("seed", f"{kind} ablation, {what} of seeds {seed} and {seed + 1}", other, one)
+
+
+def _control(lab: Lab, _: None) -> Change | Skip:
+    """The circuit of as many known facts of a relation drawn from the others."""
+    spec = lab.spec
+    others = sorted(set(lab.relations) - {spec.facts[0].relation})
+    random.Random(f"{spec.seed}/control").shuffle(others)
+    for name in others:
+        known = lab.known(split_facts(lab.relations[name], "val", seed=spec.seed))[: len(spec.facts)]
+        if len(known) < len(spec.facts):
+            continue
+        try:
+            engine = lab.engine(known, spec.ablation, spec.seed)
+        except corruption.CorruptionError:
+            continue
+        what = f"“{known[0]}”" if len(known) == 1 else f"{len(known)} facts of {name}"
+        return lab.change("control", f"another relation: {what}", lab.circuit(engine, known))
+    return Skip("control", f"no other relation has {len(spec.facts)} facts that the model knows")
+
+
+CHANGES: dict[str, Callable[[Lab, Any], Change | Skip]] = {
+    "paraphrase": _paraphrase,
+    "tau": _tau,
+    "order": _order,
+    "seed": _seed,
+    "control": _control,
+}
+
+
+# ---- the study -------------------------------------------------------------------------------------------------------
+
+
+def _open(spec: StabilitySpec, relations: Relations) -> Lab:
+    return Lab(spec, load_model(spec.run_spec(spec.facts[0].relation)), relations)
+
+
+def _cases(spec: StabilitySpec, lab: Lab) -> list[Case[tuple[str, Any]]]:
+    """The seed matters to mean and resample ablation alone: it is asked about under the spec's ablation if it is one of
+    these, else under both."""
+    require_known(lab.model, spec.facts, whole_model(lab.model, spec.facts))
+    kinds = ("mean", "resample") if spec.ablation == "zero" else (spec.ablation,)
+    asked = [("paraphrase", template) for template in _other_templates(lab)]
+    asked += [("tau", factor) for factor in FACTORS]
+    asked += [("order", None), *(("seed", kind) for kind in kinds), ("control", None)]
+    # Of one group: all but the seed's are compared with one circuit, which is searched once.
+    return [Case(name if what is None else f"{name} {what}", (name, what), "one circuit") for name, what in asked]
+
+
+def _run(spec: StabilitySpec, case: Case[tuple[str, Any]], lab: Lab, watch: Watch) -> Change | Skip:
+    name, what = case.asked
+    return CHANGES[name](lab, what)
+
+
+def _weights(lab: Lab) -> str:
+    return lab.model.weights
+
+
+STABILITY: Study[StabilitySpec, Lab, tuple[str, Any], Change | Skip] = Study(
+    "stability", Change | Skip, _open, _cases, _run, _weights
+)
+
 
 def changes(
-    request: Request,
-    relations: Relations,
-    model: Model,
-    *,
-    draws: int = 100,
-    notice: Callable[[str], None] = lambda _: None,
+    spec: StabilitySpec, relations: Relations, model: Model, *, notice: Callable[[str], None] = lambda _: None
 ) -> Iterator[Change | Skip]:
     """Every change in turn, as it is measured.
 
-    Paraphrases, thresholds and order are compared with the circuit asked for. The seed matters to mean and resample ablation
-    alone: two circuits of two seeds are compared with each other, under the request's ablation if it is one of these,
-    else under both. For mean ablation a seed draws half of the reference set. The control is the circuit of as many
-    facts of another relation.
+    Paraphrases, thresholds and order are compared with the circuit asked for; two circuits of two seeds with each other. For
+    mean ablation a seed draws half of the reference set. The control is the circuit of as many facts of another relation.
 
     Raises:
         circuits.studies.discover.UnknownFactError: the model does not recall a fact.
     """
-    require_known(model, request.facts, whole_model(model, request.facts))
-    lab = _Lab(request, model, relations, notice)
-    facts, tau, seed = request.facts, request.tau, request.seed
-    engine = lab.engine(facts, request.ablation, seed)
-    by_tau = lab.at_taus(engine, facts, sorted(tau * factor for factor in (1.0, *FACTORS)))
-    base = by_tau[tau]
-
-    def compared(name: str, detail: str, after: Circuit, before: Circuit = base) -> Change:
-        return Change(name, detail, overlap(before, after, draws=draws, seed=seed))
-
-    yield from _paraphrases(lab, compared)
-    for factor in FACTORS:
-        yield compared("tau", f"tau {tau * factor:g} instead of {tau:g} nats", by_tau[tau * factor])
-    yield compared("order", "senders tried from the input on", lab.circuit(engine, facts, reverse_senders=True))
-    kinds: tuple[AblationKind, ...] = ("mean", "resample") if request.ablation == "zero" else (request.ablation,)
-    for kind in kinds:
-        try:
-            one, other = (lab.circuit(lab.engine(facts, kind, draw, half=True), facts) for draw in (seed, seed + 1))
-        except corruption.CorruptionError as error:
-            yield Skip("seed", f"{kind} ablation: {error}")
-        else:
-            what = "halves of the reference set" if kind == "mean" else "corrupted prompts"
-            yield compared("seed", f"{kind} ablation, {what} of seeds {seed} and {seed + 1}", other, one)
-    yield _control(lab, compared)
-
-
-def _paraphrases(lab: _Lab, compared: Callable[..., Change]) -> Iterator[Change | Skip]:
-    facts = lab.request.facts
-    name = facts[0].relation
-    if name is None or name not in lab.relations:
-        yield Skip("paraphrase", f"{facts[0].prompt!r} is in the words of no relation of the dataset")
-        return
-    relation = lab.relations[name]
-    subjects = [fact.subject for fact in facts]
-    own = {fact.prompt for fact in facts}
-    for template, words in enumerate(relation.templates):
-        same = tuple(relation.fact(subject, template) for subject in subjects)
-        if own & {fact.prompt for fact in same}:
-            continue
-        known = lab.known(same)
-        if not known:
-            yield Skip("paraphrase", f"the model knows none of the facts as {words!r}")
-            continue
-        detail = f"“{words}”" + (f", {len(known)} of {len(facts)} facts known so" if len(known) < len(facts) else "")
-        engine = lab.engine(known, lab.request.ablation, lab.request.seed)
-        yield compared("paraphrase", detail, lab.circuit(engine, known))
-
-
-def _control(lab: _Lab, compared: Callable[..., Change]) -> Change | Skip:
-    """The circuit of as many known facts of a relation drawn from the others."""
-    request = lab.request
-    others = sorted(set(lab.relations) - {request.facts[0].relation})
-    random.Random(f"{request.seed}/control").shuffle(others)
-    for name in others:
-        known = lab.known(split_facts(lab.relations[name], "val", seed=request.seed))[: len(request.facts)]
-        if len(known) < len(request.facts):
-            continue
-        try:
-            engine = lab.engine(known, request.ablation, request.seed)
-        except corruption.CorruptionError:
-            continue
-        what = f"“{known[0]}”" if len(known) == 1 else f"{len(known)} facts of {name}"
-        return compared("control", f"another relation: {what}", lab.circuit(engine, known))
-    return Skip("control", f"no other relation has {len(request.facts)} facts that the model knows")
+    for outcome in sweep(STABILITY, spec, relations, context=Lab(spec, model, relations, notice)):
+        assert outcome.row is not None
+        yield outcome.row
 
 
 def known_facts(relations: Relations, name: str, model: Model, n: int, *, seed: int = 0) -> tuple[Fact, ...]:

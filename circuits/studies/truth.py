@@ -19,7 +19,11 @@ from circuits.evaluation.recovery import Recovery, auroc, precision_recall
 from circuits.facts import Fact
 from circuits.metrics import SQUARED_ERROR, Metric
 from circuits.model import Model
-from circuits.planted import Ablated, Compiled, Planted
+from circuits.planted import Ablated, Compiled, Planted, compiled, compiled_folder, planted
+from circuits.planted.compiled import VARIABLE
+from circuits.records import digest
+from circuits.studies import study
+from circuits.studies.specs import TruthSpec
 
 SEEDS = 20
 """Draws that the random control is averaged over."""
@@ -27,6 +31,10 @@ DONORS = 4
 """Prompts that each prompt of a compiled transformer is resampled from."""
 COMPILED_TAU = 1e-4
 """Mean squared error. A true edge of a compiled transformer changes some output by 0.2 or more, any other by less than 1e-5."""
+
+
+class TruthError(ValueError):
+    """Known circuits or methods that there are not."""
 
 
 @dataclass(frozen=True)
@@ -113,3 +121,62 @@ def recover(case: Case, name: str) -> Recovery:
 
 def _mean(values: list[float]) -> float:
     return math.fsum(values) / len(values)
+
+
+# ---- the study -------------------------------------------------------------------------------------------------------
+
+
+def cases_on_truth(spec: TruthSpec) -> tuple[Case, ...]:
+    """All circuits that are known, each under every ablation that its edges are known for.
+
+    Raises:
+        TruthError: the compiled transformers are asked for, and not at hand.
+    """
+    by_hand = [Case.planted(one, kind) for kind in ("zero", "resample") for one in planted()]
+    if not spec.compiled:
+        return tuple(by_hand)
+    if not (programs := compiled()):
+        raise TruthError(
+            f"no compiled transformers in {compiled_folder()}; name their folder in the environment variable {VARIABLE}"
+        )
+    return (*by_hand, *(Case.compiled(one, kind) for kind in ("zero", "mean", "resample") for one in programs))
+
+
+def methods_asked(spec: TruthSpec) -> tuple[str, ...]:
+    """The methods by name.
+
+    Raises:
+        TruthError: one that there is not.
+    """
+    if spec.method is None:
+        return METHODS_ON_TRUTH
+    methods = tuple(name.strip() for name in spec.method.split(","))
+    if unknown := [name for name in methods if name not in METHODS_ON_TRUTH]:
+        raise TruthError(f"expected --method of {', '.join(METHODS_ON_TRUTH)}, got {', '.join(unknown)}")
+    return methods
+
+
+def _open(spec: TruthSpec, _: None) -> tuple[Case, ...]:
+    return cases_on_truth(spec)
+
+
+def _cases(spec: TruthSpec, known: tuple[Case, ...]) -> list[study.Case[tuple[int, str]]]:
+    return [
+        study.Case(f"{case.name}, {case.ablation.kind}, {method}", (i, method))
+        for i, case in enumerate(known)
+        for method in methods_asked(spec)
+    ]
+
+
+def _run(spec: TruthSpec, case: study.Case[tuple[int, str]], known: tuple[Case, ...], watch: study.Watch) -> Recovery:
+    i, method = case.asked
+    return recover(known[i], method)
+
+
+def _weights(known: tuple[Case, ...]) -> str:
+    return digest([case.model.weights for case in known])
+
+
+TRUTH: study.Study[TruthSpec, tuple[Case, ...], tuple[int, str], Recovery] = study.Study(
+    "truth", Recovery, _open, _cases, _run, _weights
+)

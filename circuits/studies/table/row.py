@@ -1,106 +1,30 @@
 """One row of Table 1: a relation's circuit, built from D_val and scored on D_val and D_test, each with its own labels."""
 
-import math
 from pathlib import Path
 from typing import Literal, get_args
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import BaseModel, ConfigDict
 
 from circuits.analysis.lens import trajectory
 from circuits.circuit import Circuit
 from circuits.datasets.split import split_facts
 from circuits.discovery.acdc import Interrupted, Progress
-from circuits.engines import Engine, EngineName
-from circuits.engines.ablation import AblationKind
+from circuits.engines import Engine
 from circuits.evaluation import Answers, known, standalone
 from circuits.evaluation.baseline import DRAWS, Draw, bootstrap, random_answers
 from circuits.facts import Fact, Kind, Relation, Relations
-from circuits.graph import Granularity
-from circuits.model import Model, Processing
-from circuits.paths import FACTLM
-from circuits.studies.discover import Run, RunSpec, engine_for, run_sweep, spec_digest
+from circuits.model import Model
+from circuits.studies.discover import Run, engine_for, run_sweep, spec_digest
+from circuits.studies.specs import RunSpec, TableSpec
 from circuits.studies.study import Watch
 
-DEFAULT_TAUS = (0.01, 0.03, 0.1)
-"""Paper 2's threshold first, whose circuits the table shows; the others say how the result moves with it."""
 Half = Literal["val", "test"]
 HALVES: tuple[Half, ...] = get_args(Half)
 
 
 class _Value(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class TableSpec(_Value):
-    """What is asked of every relation. Two tables of one spec and one model are equal, byte for byte."""
-
-    model: str = FACTLM
-    n_val: int = 20
-    """Facts of D_val that build the circuit, all known to the model (rank at most 10)."""
-    n_test: int = 50
-    """Facts of D_test that score it, known or not."""
-    method: str = "acdc"
-    edges: str | None = None
-    """How many edges a method without a threshold keeps: see `circuits.studies.discover.RunSpec`."""
-    steps: int | None = None
-    """Of integrated gradients."""
-    taus: tuple[float, ...] = DEFAULT_TAUS
-    """ACDC's thresholds in nats; the first one's circuits are the table's. Other methods have none, and take one of no effect."""
-    absolute: bool = False
-    granularity: Granularity = "qkv"
-    ablation: AblationKind = "zero"
-    engine: EngineName = "sparse"
-    device: str = "cpu"
-    dtype: Literal["float32", "bfloat16"] = "float32"
-    processing: Processing = "compatibility"
-    draws: int = 10
-    """Random circuits of the circuit's size, of each kind of draw."""
-    seed: int = 0
-    """Of the split into halves, of corrupted prompts, and of the random circuits."""
-
-    @model_validator(mode="after")
-    def _sensible(self) -> "TableSpec":
-        if self.n_val < 1 or self.n_test < 1 or self.draws < 1:
-            raise ValueError(
-                f"expected at least one fact in each half and one random circuit, got n_val={self.n_val}, "
-                f"n_test={self.n_test}, draws={self.draws}"
-            )
-        if not self.taus or not all(0 < tau < math.inf for tau in self.taus):
-            raise ValueError(f"expected thresholds of finite nats above 0, got {self.taus}")
-        if len(set(self.taus)) < len(self.taus):
-            raise ValueError(f"expected thresholds that differ, got {self.taus}")
-        if self.method != "acdc" and len(self.taus) > 1:
-            raise ValueError(
-                f"method {self.method} has no threshold, so expected no sweep over several, got {self.taus}"
-            )
-        return self
-
-    def run_spec(self, relation: str, val: tuple[Fact, ...], test: tuple[Fact, ...] = ()) -> RunSpec:
-        """The run that gives a relation's circuit.
-
-        Raises:
-            ValueError: settings that do not go together.
-        """
-        own = {name: getattr(self, name) for name in SHARED}
-        return RunSpec(facts=val, test_facts=test, relation=relation, tau=self.taus[0], **own)
-
-
-SHARED = (
-    "model",
-    "method",
-    "edges",
-    "steps",
-    "absolute",
-    "granularity",
-    "ablation",
-    "engine",
-    "device",
-    "dtype",
-    "processing",
-    "seed",
-)
-"""Settings that a table's runs have as it does."""
 
 
 class Scored(_Value):

@@ -15,10 +15,11 @@ from circuits.evaluation.baseline import DRAWS
 from circuits.facts import Kind, Relation, Relations
 from circuits.model import Model
 from circuits.studies.discover import load_model
+from circuits.studies.specs import TableSpec
 from circuits.studies.study import Case, Outcome, Study, Watch
 from circuits.studies.sweep import Folder, Pool, sweep
 from circuits.studies.table.published import Published, PublishedTable
-from circuits.studies.table.row import Row, Skipped, TableSpec, make_row
+from circuits.studies.table.row import Row, Skipped, make_row
 
 KIND_ORDER: tuple[Kind, ...] = ("linguistic", "commonsense", "factual", "bias")
 """As paper 2's Table 1 lists them."""

@@ -1,0 +1,333 @@
+"""What each study is asked. One file, and none that loads torch: a command line lists options from here.
+
+The same thing is called by the same name in every study: its option is declared once, in `circuits.studies.options`.
+"""
+
+import math
+from typing import Annotated, Literal
+
+from pydantic import BeforeValidator, model_validator
+
+from circuits.choices import Split
+from circuits.facts import Fact
+from circuits.paths import FACTLM
+from circuits.studies.options import (
+    AblatedBy,
+    Absolute,
+    Asked,
+    Corpus,
+    Device,
+    EditCases,
+    Engine,
+    FloatType,
+    ModelName,
+    Option,
+    Processed,
+    Settings,
+    Slots,
+    Steps,
+    read_taus,
+    write_taus,
+)
+
+DEFAULT_TAU = 0.01
+"""Paper 2's threshold, in nats."""
+DEFAULT_TAUS = (DEFAULT_TAU, 0.03, 0.1)
+"""Paper 2's threshold first, whose circuits the table shows; the others say how the result moves with it."""
+DEFAULT_EDGES = "2%"
+"""How many edges a method that scores every edge keeps, by default."""
+TauInNats = Annotated[float, Option("Threshold in nats.")]
+EditSeed = Annotated[int, Option("Of the facts, the new objects and the edits.")]
+
+
+class WhichFacts(Asked):
+    """One fact in words, or a relation and how many of its facts."""
+
+    fact: Annotated[str | None, Option("A sentence that ends with its object, or 'prompt => object'.")] = None
+    subject: Annotated[str | None, Option("The subject, as spelled in the prompt.")] = None
+    object: Annotated[str | None, Option("The object, where it is more than the last word.")] = None
+    relation: Annotated[str | None, Option("Ask about one circuit of several facts of this relation.")] = None
+    n: Annotated[int, Option("How many facts of the relation.", least=1)] = 20
+
+
+class RunSpec(Asked):
+    """What `discover` is asked. Two specs that differ in one field make two runs that can be compared."""
+
+    facts: tuple[Fact, ...]
+    test_facts: tuple[Fact, ...] = ()
+    """Facts that the circuit is not built from but scored on, with their own answers (D_test)."""
+    relation: str | None = None
+    """The relation whose facts these are, where they were drawn from one; ``split`` says from which half."""
+    split: Split = "val"
+    model: ModelName = FACTLM
+    with_edit: Annotated[
+        str | None, Option("Folder of an edit saved by `kcircuit edit --out`, put on the model first.")
+    ] = None
+    """The caller puts it there."""
+    method: Annotated[
+        str, Option("acdc; or one that scores every edge: eap, eap-ig, eap-ig-activations, exact, ifr, random.")
+    ] = "acdc"
+    tau: Annotated[
+        float,
+        Option(
+            "acdc's threshold in nats, or several: 0.001,0.01. Larger keeps fewer edges. 0.01 by default.",
+            read=read_taus,
+            write=lambda tau: str(tau),
+        ),
+    ] = DEFAULT_TAU
+    """ACDC's threshold in nats; the other methods have none."""
+    edges: Annotated[
+        Annotated[str, BeforeValidator(str)] | None,
+        Option("How many edges the other methods keep: 50, or 2% of all. 2% by default."),
+    ] = None
+    """How many edges a method that scores every edge keeps: ``50``, or ``2%`` of all (the default). They are the best
+    ones that lie on paths from ``input`` to ``logits``: see `circuits.circuit.Scores.connected`."""
+    steps: Steps = None
+    prefilter: Annotated[
+        str | None, Option("Let acdc try only the edges that this method scores highest, such as eap-ig.")
+    ] = None
+    """The method whose scores choose which edges ACDC tries; the others are ablated from the start."""
+    keep: Annotated[str | None, Option("How many edges the prefilter lets through. 20% by default.")] = None
+    """``20%`` of all, or a number."""
+    prefilter_check: Annotated[bool, Option("Search in full too: how much did the prefilter lose?")] = False
+    absolute: Absolute = False
+    """Count scores by magnitude, so that suppressive edges stay too."""
+    granularity: Slots = "qkv"
+    ablation: AblatedBy = "zero"
+    engine: Engine = "sparse"
+    device: Device = "cpu"
+    dtype: FloatType = "float32"
+    processing: Processed = "compatibility"
+    compat: Annotated[Literal["kc"] | None, Option("kc: the published code's diluted metric.")] = None
+    seed: Annotated[int, Option("Of splits and corrupted prompts.")] = 0
+    force: Annotated[bool, Option("Also for facts that the model does not know.")] = False
+    """Build the circuit even of facts that the model does not recall."""
+
+    @model_validator(mode="after")
+    def _sensible(self) -> "RunSpec":
+        if not self.facts:
+            raise ValueError("expected at least one fact, got none")
+        if len(self.facts) > 1 and self.relation is None:
+            raise ValueError("several facts make one circuit only if they are of one relation; name it")
+        if not 0 < self.tau < math.inf:
+            raise ValueError(f"tau must be a finite number of nats above 0, got {self.tau}")
+        _require_search(self.method, self.prefilter)
+        searches = self.method == "acdc"
+        for given, applies, why in (
+            (
+                self.edges is not None,
+                not searches,
+                "edges: acdc keeps what exceeds tau; the other methods keep so many edges",
+            ),
+            (self.prefilter is not None, searches, "prefilter: only acdc has edges to try"),
+            (self.keep is not None, self.prefilter is not None, "keep: it says how much a prefilter lets through"),
+            (self.prefilter_check, self.prefilter is not None, "prefilter_check: there is no prefilter to check"),
+            (self.compat is not None, searches, "compat: the published code's metric is its ACDC's"),
+            (self.steps is not None, "steps" in self.heeded, "steps: only integrated gradients have them"),
+        ):
+            if given and not applies:
+                raise ValueError(why)
+        if self.steps is not None and self.steps < 1:
+            raise ValueError(f"integrated gradients need at least one step, got {self.steps}")
+        for amount in (self.edges, self.keep):
+            if amount is not None:
+                _require_amount(amount)
+        return self
+
+    @property
+    def heeded(self) -> frozenset[str]:
+        """Options that change what is found."""
+        from circuits.discovery import find_method
+
+        methods = [self.method] if self.prefilter is None else [self.method, self.prefilter]
+        return frozenset[str]().union(*(find_method(name).heeds for name in methods))
+
+    @property
+    def settings(self) -> "dict[str, str | float | int | bool | None]":
+        """What decides the circuit, as its file records it; only what means something to the method."""
+        from circuits.discovery import prefilter
+        from circuits.discovery.eap import STEPS
+
+        settings: dict[str, str | float | int | bool | None] = (
+            {"tau": self.tau} if self.method == "acdc" else {"edges": self.edges or DEFAULT_EDGES}
+        )
+        settings |= {"absolute": self.absolute, "ablation": self.ablation, "compat": self.compat, "dtype": self.dtype}
+        if self.prefilter is not None:
+            settings |= {"prefilter": self.prefilter, "keep": self.keep or prefilter.KEEP}
+        if "steps" in self.heeded:
+            settings["steps"] = self.steps or STEPS
+        return settings
+
+
+def _require_search(method: str, prefilter: str | None) -> None:
+    from circuits.discovery import find_method
+
+    find_method(method)
+    if prefilter == "acdc":
+        raise ValueError("prefilter: expected a method that scores every edge, got acdc itself")
+    if prefilter is not None:
+        find_method(prefilter)
+
+
+def _require_amount(amount: str) -> None:
+    from circuits.discovery.prefilter import require_amount
+
+    require_amount(amount)
+
+
+class TableSpec(Asked):
+    """What is asked of every relation. Two tables of one spec and one model are equal, byte for byte."""
+
+    model: ModelName = FACTLM
+    n_val: Annotated[int, Option("Known facts that build a circuit.", least=1)] = 20
+    """Facts of D_val that build the circuit, all known to the model (rank at most 10)."""
+    n_test: Annotated[int, Option("Facts of the other half that score it.", least=1)] = 50
+    """Facts of D_test that score it, known or not."""
+    method: Annotated[str, Option("acdc, eap, eap-ig, eap-ig-activations, exact, ifr or random.")] = "acdc"
+    edges: Annotated[str | None, Option("Edges that the other methods keep: 50, or 2%.")] = None
+    """How many edges a method without a threshold keeps: see `RunSpec`."""
+    steps: Steps = None
+    taus: Annotated[
+        tuple[float, ...],
+        Option(
+            "Thresholds of acdc in nats. The first one's circuits are the table's, the others a sweep. [default: 0.01,0.03,0.1]",
+            flag="tau",
+            read=read_taus,
+            write=write_taus,
+        ),
+    ] = DEFAULT_TAUS
+    """ACDC's thresholds in nats; the first one's circuits are the table's. Other methods have none, and take one of no effect."""
+    absolute: Absolute = False
+    granularity: Slots = "qkv"
+    ablation: AblatedBy = "zero"
+    engine: Engine = "sparse"
+    device: Device = "cpu"
+    dtype: FloatType = "float32"
+    processing: Processed = "compatibility"
+    draws: Annotated[int, Option("Random circuits of each circuit's size.", least=1)] = 10
+    """Of each kind of draw."""
+    seed: Annotated[int, Option("Of splits, corrupted prompts and random circuits.")] = 0
+
+    @model_validator(mode="after")
+    def _sensible(self) -> "TableSpec":
+        if self.n_val < 1 or self.n_test < 1 or self.draws < 1:
+            raise ValueError(
+                f"expected at least one fact in each half and one random circuit, got n_val={self.n_val}, "
+                f"n_test={self.n_test}, draws={self.draws}"
+            )
+        if not self.taus or not all(0 < tau < math.inf for tau in self.taus):
+            raise ValueError(f"expected thresholds of finite nats above 0, got {self.taus}")
+        if len(set(self.taus)) < len(self.taus):
+            raise ValueError(f"expected thresholds that differ, got {self.taus}")
+        if self.method != "acdc" and len(self.taus) > 1:
+            raise ValueError(
+                f"method {self.method} has no threshold, so expected no sweep over several, got {self.taus}"
+            )
+        return self
+
+    def run_spec(self, relation: str, val: tuple[Fact, ...], test: tuple[Fact, ...] = ()) -> RunSpec:
+        """The run that gives a relation's circuit: what both specs ask for is the same.
+
+        Raises:
+            ValueError: settings that do not go together.
+        """
+        own = {name: getattr(self, name) for name in TableSpec.model_fields.keys() & RunSpec.model_fields.keys()}
+        return RunSpec(facts=val, test_facts=test, relation=relation, tau=self.taus[0], **own)
+
+
+class StabilitySpec(Asked):
+    """What circuit is asked about: its facts, all of one relation, and how it is found (by ACDC)."""
+
+    facts: tuple[Fact, ...]
+    model: ModelName = FACTLM
+    tau: TauInNats = DEFAULT_TAU
+    absolute: Absolute = False
+    granularity: Slots = "qkv"
+    ablation: AblatedBy = "zero"
+    engine: Engine = "sparse"
+    device: Device = "cpu"
+    draws: Annotated[int, Option("Pairs of random circuits compared.", least=1)] = 100
+    seed: Annotated[int, Option("Of splits, ablation's prompts and random circuits.")] = 0
+
+    @model_validator(mode="after")
+    def _sensible(self) -> "StabilitySpec":
+        if not self.facts:
+            raise ValueError("expected at least one fact, got none")
+        if not 0 < self.tau < math.inf:
+            raise ValueError(f"tau must be a finite number of nats above 0, got {self.tau}")
+        return self
+
+    def run_spec(self, relation: str | None) -> RunSpec:
+        """The run that gives the circuit."""
+        own = {name: getattr(self, name) for name in StabilitySpec.model_fields.keys() & RunSpec.model_fields.keys()}
+        return RunSpec(relation=relation, **own)
+
+
+class LayersSpec(Asked):
+    """Methods of editing at one layer after another."""
+
+    method: Annotated[
+        str, Option("A method, or several: rome,memit/batch:10. Facts of a batch are edited together.")
+    ] = "rome"
+    n: Annotated[int, Option("How many facts.", least=1)] = 20
+    layers: Annotated[
+        str | None, Option("Layers, separated by commas; those joined by + are edited together: 0,1,2+3.")
+    ] = None
+    sites: Annotated[
+        str, Option("Where ROME and MEMIT store a value: at the subject's last token, the prompt's end, both.")
+    ] = "subject,end"
+    model: ModelName = FACTLM
+    seed: EditSeed = 0
+    cases: EditCases = None
+    corpus: Corpus = None
+    settings: Settings = ()
+
+
+class CompareSpec(Asked):
+    """Methods of editing on the same facts."""
+
+    methods: Annotated[
+        str,
+        Option(
+            "Methods, each alone or with its own regime and restraint: rome,memit/batch:30,rome/sequential:100+prune."
+        ),
+    ] = "rome,memit,ft-l,ft-m,memoe"
+    n: Annotated[int, Option("How many facts, or as many more as fill a regime's batches.", least=1)] = 50
+    regime: Annotated[str, Option("Regime of the methods that name none.")] = "single"
+    eval_at: Annotated[
+        str, Option("When a sequence is evaluated: immediate, after each edit; end; or checkpoints.")
+    ] = "end"
+    model: ModelName = FACTLM
+    seed: EditSeed = 0
+    cases: EditCases = None
+    corpus: Corpus = None
+    fluency_samples: Annotated[int, Option("Texts sampled for each edit to measure fluency; 0: none.", least=0)] = 2
+
+
+class TraceSpec(Asked):
+    """Edits one on top of another, free and restrained."""
+
+    method: Annotated[str, Option("A method that edits weights: rome, memit, ft-l or ft-m.")] = "rome"
+    n: Annotated[int, Option("How many edits, one on top of another.", least=1)] = 100
+    restrain: Annotated[
+        str, Option("The restraint of the second trace: prune:alpha=1.2, prune:alpha=2,kind=linear.")
+    ] = "prune:alpha=1.2"
+    every: Annotated[
+        int | None,
+        Option("Restrain the sequence itself after each so many edits; by default a copy, at the end.", least=1),
+    ] = None
+    checkpoints: Annotated[str, Option("Numbers of edits after which to measure; the last always is.")] = "10,20,50,100"
+    model: ModelName = FACTLM
+    cases: EditCases = None
+    corpus: Corpus = None
+    seed: EditSeed = 0
+    settings: Settings = ()
+
+
+class TruthSpec(Asked):
+    """Discovery methods against circuits that are known beforehand."""
+
+    method: Annotated[str | None, Option("Only these methods, with commas between; all by default.")] = None
+    compiled: Annotated[
+        bool, Option("Also transformers compiled from programs, in the folder that $KCIRCUIT_TRACR names.")
+    ] = False
