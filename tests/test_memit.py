@@ -1,5 +1,6 @@
 """MEMIT: many requests at once, over several layers, in closed form."""
 
+import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from circuits.editing import METHODS, EditError, MemitOptions, memit
-from circuits.editing.methods.memit import spread
+from circuits.editing.methods.memit import Unwritten, spread
 from circuits.editing.moments import SecondMoment
 from circuits.facts import EditRequest
 from circuits.model import Model
@@ -50,6 +51,30 @@ def test_one_request_by_hand() -> None:
     identity = SecondMoment(torch.eye(2, dtype=torch.float64), 1, ((1, 0.0),))
     delta = spread(torch.tensor([[1.0, 2.0]]), torch.tensor([[10.0]]), identity, 5.0, 0.0)
     assert torch.allclose(delta.dense(), torch.tensor([[1.0], [2.0]]).double())
+
+
+@given(c=st.floats(0.1, 10), d=st.integers(2, 200))
+def test_of_a_key_as_common_as_the_corpus_own_the_share_written_depends_on_c_and_not_on_the_models_size(
+    c: float, d: int
+) -> None:
+    """For C = 1 a key of length sqrt(d) has k^T C^-1 k = d, the mean over a corpus: 1 / (1 + c) is written."""
+    key, missing = torch.ones(1, d), torch.tensor([[3.0]])
+    delta = spread(key, missing, SecondMoment.identity(d), MemitOptions(layers=(0,), c=c).of(d), 0.0)
+    assert float(key.double() @ delta.dense()) == pytest.approx(3.0 / (1 + c), rel=1e-4)
+    assert MemitOptions(layers=(0,), c=c, weight=7.0).of(d) == 7.0
+
+
+def test_what_is_left_unwritten_is_told_and_warned_of_where_it_is_most(
+    small_model: Callable[..., Model], tmp_path: Path
+) -> None:
+    model, own = small_model("gpt2"), resources(tmp_path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", Unwritten)
+        light = memit(model, [REQUEST], options=replace(HYPER, weight=1e-6), resources=own)
+    with pytest.warns(Unwritten, match="a smaller weight writes more"):
+        heavy = memit(model, [REQUEST], options=replace(HYPER, weight=1e9), resources=own)
+    assert "0% of the change is left unwritten" in light.provenance.notes[-1]
+    assert "100% of the change is left unwritten, at a weight of 1e+09" in heavy.provenance.notes[-1]
 
 
 def test_a_batch_of_requests_is_edited_together(small_model: Callable[..., Model], tmp_path: Path) -> None:

@@ -9,16 +9,17 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from circuits.editing import EditError, Resources, RomeOptions, rome
+from circuits.editing import EditError, Resources, RomeOptions, rome, stored
 from circuits.editing.contexts import sample_contexts
 from circuits.editing.forward import at_rows, hidden_units, open_network
-from circuits.editing.methods.rome import essence_of, insert
+from circuits.editing.methods.rome import insert
 from circuits.editing.moments import SecondMoment
 from circuits.editing.prompts import Site, each_token, forced
-from circuits.editing.targets import TargetOptions, optimise
+from circuits.editing.stored import keys_at, states_at
+from circuits.editing.targets import TargetOptions, essence_of, optimise
 from circuits.facts import EditRequest
 from circuits.model import Batch, Model
-from circuits.model.network import value_matrix
+from circuits.model.network import ComponentNetwork, value_matrix
 from tests.editing_models import LAYOUTS, OTHER, REQUEST, TWO_TOKENS, resources, wins
 
 HYPER = RomeOptions(layer=0, steps=12, clamp=20.0, contexts=(3,), damping=1e-3)
@@ -164,6 +165,56 @@ def test_requests_optimised_together_come_out_as_they_do_alone(small_model: Call
         alone = run([request])
         assert torch.allclose(together.deltas[i], alone.deltas[0], atol=1e-2)
         assert together.losses[i] == pytest.approx(alone.losses[0], rel=1e-2)
+
+
+def test_requests_that_do_not_fit_at_once_are_optimised_in_turn_to_the_same_values(
+    small_model: Callable[..., Model], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, options = small_model("gpt2"), TargetOptions(steps=4, clamp=20.0)
+    requests, contexts = (REQUEST, TWO_TOKENS, OTHER), ("", "w7 w8. ")
+    said, essence = forced(model, requests, contexts), essence_of(model, requests)
+    network = open_network(model, said.ids, essence.ids)
+    sizes: list[int] = []
+
+    def run():
+        sizes.clear()
+        found = optimise(network, 0, said, essence, torch.full((3,), 5.0), options)
+        keys = keys_at(network, said.ids, 0, said.subject)
+        return found, keys, states_at(network, said.ids, 0, said.subject)
+
+    resume = ComponentNetwork.resume
+
+    def watched(self, residual, *rest, **more):
+        sizes.append(residual.shape[0] * residual.shape[1])
+        return resume(self, residual, *rest, **more)
+
+    monkeypatch.setattr(ComponentNetwork, "resume", watched)
+    together, keys, states = run()
+    assert max(sizes) == said.ids.numel()
+    monkeypatch.setattr(stored, "TOKENS_AT_ONCE", 1)
+    apart, keys_apart, states_apart = run()
+    assert max(sizes) <= len(contexts) * said.n_pos, "one request in all its contexts"
+    assert torch.allclose(together.deltas, apart.deltas, atol=1e-3)
+    assert torch.allclose(keys, keys_apart, atol=1e-5)
+    assert torch.allclose(states, states_apart, atol=1e-5)
+
+
+def test_decay_weighs_deltas_length_in_lengths_of_the_vector_that_it_is_added_to(
+    small_model: Callable[..., Model],
+) -> None:
+    """Where every delta starts the norm has no slope, so that Adam's first step is the same with any decay: what the second
+    loss is larger by is decay |delta| / |v0|, and delta is lr long in each of d_model dimensions."""
+    model = small_model("gpt2")
+    said, essence = forced(model, [REQUEST]), essence_of(model, [REQUEST])
+    network = open_network(model, said.ids, essence.ids)
+
+    def second(decay: float, norm: float) -> float:
+        options = TargetOptions(steps=2, lr=0.1, clamp=100.0, kl=0.0, decay=decay, enough=0.0)
+        return optimise(network, 0, said, essence, torch.tensor([norm]), options).losses[0][1]
+
+    length = 0.1 * network.d_model**0.5
+    for norm in (1.0, 10.0):
+        assert second(0.3, norm) - second(0.0, norm) == pytest.approx(0.3 * length / norm, rel=1e-2)
 
 
 def test_the_first_loss_is_the_models_own_nll_of_the_target(small_model: Callable[..., Model]) -> None:

@@ -1,6 +1,7 @@
 """Second moments: E[k k^T] of a corpus's hidden units, kept under a key of all that they depend on."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,14 +10,15 @@ import torch
 from circuits.datasets import load_relations
 from circuits.datasets.corpus import render_epoch
 from circuits.datasets.manifest import Manifest
-from circuits.editing import EditError, IdentityCovariance, RomeOptions, rome
+from circuits.editing import EditError, IdentityCovariance, RomeOptions, moments, rome
 from circuits.editing.artefacts import ArtefactError, cache_folder
 from circuits.editing.corpus import FACTLM_EPOCHS, Corpus, CorpusError
 from circuits.editing.forward import MlpReads
-from circuits.editing.moments import SecondMoment, Statistics, StatisticsError
+from circuits.editing.moments import SecondMoment, Statistics, StatisticsError, _Sum
+from circuits.editing.resources import Undeclared
 from circuits.model import Batch, Model
 from circuits.model.network import ComponentNetwork
-from tests.editing_models import LAYOUTS, REQUEST, random_words, resources, statistics
+from tests.editing_models import LAYOUTS, OTHER, REQUEST, random_words, resources, statistics
 from tests.test_edit import random_edit
 
 DOCUMENTS = ("w1 w2 w3", "w4 w5 w6 w7 w8", "w9", "w1 w1", "w3 w2 w1", "w10 w20 w30", "w5 w5 w5 w5", "w6 w7")
@@ -174,3 +176,108 @@ def test_factlms_corpus_is_its_training_text_and_the_same_each_time() -> None:
     assert corpus.documents == tuple(render_epoch(load_relations(), Manifest.load(), 0, FACTLM_EPOCHS))
     assert any("The capital" in document for document in corpus.documents)
     assert len(corpus.documents) > 1000
+
+
+# ---- at scale --------------------------------------------------------------------------------------------------------
+
+
+def test_first_positions_are_summed_apart_so_that_their_length_costs_the_others_no_precision() -> None:
+    """Keys of length 1 behind first keys of length 10,000, as real models have them, against float64 throughout."""
+    generator = torch.Generator().manual_seed(0)
+    rest, first = torch.randn(64, 5, generator=generator), 1e4 * torch.randn(8, 5, generator=generator)
+    apart, small = _Sum(), _Sum()
+    snapshots = []
+    for one, start in ((apart, first), (small, first / 1e4)):
+        one.add(rest[:32], start[:4])
+        early = one.sketch()
+        one.add(rest[32:], start[4:])
+        snapshots.append([(36, early)])
+    kept, control = apart.tensors(72, snapshots[0]), small.tensors(72, snapshots[1])
+    assert torch.allclose(kept["rest"].double(), rest.double().T @ rest.double() / 72, rtol=1e-6, atol=1e-9)
+    assert torch.allclose(
+        kept["first"].double().T @ kept["first"].double(), first.double().T @ first.double() / 72, rtol=1e-5
+    )
+    # How far the moment has come is read off the others: first keys 10,000 times as long change nothing.
+    assert torch.equal(kept["convergence_errors"], control["convergence_errors"])
+    assert 0.01 < float(control["convergence_errors"][0]) < 1
+
+
+def test_documents_are_cut(small_model: Callable[..., Model], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = small_model("neox")
+    long, cut = DOCUMENTS, tuple(" ".join(text.split()[:2]) for text in DOCUMENTS)
+    monkeypatch.setattr(moments, "DOCUMENT_TOKENS", 2 + (model.vocabulary.bos is not None))
+    found = [
+        Statistics.of(model, Corpus("some", texts), documents=8, cache=tmp_path).second_moments((0,))[0]
+        for texts in (long, cut)
+    ]
+    assert found[0].n_tokens == found[1].n_tokens < sum(len(text.split()) for text in DOCUMENTS)
+    assert torch.equal(found[0].matrix, found[1].matrix)
+
+
+def test_more_documents_are_read_until_there_are_ten_tokens_a_hidden_unit(
+    small_model: Callable[..., Model], tmp_path: Path
+) -> None:
+    model = small_model("gpt2")
+    need = 10 * model.weight("blocks.0.mlp.W_out").shape[0]
+    enough, short = (
+        Statistics.of(model, random_words(n), documents=8, cache=tmp_path).second_moments((0,))[0] for n in (512, 32)
+    )
+    assert need <= enough.n_tokens < 4 * need
+    assert "fewer than" not in str(enough)
+    assert f"fewer than the {need:,} that" in str(short)
+
+
+def test_one_factorisation_serves_every_edit_of_a_process(
+    small_model: Callable[..., Model], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    factored: list[int] = []
+    cholesky = torch.linalg.cholesky_ex
+
+    def counted(matrix: torch.Tensor):
+        factored.append(len(matrix))
+        return cholesky(matrix)
+
+    monkeypatch.setattr(torch.linalg, "cholesky_ex", counted)
+    model, own = small_model("gpt2"), resources(tmp_path)
+    options = RomeOptions(contexts=(), steps=1, damping=1e-3)
+    for request in (REQUEST, OTHER):
+        rome(model, [request], options=options, resources=own)
+    assert len(factored) == 1
+    rome(model, [REQUEST], options=replace(options, damping=1e-2), resources=own)
+    assert len(factored) == 2
+
+
+# ---- what methods may ask for ----------------------------------------------------------------------------------------
+
+
+def test_an_editor_is_fitted_once_for_a_model_and_serves_its_edits(
+    small_model: Callable[..., Model], tmp_path: Path
+) -> None:
+    fitted: list[str] = []
+    own, model, other = resources(tmp_path), small_model("gpt2"), small_model("llama")
+
+    def fit(name: str) -> dict[str, torch.Tensor]:
+        fitted.append(name)
+        return {"A": torch.full((2,), float(len(fitted)))}
+
+    first = own.editor_for(model, "editor 1", lambda: fit("gpt2"))
+    with random_edit(model).on(model) as edited:
+        again = own.editor_for(edited, "editor 1", lambda: fit("edited"))
+    assert torch.equal(first["A"], again["A"])
+    own.editor_for(other, "editor 1", lambda: fit("llama"))
+    own.editor_for(model, "editor 2", lambda: fit("another"))
+    assert fitted == ["gpt2", "llama", "another"]
+
+
+def test_a_method_gets_only_what_it_says_that_it_needs(small_model: Callable[..., Model], tmp_path: Path) -> None:
+    model, nothing = small_model("gpt2"), resources(tmp_path).only(frozenset())
+    for ask in (
+        lambda: nothing.moments_of(model),
+        lambda: nothing.recogniser_for(model),
+        lambda: nothing.demonstrations_for(model),
+        lambda: nothing.editor_for(model, "any", dict),
+    ):
+        with pytest.raises(Undeclared, match="not among its needs"):
+            ask()
+    with pytest.raises(EditError, match="expected demonstrations"):
+        resources(tmp_path).demonstrations_for(model)

@@ -5,7 +5,7 @@ end: under a causal mask no token sees what comes after it, so padding changes n
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -119,6 +119,10 @@ class Forced:
             self.ids[chosen], self.subject[chosen], self.at[chosen], self.answer[chosen], self.share[chosen],
             self.request[chosen],
         )  # fmt: skip
+
+    def trimmed(self) -> "Forced":
+        """Without the padding that no row of these needs."""
+        return replace(self, ids=self.ids[:, : int(self.at.max()) + 1])
 
 
 def forced(

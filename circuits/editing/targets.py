@@ -7,7 +7,7 @@ output, MEMIT of the hidden state: the same vector.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 import torch
@@ -17,6 +17,7 @@ from torch import Tensor
 from circuits.editing.edit import EditError
 from circuits.editing.forward import answer_logits, at_rows, before_layer
 from circuits.editing.prompts import Forced, Site, padded, read_prompt
+from circuits.editing.stored import row_chunks
 from circuits.facts import EditRequest
 from circuits.model import Model
 from circuits.model.network import ComponentNetwork
@@ -30,16 +31,16 @@ class TargetOptions:
 
     ``clamp`` bounds the norm of delta, in norms of the vector that it is added to. ``kl`` weighs KL(edited || unedited)
     of the essence prompt, whose logits are read at its last token ("a"); the published code reads them at the subject's
-    last token instead, which is ``essence_at="subject"``. ``decay`` weighs ||delta|| / ||v0||^2 (that norm is not
-    squared, as in the published code). Optimisation ends early when the loss falls below ``enough``. ``site`` is the token
-    at which the value is stored.
+    last token instead, which is ``essence_at="subject"``. ``decay`` weighs ||delta|| / ||v0||, which has no unit; the
+    published code divides by the norm's square, so that its 0.5 weighs otherwise on every model. Optimisation ends early
+    when the loss falls below ``enough``. ``site`` is the token at which the value is stored.
     """
 
     steps: int = 20
     lr: float = 0.5
     clamp: float = 4.0
     kl: float = 0.0625
-    decay: float = 0.5
+    decay: float = 0.08
     enough: float = 0.05
     essence_at: Literal["end", "subject"] = "end"
     site: Site = "subject"
@@ -58,6 +59,10 @@ class Essence:
     ids: Int[Tensor, "request pos"]
     subject: Int[Tensor, "request"]
     end: Int[Tensor, "request"]
+
+    def rows(self, chosen: slice) -> "Essence":
+        """Some of the requests'."""
+        return Essence(self.ids[chosen], self.subject[chosen], self.end[chosen])
 
     def stored_at(self, site: Site) -> Int[Tensor, "request"]:
         """The position in each row at which its request's value is added."""
@@ -91,12 +96,31 @@ def optimise(
     options: TargetOptions,
     progress: Callable[[str], None] = lambda _: None,
 ) -> Targets:
-    """A delta behind ``layer`` for each request, all together; each as it would come out alone.
+    """A delta behind ``layer`` for each request, as it would come out alone; as many together as memory is given for.
 
     Args:
-        said: the requests in their contexts.
+        said: the requests in their contexts, request by request, as many for each.
         norms: ||v0||, the norm of the vector that each delta is added to.
     """
+    n_contexts = len(said.ids) // len(norms)
+    found: list[Targets] = []
+    for some in row_chunks(len(norms), n_contexts * said.n_pos):
+        rows = said.rows(slice(some.start * n_contexts, some.stop * n_contexts))
+        own = replace(rows, request=rows.request - some.start).trimmed()
+        found.append(_optimise(network, layer, own, essence.rows(some), norms[some], options, progress))
+    return Targets(torch.cat([some.deltas for some in found]), tuple(curve for some in found for curve in some.losses))
+
+
+def _optimise(
+    network: ComponentNetwork,
+    layer: int,
+    said: Forced,
+    essence: Essence,
+    norms: Float[Tensor, "request"],
+    options: TargetOptions,
+    progress: Callable[[str], None],
+) -> Targets:
+    """`optimise` of requests that run together."""
     n_requests = len(norms)
     device = network.parts.W_U.device
     request, norms = said.request.to(device), norms.to(device)
@@ -124,7 +148,7 @@ def optimise(
         edited = essence_logits(_with_deltas(essence_before, essence_at, deltas))
         kl = (edited.exp() * (edited - unedited)).sum(-1)
         # The norm has no gradient at 0, where every delta starts.
-        decay = (deltas.square().sum(-1) + 1e-12).sqrt() / norms.square()
+        decay = (deltas.square().sum(-1) + 1e-12).sqrt() / norms
         losses = nll + options.kl * kl + options.decay * decay
         for i in active.nonzero().flatten().tolist():
             curves[i].append(float(losses[i].detach()))

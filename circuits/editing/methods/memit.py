@@ -7,9 +7,10 @@ Eq. 14, here with the delta of shape [d_mlp, d_model])
     delta = (weight C + K K^T)^-1 K R^T,   R = (z - h) / (layers still to come, this one included)
 
 with the keys K and the states h of all requests as the matrices edited so far make them. ``weight`` is what one
-token of the corpus counts against one request: the larger, the less other keys are touched.
+token of the corpus counts against one request: the larger, the less other keys are touched, and the less is written.
 """
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -22,33 +23,52 @@ from circuits.editing.covariance import Covariance, covariances
 from circuits.editing.defaults import GPT2_XL, GPT_J, Family, Settings, at_depth, family_of
 from circuits.editing.delta import Delta, LowRank, WeightEdit
 from circuits.editing.edit import EditError
-from circuits.editing.forward import at_rows, before_layer, hidden_units, open_network, require_layers
+from circuits.editing.forward import open_network, require_layers
 from circuits.editing.method import Method, ProgressLine, provenance
 from circuits.editing.moments import SecondMoment
 from circuits.editing.prompts import Forced, Site, answer_ids, each_token, forced
 from circuits.editing.resources import Resources
+from circuits.editing.stored import keys_at, states_at
 from circuits.editing.targets import TargetOptions, essence_of, optimise
 from circuits.facts import EditRequest
 from circuits.graph import Shape
 from circuits.model import Model
 from circuits.model.network import ComponentNetwork, value_matrix
 
+MOST = 0.5
+"""A share of the change left unwritten that is warned of."""
+
+
+class Unwritten(UserWarning):
+    """An edit most of whose change could not be written against the weight of the corpus."""
+
 
 @dataclass(frozen=True, slots=True)
 class MemitOptions(TargetOptions):
-    """``contexts`` are lengths in tokens of the sampled texts that prompts are put after, besides standing alone."""
+    """``contexts`` are lengths in tokens of the sampled texts that prompts are put after, besides standing alone.
+
+    The weight of the corpus is ``c`` for each hidden unit, or ``weight`` in all where that is set. For a key of the corpus
+    k^T C^-1 k is d_mlp on average, so that one request alone gets about 1 / (1 + c) of its residual written at each layer,
+    whatever the model's size. The published weights are a c of 3.1 (GPT-2 XL), 0.9 (GPT-J) and 1.4 (Llama-2-7B).
+    """
 
     clamp: float = 0.75
+    decay: float = 0.02
     layers: tuple[int, ...] = ()
-    weight: float = 20000.0
+    c: float = 1.0
+    weight: float | None = None
     covariance: Covariance = "corpus"
     damping: float = 0.0
     contexts: tuple[int, ...] = (10,) * 5
 
     def __post_init__(self) -> None:
         TargetOptions.__post_init__(self)
-        if self.weight <= 0 or self.damping < 0:
-            raise EditError(f"expected weight above 0 and damping of at least 0, got {self}")
+        if self.c <= 0 or (self.weight is not None and self.weight <= 0) or self.damping < 0:
+            raise EditError(f"expected c and weight above 0 and damping of at least 0, got {self}")
+
+    def of(self, d_mlp: int) -> float:
+        """The weight of C against K K^T at a layer of so many hidden units."""
+        return self.c * d_mlp if self.weight is None else self.weight
 
 
 def _run(
@@ -74,34 +94,48 @@ def _run(
     essence = essence_of(model, stored)
     network = open_network(model, said.ids, essence.ids)
     first = torch.arange(0, len(said.ids), len(contexts))
-    states = at_rows(before_layer(network, said.ids, layers[-1] + 1), said.stored_at(options.site))
-    found = optimise(network, layers[-1], said, essence, states[first].norm(dim=-1), options, progress)
-    targets = states[first] + found.deltas
+    states = states_at(network, said.ids[first], layers[-1], said.stored_at(options.site)[first])
+    found = optimise(network, layers[-1], said, essence, states.norm(dim=-1), options, progress)
+    targets = states + found.deltas
+    bare = said.rows(first)
     deltas: dict[str, Delta] = {}
     for done, layer in enumerate(layers):
         keys = _mean_keys(network, said, layer, options.site, len(contexts))
-        bare = said.rows(first)
-        states = at_rows(before_layer(network, bare.ids, layers[-1] + 1), bare.stored_at(options.site))
         missing = (targets - states).double() / (len(layers) - done)
-        delta = spread(keys, missing, moments[layer].to(keys.device), options.weight, options.damping)
+        weight = options.of(keys.shape[1])
+        delta = spread(keys, missing, moments[layer].to(keys.device), weight, options.damping)
         name = value_matrix(layer)
-        weight = network.weight(name)
-        network = network.with_weights({name: (weight.double() + delta.dense()).to(weight.dtype)})
+        matrix = network.weight(name)
+        network = network.with_weights({name: (matrix.double() + delta.dense()).to(matrix.dtype)})
         deltas[name] = delta
-        progress(
-            f"layer {layer}: {len(stored)} keys, {float(missing.norm(dim=-1).mean()):.3f} still to write on average"
-        )
+        states = states_at(network, bare.ids, layers[-1], bare.stored_at(options.site))
+        progress(f"layer {layer}: {len(stored)} keys, {_left(targets - states, found.deltas):.0%} still to write")
+    notes = (*notes, _residual_note(_left(targets - states, found.deltas), options.of(keys.shape[1]), keys.shape[1]))
     return WeightEdit(deltas, provenance("memit", model, requests, options, seed, found.losses, notes))
 
 
+def _left(missing: Float[Tensor, "key d_model"], asked: Float[Tensor, "key d_model"]) -> float:
+    """Mean over keys of |z - h'| / |z - h|: what is left unwritten of what was asked for."""
+    return float((missing.norm(dim=-1) / asked.norm(dim=-1).clamp_min(1e-12)).mean())
+
+
+def _residual_note(left: float, weight: float, d_mlp: int) -> str:
+    note = (
+        f"{left:.0%} of the change is left unwritten, at a weight of {weight:,.4g} ({weight / d_mlp:.3g} a hidden unit)"
+    )
+    if left > MOST:
+        warnings.warn(f"MEMIT: {note}; a smaller weight writes more", Unwritten, stacklevel=4)
+    return note
+
+
 BY_SHAPE: Mapping[Shape, Settings] = {
-    GPT2_XL: {"layers": (13, 14, 15, 16, 17)},
+    GPT2_XL: {"layers": (13, 14, 15, 16, 17), "weight": 20000.0},
     GPT_J: {"layers": (3, 4, 5, 6, 7, 8), "weight": 15000.0},
 }
 BY_FAMILY: Mapping[Family, tuple[tuple[int, ...], int, Settings]] = {
     "gpt2": ((13, 14, 15, 16, 17), 48, {}),
     "gptj": ((3, 4, 5, 6, 7, 8), 28, {}),
-    "llama": ((4, 5, 6, 7, 8), 32, {"steps": 25, "clamp": 4.0}),
+    "llama": ((4, 5, 6, 7, 8), 32, {"steps": 25, "clamp": 4.0, "decay": 1e-3}),
 }
 """(layers, of how many, other options): those published for GPT-2 XL, GPT-J and Llama-2-7B."""
 
@@ -135,5 +169,5 @@ def spread(
 def _mean_keys(
     network: ComponentNetwork, said: Forced, layer: int, site: Site, n_contexts: int
 ) -> Float[Tensor, "request d_mlp"]:
-    keys = at_rows(hidden_units(network, said.ids, (layer,))[layer], said.stored_at(site))
+    keys = keys_at(network, said.ids, layer, said.stored_at(site))
     return keys.unflatten(0, (-1, n_contexts)).mean(1)

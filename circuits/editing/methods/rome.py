@@ -22,11 +22,12 @@ from circuits.editing.covariance import Covariance, covariances
 from circuits.editing.defaults import GPT2_LARGE, GPT2_MEDIUM, GPT2_XL, GPT_J, Family, Settings, at_depth, family_of
 from circuits.editing.delta import Delta, LowRank, WeightEdit, add
 from circuits.editing.edit import EditError
-from circuits.editing.forward import at_rows, hidden_units, open_network, require_layers
+from circuits.editing.forward import open_network, require_layers
 from circuits.editing.method import Method, ProgressLine, provenance
 from circuits.editing.moments import SecondMoment
 from circuits.editing.prompts import Forced, Site, each_token, forced
 from circuits.editing.resources import Resources
+from circuits.editing.stored import keys_at
 from circuits.editing.targets import Essence, TargetOptions, essence_of, optimise
 from circuits.facts import EditRequest
 from circuits.graph import Shape
@@ -98,7 +99,7 @@ BY_SHAPE: Mapping[Shape, Settings] = {
 BY_FAMILY: Mapping[Family, tuple[int, int, Settings]] = {
     "gpt2": (17, 48, {}),
     "gptj": (5, 28, {}),
-    "llama": (5, 32, {"steps": 25}),
+    "llama": (5, 32, {"steps": 25, "decay": 1e-3}),
 }
 """(layer, of how many, other options): those published for GPT-2 XL, GPT-J and Llama-2-7B."""
 
@@ -129,7 +130,7 @@ def _edit_one(
     options: RomeOptions,
     progress: ProgressLine,
 ) -> tuple[LowRank, tuple[float, ...]]:
-    keys = at_rows(hidden_units(network, said.ids, (layer,))[layer], said.stored_at(options.site)).double()
+    keys = keys_at(network, said.ids, layer, said.stored_at(options.site)).double()
     mlp = network.parts.blocks[layer].mlp
     norms = (keys[:1].to(mlp.W_out) @ mlp.W_out + mlp.b_out).norm(dim=-1)
     found = optimise(network, layer, said, essence, norms, options, progress)
