@@ -110,7 +110,8 @@ def _run(
         deltas[name] = delta
         states = states_at(network, bare.ids, layers[-1], bare.stored_at(options.site))
         progress(f"layer {layer}: {len(stored)} keys, {_left(targets - states, found.deltas):.0%} still to write")
-    notes = (*notes, _residual_note(_left(targets - states, found.deltas), options.of(keys.shape[1]), keys.shape[1]))
+    d_mlp = network.weight(value_matrix(layers[-1])).shape[0]
+    notes = (*notes, _residual_note(_left(targets - states, found.deltas), options.of(d_mlp), d_mlp))
     return WeightEdit(deltas, provenance("memit", model, requests, options, seed, found.losses, notes))
 
 
