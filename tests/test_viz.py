@@ -23,6 +23,7 @@ from circuits.pages import run as report
 from circuits.pages.charts import Bar, stacked_bars
 from circuits.pages.dot import circuit_to_dot, render_png, render_svg
 from circuits.pages.layout import HALF_HEIGHT, crossings, index_order, place
+from circuits.pages.overview import survey
 from circuits.pages.picture import MOST, circuit_picture
 from circuits.pages.plots import circuit_graph, layer_activity, trajectory_plot
 from circuits.pages.run import Page, draw
@@ -537,12 +538,143 @@ def test_in_a_browser_the_slider_hides_edges_and_a_click_fills_the_panel(tmp_pat
     assert result["zoomedBy"] == pytest.approx(1.25, abs=0.01)
 
 
+SURVEY = """<script>
+(async () => {
+  const result = {};
+  const all = (query) => [...document.querySelectorAll(query)];
+  const frame = () => new Promise(requestAnimationFrame);
+  const said = () => document.getElementById("threshold-out").textContent;
+  const click = (target) => target.dispatchEvent(new MouseEvent("click", { bubbles: true }));
+  const curves = (query) => all(query).reduce((sum, path) => sum + path.getAttribute("d").split("M").length - 1, 0);
+  const middle = (group) => { const box = group.getBoundingClientRect(); return [Math.round(box.x), Math.round(box.y)]; };
+  await kcircuit.ready;
+  await frame();
+  const map = document.getElementById("map"), nodes = all("#map .node");
+  result.fits = map.getBoundingClientRect().height <= innerHeight;
+  result.said = said();
+  result.drawn = curves(".wires:not(.lit) path");
+  result.paths = all("#canvas path").length;
+  const slider = document.getElementById("threshold");
+  slider.value = 0;
+  slider.dispatchEvent(new Event("input", { bubbles: true }));
+  await frame();
+  result.all = curves(".wires:not(.lit) path");
+  result.pathsOfAll = all("#canvas path").length;
+  const named = (name) => nodes.find((node) => node.getAttribute("aria-label").startsWith(name + ","));
+  click(named("L1H2"));
+  result.chosen = document.getElementById("panel-heading").textContent;
+  result.way = all("#components .way button").map((button) => button.textContent);
+  result.lit = all("#map .node.lit").map((node) => node.getAttribute("aria-label").split(",")[0]).sort();
+  result.bold = curves(".wires.lit .bold path");
+  document.dispatchEvent(new KeyboardEvent("keydown", { key: "Escape" }));
+  result.unlit = all("#map .node.lit").length;
+  const [, below] = middle(named("L0H1")), opener = all(".opener")[1];
+  opener.focus();
+  opener.dispatchEvent(new KeyboardEvent("keydown", { key: "Enter", bubbles: true }));
+  result.opened = [opener.getAttribute("aria-expanded"), document.getElementById("panel-heading").textContent];
+  result.openBoxes = all("#map .node.open").length;
+  opener.dispatchEvent(new KeyboardEvent("keydown", { key: "ArrowUp", bubbles: true }));
+  result.walkedTo = document.activeElement.getAttribute("aria-label");
+  click(all(".lane")[0]);
+  result.lane = document.getElementById("panel-heading").textContent;
+  result.inLane = all("#components .list .name").map((name) => name.textContent);
+  const find = document.getElementById("find");
+  find.value = "l1h3";
+  find.dispatchEvent(new Event("input", { bubbles: true }));
+  result.found = document.getElementById("panel-heading").textContent;
+  const started = performance.now();
+  for (const node of nodes.slice(0, 20)) {
+    node.dispatchEvent(new PointerEvent("pointermove", { bubbles: true, clientX: 300, clientY: 300 }));
+    map.getBoundingClientRect();
+  }
+  result.hover = (performance.now() - started) / 20;
+  document.getElementById("show-all").click();
+  result.allRows = all("#edges tbody tr").length;
+  result.problems = problems;
+  document.documentElement.dataset.result = JSON.stringify(result);
+})();
+</script>"""
+
+
+def resting_at(heads: tuple[Node, ...]) -> PromptAttention:
+    return PromptAttention(("<s>", " is"), tuple(HeadPattern(head, ((1.0,), (0.5, 0.5))) for head in heads))
+
+
+def large_circuit() -> Circuit:
+    """1,999 edges of thirty layers of nine heads; the only ways through L1H2 pass L0H1 below it and MLP3 above it."""
+    graph = Graph(Shape(30, 9))
+    values = np.random.default_rng(0).normal(size=graph.legal.shape)
+    others = [i for i, reader in enumerate(graph.readers) if reader.node.layer > 3]
+    few = np.full_like(values, np.nan)
+    few[:, others] = values[:, others]
+    few[[i for i, writer in enumerate(graph.writers) if writer.layer in (0, 1, 2)]] = np.nan
+    by_hand = {
+        "input->a0.h1<v>": 9.0,
+        "input->a0.h1<k>": 9.0,
+        "a0.h1->a1.h2<v>": 7.0,
+        "a0.h1->a1.h3<q>": 8.0,
+        "input->a1.h3<v>": 8.0,
+        "a1.h3->m3": 8.0,
+        "a1.h2->m3": 6.0,
+        "m3->logits": 9.0,
+    }
+    kept = Scores(graph, few, PROVENANCE).top(1999 - len(by_hand))
+    scores, edges = np.array(kept.scores), np.array(kept.kept)
+    for name, score in by_hand.items():
+        edges[graph.edge(name)], scores[graph.edge(name)] = True, score
+    return Circuit(graph, edges, PROVENANCE, scores)
+
+
 @browser
-def test_in_a_browser_a_page_of_two_thousand_edges_works_and_its_table_shows_all_on_demand(tmp_path: Path) -> None:
-    result = drive(draw(page_of(dense(2000, shape=Shape(6, 8)))), tmp_path)
+def test_in_a_browser_an_overview_of_two_thousand_edges_fits_the_screen_and_opens_on_demand(tmp_path: Path) -> None:
+    circuit = large_circuit()
+    page = replace(page_of(circuit), attention=resting_at((Node(0, "head", 1), Node(1, "head", 2))))
+    result = drive(draw(page), tmp_path, script=SURVEY)
     assert result["problems"] == []
-    assert (result["before"], result["after"]) == (2000, 1995)
-    assert (result["rows"], result["allRows"]) == (30, 2000)
+    assert result["fits"]
+    assert "300 of 1,999 edges" in result["said"]
+    assert (result["drawn"], result["all"]) == (300, 1999)
+    # One path a look, not one an edge: three slots and the whole input, two signs, six widths.
+    assert result["paths"] <= result["pathsOfAll"] <= 48
+    assert (result["chosen"], result["way"]) == ("L1H2", ["Input", "L0H1", "L1H2", "MLP3", "Logits"])
+    # The control: L1H3 reads L0H1 as well, but by q; no value of L1H2 passes it.
+    assert set(result["lit"]) >= {"Input", "L0H1", "L1H2", "MLP3", "Logits"}
+    assert "L1H3" not in result["lit"]
+    assert (result["bold"], result["unlit"]) == (4, 0)
+    assert (result["opened"], result["openBoxes"]) == (["true", "Layer 1"], 2)
+    assert result["walkedTo"] == "Layer 2, 0 components"
+    assert (result["lane"], sorted(result["inLane"])) == ("resting", ["L0H1", "L1H2"])
+    assert result["found"] == "L1H3"
+    assert result["hover"] < 100
+    assert result["allRows"] == 1999
+
+
+def test_an_overview_keeps_boxes_apart_and_stands_heads_of_a_role_in_their_lane() -> None:
+    circuit = large_circuit()
+    mover, rests = Node(5, "head", 2), Node(5, "head", 3)
+    view = survey(circuit, circuit.nodes, {mover: "mover"}, {mover, rests})
+    assert (view.lane_of[mover], view.lane_of[rests], view.lane_of[Node(5, "head", 4)]) == ("mover", "resting", "other")
+    lefts = {lane: left for lane, (left, _, _) in view.lanes.items()}
+    assert lefts["resting"] < lefts["other"] < lefts["mover"] < view.places[Node(5, "mlp")][0]
+    for head, lane in view.lane_of.items():
+        left, right, _ = view.lanes[lane]
+        assert left <= view.places[head][0] <= right
+    for (_, (x, y)), (_, (other, row)) in itertools.combinations(view.places.items(), 2):
+        assert abs(y - row) >= 12 or abs(x - other) >= 24
+    # Of a circuit whose heads are all alike, each stands at its own index.
+    plain = survey(circuit, circuit.nodes, {}, set())
+    assert plain.places[Node(5, "head", 4)][0] == plain.places[Node(9, "head", 4)][0]
+
+
+def test_a_curve_of_an_overview_ends_at_its_components() -> None:
+    circuit = large_circuit()
+    view = survey(circuit, circuit.nodes, {}, set())
+    for edge in circuit.edges:
+        x0, y0, *_, x3, y3 = view.curve(edge.writer, edge.reader.node)
+        for (x, y), node in (((x0, y0), edge.writer), ((x3, y3), edge.reader.node)):
+            at = view.places[node]
+            assert abs(x - at[0]) <= 23
+            assert abs(y - at[1]) <= 8
 
 
 @browser

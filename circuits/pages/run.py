@@ -14,7 +14,8 @@ from circuits.circuit import Circuit
 from circuits.discovery import METHODS
 from circuits.graph import Edge, Node
 from circuits.pages.drawing import circuit_svg, legend
-from circuits.pages.layout import Layout, place
+from circuits.pages.layout import place
+from circuits.pages.overview import GUTTER, LARGE, OPEN_WIDTH, STRONGEST, Overview, overview_svg, survey
 from circuits.pages.page import (
     asset,
     figure_values,
@@ -35,6 +36,7 @@ from circuits.pages.style import (
     strongest,
     token_text,
 )
+from circuits.studies.diffs import RESTS
 from circuits.studies.discover import Run
 
 TOP = 5
@@ -73,11 +75,12 @@ def draw(page: Page) -> str:
     """The page as one HTML text that loads nothing: styles, scripts, values and plotly.js are inside.
 
     The same page gives the same bytes. Every string of ``page`` is shown as text, never read as markup.
-    A circuit of more than `MAX_DRAWN` edges shows the strongest, and says so.
+    A circuit of more than `LARGE` edges is drawn as an overview; of one of more than `MAX_DRAWN`, the strongest are on the
+    page, and it says so.
     """
     edges = strongest(page.circuit, MAX_DRAWN)
-    layout = place(page.circuit, edges)
-    nodes = tuple(sorted(layout.places))
+    nodes = tuple(sorted({edge.writer for edge in edges} | {edge.reader.node for edge in edges}))
+    overview = survey(page.circuit, nodes, _roles(page), _resting(page)) if len(edges) > LARGE else None
     return Template(asset("page.html")).substitute(
         title=plain(page.title),
         subtitle=plain(page.subtitle),
@@ -88,8 +91,8 @@ def draw(page: Page) -> str:
         heads=heads_section(page.reading, page.circuit.nodes),
         slots=_slot_boxes(edges),
         legend=_legend(page),
-        caption=_caption(page, len(edges)),
-        svg=_drawing(page, layout, nodes, edges),
+        caption=_caption(page, len(edges), overview is not None),
+        svg=_drawing(page, nodes, edges) if overview is None else _overview(page, overview, nodes),
         trajectory_caption=_trajectory_caption(page),
         trajectory_label=plain(_trajectory_sentence(page)),
         activity_label=plain(_activity_sentence(page.circuit)),
@@ -98,8 +101,8 @@ def draw(page: Page) -> str:
         command=plain(page.command, keep_newlines=True),
         plotly_version=plain(plotly_version()),
         css=asset("page.css"),
-        js=asset("common.js") + asset("page.js"),
-        data=json_text(_data(page, nodes, edges)),
+        js=asset("common.js") + asset("overview.js") * (overview is not None) + asset("page.js"),
+        data=json_text(_data(page, nodes, edges, overview)),
         plotly=packed_plotly(),
     )
 
@@ -257,8 +260,17 @@ def _legend(page: Page) -> str:
     return legend(keys, roles)
 
 
-def _caption(page: Page, drawn: int) -> str:
+def _caption(page: Page, drawn: int, large: bool) -> str:
     total = page.circuit.n_edges
+    if large:
+        beyond = f" Of the circuit’s {total:,} edges the {drawn:,} strongest are on this page." if drawn < total else ""
+        return (
+            "Information flows upwards, a row a layer; MLPs are the rail on the right. An edge is what one component writes as "
+            f"another reads it; the wider, the larger its score (dashed: negative), {_score_sentence(page.circuit)}. "
+            f"<strong>The {min(drawn, STRONGEST)} strongest of {drawn:,} edges are drawn; the slider draws more.</strong> Click a "
+            "component for all of its edges and its ways to the answer, a layer’s + to open it, a lane’s name for the "
+            f"heads in it; drag to move, + and − to zoom.{beyond}"
+        )
     some = f" <strong>The {drawn:,} strongest of {total:,} edges are drawn.</strong>" if drawn < total else ""
     return (
         "Information flows upwards. An edge is what one component writes as another reads it; the wider, the larger its score "
@@ -270,8 +282,29 @@ def _caption(page: Page, drawn: int) -> str:
 # ---- the drawing -----------------------------------------------------------------------------------------------------
 
 
-def _drawing(page: Page, layout: Layout, nodes: tuple[Node, ...], edges: tuple[Edge, ...]) -> str:
-    promoted = {readout.node: readout.promoted[0].token for readout in page.readouts if readout.promoted}
+def _promoted(page: Page) -> dict[Node, str]:
+    return {readout.node: readout.promoted[0].token for readout in page.readouts if readout.promoted}
+
+
+def _resting(page: Page) -> set[Node]:
+    """Heads that leave most of their attention from the last token on the first one, whatever stands there."""
+    patterns = page.attention.patterns if page.attention else ()
+    return {each.head for each in patterns if each.rows[-1][0] >= RESTS}
+
+
+def _overview(page: Page, overview: Overview, nodes: tuple[Node, ...]) -> str:
+    return overview_svg(
+        overview,
+        nodes,
+        label="The circuit, input at the bottom. Arrow keys move between its components; they are listed beside it, too.",
+        promoted=_promoted(page),
+        roles=_roles(page),
+        told=page.reading is not None and page.reading.roles is not None,
+    )
+
+
+def _drawing(page: Page, nodes: tuple[Node, ...], edges: tuple[Edge, ...]) -> str:
+    promoted, layout = _promoted(page), place(page.circuit, edges)
 
     def edge_class(edge: Edge) -> str:
         return (edge.reader.slot or "whole") + (" negative" if page.circuit.score(edge) < 0 else "")
@@ -301,12 +334,15 @@ def _slot_boxes(edges: tuple[Edge, ...]) -> str:
 # ---- values for the page's script ------------------------------------------------------------------------------------
 
 
-def _data(page: Page, nodes: tuple[Node, ...], edges: tuple[Edge, ...]) -> dict[str, Any]:
+def _data(
+    page: Page, nodes: tuple[Node, ...], edges: tuple[Edge, ...], overview: Overview | None = None
+) -> dict[str, Any]:
     lens = {readout.node: readout for readout in page.readouts}
     roles, patterns = page.reading.roles if page.reading else None, _patterns(page)
     named, mlps = _roles(page), _mlps(page)
-    index = {node: i for i, node in enumerate(nodes)}
+    index, passing = {node: i for i, node in enumerate(nodes)}, set(page.circuit.pruned().edges)
     return {
+        "map": _map(overview) if overview else None,
         "answer": token_text(page.answer),
         "unit": score_unit(page.circuit),
         "tokens": [token_text(token) for token in page.attention.tokens] if page.attention else [],
@@ -320,6 +356,11 @@ def _data(page: Page, nodes: tuple[Node, ...], edges: tuple[Edge, ...]) -> dict[
                 "verdict": printable(str(roles.of(node))) if roles and node in named else None,
                 "attention": patterns.get(node),
                 "answer": mlps.get(node),
+                **(
+                    {"layer": node.layer, "head": node.kind == "head", "lane": overview.lane_of.get(node)}
+                    if overview
+                    else {}
+                ),
             }
             for node in nodes
         ],
@@ -329,6 +370,8 @@ def _data(page: Page, nodes: tuple[Node, ...], edges: tuple[Edge, ...]) -> dict[
                 "to": index[edge.reader.node],
                 "slot": edge.reader.slot or "",
                 "score": number(page.circuit.score(edge)),
+                "live": edge in passing,
+                **({"curve": overview.curve(edge.writer, edge.reader.node)} if overview else {}),
             }
             for edge in edges
         ],
@@ -341,6 +384,18 @@ def _data(page: Page, nodes: tuple[Node, ...], edges: tuple[Edge, ...]) -> dict[
             "trajectory": figure_values(trajectory_plot(page.trajectory, page.answer), height=440),
             "activity": figure_values(layer_activity(page.circuit), height=440),
         },
+    }
+
+
+def _map(overview: Overview) -> dict[str, Any]:
+    sides = [side for left, right, _ in overview.lanes.values() for side in (left, right)]
+    return {
+        "width": round(overview.width),
+        "rows": overview.rows,
+        "left": min(sides, default=GUTTER),
+        "right": max(sides, default=GUTTER),
+        "wide": OPEN_WIDTH,
+        "strongest": STRONGEST,
     }
 
 

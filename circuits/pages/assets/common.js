@@ -62,17 +62,19 @@ const kit = (() => {
 
   /** The drawing's components by keyboard: one tab stop, the arrow keys move along a row and between rows, Enter chooses.
    *  What comes back puts the tab stop on the first component that is seen. */
-  function walkable({ groups }, name, choose) {
-    const at = groups.map((group) => group.getAttribute("transform").match(/-?[\d.]+/g).map(Number));
+  function walkable({ groups, place }, name, choose) {
+    const fixed = groups.map((group) => group.getAttribute("transform").match(/-?[\d.]+/g).map(Number));
+    /** An overview's components move where a layer opens, and stand too close for rows: the nearest in the direction is next. */
+    const near = place !== undefined;
     const seen = (i) => getComputedStyle(groups[i]).display !== "none";
     const stop = (i) => groups.forEach((group, j) => group.setAttribute("tabindex", j === i ? 0 : -1));
     function next(i, key) {
-      const [x, y] = at[i];
+      const at = near ? groups.map((_, j) => place(j)) : fixed, [x, y] = at[i];
       const along = key === "ArrowLeft" || key === "ArrowRight", sign = key === "ArrowLeft" || key === "ArrowUp" ? -1 : 1;
       const ahead = groups.map((_, j) => j).filter((j) => j !== i && seen(j) &&
-        (along ? at[j][1] === y && sign * (at[j][0] - x) > 0 : sign * (at[j][1] - y) > 0));
-      // The next row first, then the nearest in it.
-      const cost = (j) => 1e4 * Math.abs(at[j][1] - y) + Math.abs(at[j][0] - x);
+        (along ? Math.abs(at[j][1] - y) <= (near ? 14 : 0) && sign * (at[j][0] - x) > 0 : sign * (at[j][1] - y) > 0));
+      // The next row first, then the nearest in it; on an overview, straight ahead first.
+      const cost = (j) => (near && !along ? 1 : 1e4) * Math.abs(at[j][1] - y) + (near ? 3 : 1) * Math.abs(at[j][0] - x);
       return ahead.sort((a, b) => cost(a) - cost(b))[0];
     }
     groups.forEach((group, i) => {
@@ -93,12 +95,14 @@ const kit = (() => {
   /** Zoom by the buttons, by + - 0 on a drawing in focus, or by the wheel with Ctrl; move by dragging. Drawings move together. */
   function zoomable(svgs) {
     const canvases = svgs.map((svg) => svg.closest(".canvas"));
-    const natural = svgs[0].viewBox.baseVal.width;
+    const natural = svgs[0].viewBox?.baseVal.width ?? Number(svgs[0].dataset.width);
+    /** A drawing that says its height is made to fit the screen in height, too. */
+    const fitting = ({ dataset }) => (dataset.height ? Math.min(1.25, Math.max(0.6, (0.92 * innerHeight) / dataset.height)) : 1.25);
     const scale = () => (svgs.find((svg) => svg.getClientRects().length) || svgs[0]).getBoundingClientRect().width / natural;
     function zoom(value) {
       for (const svg of svgs) {
         svg.style.width = value ? `${natural * value}px` : "100%";
-        svg.style.maxWidth = value ? "none" : `${natural * 1.25}px`;
+        svg.style.maxWidth = value ? "none" : `${natural * fitting(svg)}px`;
         svg.style.minWidth = value ? "0" : "";
       }
     }
