@@ -8,6 +8,8 @@ from circuits.facts import Fact, Relations
 from circuits.graph import Shape
 from circuits.model import Model, library
 from circuits.model.batch import Batch
+from circuits.studies.discover import RunSpec
+from circuits.studies.explain.sides import Bench
 
 SENTENCE = "The official language of France is French, and Tokyo is the capital of Japan."
 FRANCE = Fact("The official language of France is", "France", "French")
@@ -52,3 +54,20 @@ def test_it_knows_the_running_example_and_most_official_languages(smollm2: Model
     # The control: with the answers dealt to other countries it knows few.
     wrong = [Fact(a.prompt, a.subject, b.object) for a, b in zip(languages, reversed(languages), strict=True)]
     assert len(known(smollm2, wrong)) < 15
+
+
+def test_its_heads_are_read_by_what_they_write_of_though_most_of_them_rest_on_the_first_token(
+    smollm2: Model, relations: Relations
+) -> None:
+    """Paper 2's running example: a head that moves the subject to the last token. By attention alone, two in three heads read the first."""
+    fact = Fact(FRANCE.prompt, FRANCE.subject, FRANCE.object, "country_language")
+    heads = [node for node in smollm2.graph().nodes if node.kind == "head"]
+    readings = Bench(relations, RunSpec(facts=(fact,))).readings(smollm2, fact, heads)
+    resting = [each for each in readings if each.sink >= 0.5]
+    assert len(resting) > len(heads) / 2
+    assert sum(each.reads == "first" for each in readings) < len(heads) / 5
+    (mover,) = (each for each in readings if each.head == "a23.h4")
+    assert mover.reads == "subject"
+    assert mover.share > 0.9
+    assert mover.copies
+    assert mover.promotes == " France"
