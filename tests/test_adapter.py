@@ -26,6 +26,7 @@ from circuits.facts import EditRequest, Fact
 from circuits.graph import Edge, Granularity, Graph, Node, Reader, Shape, parse_node
 from circuits.model import Batch, Model
 from circuits.model.network import BypassedNetwork, value_matrix
+from circuits.model.taps import Taps
 from circuits.pages.plots import circuit_graph
 from tests.models import plain_model, random_plain_model, traces, word_fact, zero_weights
 
@@ -283,7 +284,7 @@ def test_an_ablated_edge_into_the_bypass_hides_that_writer_from_the_bypass_alone
         assert engine.nll(kept)[0] == pytest.approx(-float(expected), abs=1e-3), name
 
 
-class _Hide:
+class _Hide(Taps):
     """Takes what one node wrote out of what one reader reads."""
 
     def __init__(self, writer: Node, kind: str, layer: int) -> None:
@@ -451,7 +452,7 @@ def test_a_bypass_needs_a_network_that_shows_its_weights() -> None:
     class Closed:
         shape, d_model, d_vocab, n_ctx, biases = Shape(1, 1), 1, 1, 1, torch.zeros(1, 1)
 
-        def run(self, batch, intervention=None):
+        def run(self, batch, taps=None):
             raise AssertionError
 
         def readout(self, vectors):

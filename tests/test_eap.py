@@ -22,7 +22,8 @@ from circuits.graph import Graph, Node, Reader, Slot
 from circuits.metrics import SQUARED_ERROR, match_nll
 from circuits.model import Batch, Model
 from circuits.model.components import Norm
-from circuits.model.network import BypassedNetwork, ReaderKind, WriterKind
+from circuits.model.network import BypassedNetwork
+from circuits.model.taps import ReaderKind, Taps, WriterKind
 from tests.models import plain_model, random_plain_model, word_fact, zero_weights
 
 LoadModel = Callable[..., Model]
@@ -50,7 +51,7 @@ def assert_same(left: Scores, right: np.ndarray, tolerance: float = 1e-4) -> Non
 # ---- the derivative, word for word -------------------------------------------------------------------------------------
 
 
-class Masked:
+class Masked(Taps):
     """Every read is the sum over its senders of (1 - mask) times what each writes and mask times what it would carry."""
 
     def __init__(self, graph: Graph, mask: Tensor, carried: Tensor, biases: Tensor) -> None:

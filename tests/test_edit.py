@@ -28,6 +28,7 @@ from circuits.engines import HookEngine, SparseEngine
 from circuits.facts import EditRequest, Fact, FactError, Probe
 from circuits.model import Batch, Model
 from circuits.model.network import ComponentNetwork, UnknownWeight, value_matrix
+from circuits.model.taps import Taps
 from tests.editing_models import (
     HYPERS,
     LAYOUTS,
@@ -85,7 +86,7 @@ def test_weights_come_back_bit_for_bit_after_an_exception_too(layout: str, small
 
 
 def test_a_forward_pass_that_fails_leaves_the_weights_as_they_were(small_model: Callable[..., Model]) -> None:
-    class Fails:
+    class Fails(Taps):
         def write(self, kind, layer, value):
             raise RuntimeError("a write that fails")
 

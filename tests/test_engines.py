@@ -14,7 +14,7 @@ from circuits.engines.sparse import SparseEngine
 from circuits.facts import Fact
 from circuits.graph import Edge, Granularity, Graph, Node, Slot
 from circuits.model import Batch, Model
-from circuits.model.network import ReaderKind, WriterKind
+from circuits.model.taps import ReaderKind, Taps, WriterKind
 from tests.models import MASSIVE, massive_model, random_plain_model, word_fact
 
 LoadModel = Callable[..., Model]
@@ -73,7 +73,7 @@ def replaced(model: Model, ablation: str, fact: Fact, corrupted: Fact) -> Tensor
             return model.node_outputs(Batch.of_prompts(torch.tensor([ids])))[:, 0]
 
 
-class WithoutEdge:
+class WithoutEdge(Taps):
     """One read, changed by hand: what its sender wrote is taken out, and the replacement put in."""
 
     def __init__(self, graph: Graph, edge: Edge, replacement: Tensor) -> None:

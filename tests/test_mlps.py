@@ -11,7 +11,7 @@ from circuits.facts import Fact
 from circuits.graph import Node
 from circuits.metrics import rank
 from circuits.model import Batch, Model
-from circuits.model.network import Record
+from circuits.model.taps import Record
 from tests.models import plain_model, word_fact, zero_weights
 from tests.planted_heads import FACTS, N_SUBJECTS, ROLES, planted
 

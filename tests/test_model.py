@@ -11,7 +11,7 @@ from torch import Tensor
 from circuits.facts import Fact
 from circuits.graph import Shape
 from circuits.model import Batch, ContextError, Model, ModelError
-from circuits.model.network import Record
+from circuits.model.taps import Record, WriterKind
 from tests.models import N_CTX, random_plain_model, word_fact
 
 LoadModel = Callable[..., Model]
@@ -97,7 +97,7 @@ def test_every_read_and_write_is_reported_in_the_order_of_the_graph(small_model:
             super().__init__()
             self.events: list[str] = []
 
-        def write(self, kind: str, layer: int, value: Tensor) -> None:
+        def write(self, kind: WriterKind, layer: int, value: Tensor) -> None:
             self.events.append(f"{kind} {layer} writes")
             super().write(kind, layer, value)
 

@@ -405,7 +405,7 @@ def test_an_own_forward_pass_that_differs_is_not_trusted() -> None:
         def __getattr__(self, name: str) -> object:
             return getattr(network, name)
 
-        def run(self, batch: Batch, intervention: object = None) -> torch.Tensor:
+        def run(self, batch: Batch, taps: object = None) -> torch.Tensor:
             return network.run(batch) * 1.01
 
         def components(self, n_pos: int) -> object:

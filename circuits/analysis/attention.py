@@ -4,11 +4,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from circuits.analysis.tracing import open_parts
 from circuits.facts import Fact
 from circuits.graph import Node
 from circuits.model import Batch, Model
+from circuits.model.network import on_weights
+from circuits.model.taps import Taps
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,25 +39,26 @@ def read_attention(model: Model, fact: Fact, heads: Sequence[Node]) -> PromptAtt
         circuits.model.components.UnsupportedArchitecture: the model does not show its weights.
     """
     parts, prompt = open_parts(model, (fact,)), model.tokens(fact).prompt
-    ids = Batch.of_prompts(torch.tensor([prompt]))
-    outputs, writers = model.node_outputs(ids).float()[:, 0], model.graph().writers
-    patterns = []
-    for layer, block in enumerate(parts.blocks):
-        attention = block.attention
-        state = outputs[[i for i, node in enumerate(writers) if node.layer < layer]].sum(0) + parts.b_O[:layer].sum(0)
-        normed = attention.norm(state)
-        q = attention.query(normed @ attention.W_Q + attention.b_Q[:, None])
-        k = attention.key(normed @ attention.W_K + attention.b_K[:, None])
-        visible = attention.visible(len(prompt), len(prompt), q.device)
-        scores = (q @ k.transpose(-1, -2)).mul(attention.scale).masked_fill(~visible, -torch.inf)
-        patterns.append(scores.softmax(-1).cpu())
+    ids = torch.tensor([prompt])
+    patterns = _Patterns()
+    on_weights(model.network, parts).run(Batch.of_prompts(ids), patterns)
     return PromptAttention(
         tokens=tuple(model.token_text(token) for token in prompt),
         patterns=tuple(
             HeadPattern(
                 node,
-                tuple(tuple(row[: i + 1]) for i, row in enumerate(patterns[node.layer][node.head].tolist())),
+                tuple(tuple(row[: i + 1]) for i, row in enumerate(patterns.layers[node.layer][node.head].tolist())),
             )
             for node in heads
         ),
     )
+
+
+class _Patterns(Taps):
+    """Keeps every head's pattern over one prompt."""
+
+    def __init__(self) -> None:
+        self.layers: list[Float[Tensor, "head query key"]] = []
+
+    def pattern(self, layer: int, value: Tensor) -> None:
+        self.layers.append(value[0].cpu())

@@ -16,7 +16,8 @@ from circuits.facts import Fact
 from circuits.graph import Node, Slot
 from circuits.model import Batch, Model
 from circuits.model.components import Attention, Components, UnsupportedArchitecture
-from circuits.model.network import BypassedNetwork, OpenNetwork, ReaderKind, WriterKind
+from circuits.model.network import on_weights, shown
+from circuits.model.taps import ReaderKind, Taps, WriterKind
 
 CHUNK_NUMBERS = 2**26
 """Node outputs held at once, as a count of numbers."""
@@ -64,12 +65,10 @@ def open_parts(model: Model, facts: Sequence[Fact]) -> Components:
     Raises:
         UnsupportedArchitecture: the model does not show them, or its positions see later ones.
     """
-    network = model.network.inner if isinstance(model.network, BypassedNetwork) else model.network
-    if not isinstance(network, OpenNetwork):
-        raise UnsupportedArchitecture(
-            f"what {model.name}'s heads read cannot be told apart: its network does not show its weights "
-            f"({type(network).__name__} has no components)"
-        )
+    try:
+        network = shown(model.network)
+    except UnsupportedArchitecture as error:
+        raise UnsupportedArchitecture(f"what {model.name}'s heads read cannot be told apart: {error}") from None
     parts = network.components(max(len(model.tokens(fact).forced) for fact in facts)).to(torch.float32)
     if not all(block.attention.causal for block in parts.blocks):
         raise UnsupportedArchitecture(f"{model.name} lets positions see later ones: a cut there is not followed here")
@@ -78,7 +77,7 @@ def open_parts(model: Model, facts: Sequence[Fact]) -> Components:
 
 @torch.no_grad()
 def traces(model: Model, facts: Sequence[Fact], parts: Components) -> tuple[Trace, ...]:
-    """The facts' traces in groups of like length, nothing padded. Node outputs are the model's own."""
+    """The facts' traces in groups of like length, nothing padded: a run of the model from these weights."""
     found = []
     for group in model.batches(facts):
         n_numbers = len(model.graph().writers) * group.n_prompt * model.network.d_model
@@ -90,31 +89,49 @@ def traces(model: Model, facts: Sequence[Fact], parts: Components) -> tuple[Trac
 
 
 def _trace(model: Model, parts: Components, rows: tuple[int, ...], prompts: Batch) -> Trace:
-    ids = prompts.ids
-    outputs, writers = model.node_outputs(prompts).float(), model.graph().writers
-    state, last = outputs[0], ids.shape[1] - 1
-    states, patterns, keys, values = [], [], [], []
-    for layer, block in enumerate(parts.blocks):
-        attention, states = block.attention, [*states, state[:, -1]]
-        normed = attention.norm(state)[:, None]
-        k = attention.key(normed @ attention.W_K + attention.b_K[:, None])
-        v = normed @ attention.W_V + attention.b_V[:, None]
-        q = attention.query(normed[:, :, -1:] @ attention.W_Q + attention.b_Q[:, None], last)
-        visible = attention.visible(1, ids.shape[1], q.device)
-        scores = (q @ k.transpose(-1, -2)).mul(attention.scale).masked_fill(~visible, -torch.inf)
-        keys, values, patterns = [*keys, k], [*values, v], [*patterns, scores.softmax(-1)[:, :, 0]]
-        own = [i for i, node in enumerate(writers) if node.layer == layer]
-        state = state + outputs[own].sum(0) + parts.b_O[layer]
+    last = _Last()
+    on_weights(model.network, parts).run(prompts, last)
     return Trace(
         rows=rows,
-        ids=ids,
-        writes=outputs[:, :, -1],
-        states=torch.stack(states),
-        final=state[:, -1],
-        attention=torch.stack(patterns),
-        keys=torch.stack(keys),
-        values=torch.stack(values),
+        ids=prompts.ids,
+        writes=torch.stack(last.writes),
+        states=torch.stack(last.states),
+        final=last.final,
+        attention=torch.stack(last.patterns),
+        keys=torch.stack(last.keys),
+        values=torch.stack(last.values),
     )
+
+
+class _Last(Taps):
+    """Keeps what happens at the last position, layer by layer."""
+
+    final: Float[Tensor, "batch d_model"]
+
+    def __init__(self) -> None:
+        self.writes: list[Tensor] = []
+        self.states: list[Tensor] = []
+        self.patterns: list[Tensor] = []
+        self.keys: list[Tensor] = []
+        self.values: list[Tensor] = []
+
+    def write(self, kind: WriterKind, layer: int, value: Tensor) -> None:
+        self.writes += [*value[:, -1].unbind(1)] if kind == "head" else [value[:, -1]]
+
+    def before(self, layer: int, value: Tensor) -> None:
+        self.states.append(value[:, -1])
+
+    def compared(self, layer: int, key: Tensor, value: Tensor) -> None:
+        self.keys.append(key)
+        self.values.append(value)
+
+    def pattern(self, layer: int, value: Tensor) -> None:
+        self.patterns.append(value[:, :, -1])
+
+    def read(self, kind: ReaderKind, layer: int, slot: Slot | None, value: Tensor) -> Tensor:
+        if kind == "logits":
+            self.final = value[:, -1]
+        return value
 
 
 def source_parts(trace: Trace, parts: Components, layer: int) -> Float[Tensor, "batch head pos d_model"]:
@@ -162,16 +179,13 @@ def replay_by_running(
     return torch.stack(finals) if finals else trace.final.new_zeros(0, *trace.final.shape)
 
 
-class _Cut:
-    """The intervention that takes vectors out of the last position, for all that reads it after a layer's attention."""
+class _Cut(Taps):
+    """Taps that takes vectors out of the last position, for all that reads it after a layer's attention."""
 
     final: Float[Tensor, "batch d_model"]
 
     def __init__(self, layer: int, vectors: Float[Tensor, "batch d_model"], parallel: bool) -> None:
         self._layer, self._vectors, self._parallel = layer, vectors, parallel
-
-    def write(self, kind: WriterKind, layer: int, value: Tensor) -> None:
-        pass
 
     def read(self, kind: ReaderKind, layer: int, slot: Slot | None, value: Tensor) -> Tensor:
         after_own_heads = kind in ("mlp", "bypass") and not self._parallel

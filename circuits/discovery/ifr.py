@@ -25,7 +25,7 @@ from circuits.circuit import Provenance, Scores
 from circuits.facts import Fact
 from circuits.graph import Granularity, Graph, Node, Reader, Slot
 from circuits.model import Model
-from circuits.model.network import ReaderKind, WriterKind
+from circuits.model.taps import ReaderKind, Taps, WriterKind
 
 FACTS = 16
 """Facts in one forward pass."""
@@ -52,8 +52,8 @@ def proximity(
     return (whole.abs().sum(-1) - left).clamp_min(0)
 
 
-class _Shares:
-    """The intervention that changes nothing and adds up every edge's importance over facts: ``total``."""
+class _Shares(Taps):
+    """Adds up every edge's importance over facts: ``total``."""
 
     def __init__(self, graph: Graph, n_answer: int) -> None:
         self._graph, self._n_answer = graph, n_answer

@@ -25,8 +25,9 @@ from circuits.graph import SLOTS, Granularity, Graph, Node, Reader, Shape, Slot
 from circuits.metrics import Metric, require_finite
 from circuits.model import Model
 from circuits.model.batch import Group
-from circuits.model.components import Components, Norm, UnsupportedArchitecture, attend
-from circuits.model.network import OpenNetwork, ReaderKind, Record, WriterKind
+from circuits.model.components import Components, Norm, UnsupportedArchitecture
+from circuits.model.network import bypasses_of, shown
+from circuits.model.taps import Projected, ReaderKind, Record, Taps
 
 TOLERANCE = 1e-4
 """Largest difference between a pass over the weights and the model's logits, relative to their scale; float32."""
@@ -157,10 +158,10 @@ def _pieces(group: Group, n_facts: int) -> Iterator[Group]:
 
 def _parts(model: Model, n_pos: int) -> Components | None:
     """The model's weights, where they can be had."""
-    if not isinstance(model.network, OpenNetwork):
+    if bypasses_of(model.network):
         return None
     try:
-        return model.network.components(n_pos)
+        return shown(model.network).components(n_pos)
     except UnsupportedArchitecture:
         return None
 
@@ -192,19 +193,17 @@ class WeightSlopes:
     def __init__(self, parts: Components, graph: Graph, group: Group, metric: Metric) -> None:
         self._parts, self._graph, self._metric = parts, graph, metric
         self._answer = group.answer.to(parts.W_U.device)
-        self._parallel = parts.shape.parallel
-        self._states: list[Tensor] = []
-        """The clean residual stream at every point."""
         with torch.no_grad():
             embedded = parts.embed(group.ids)
-            self._writes = [embedded]
-            self.logits = self._run(embedded, 0, _Recorder(self._states, self._writes))
-        self.writes = torch.stack(self._writes)
+            watch = _Clean()
+            watch.write("input", -1, embedded)
+            self.logits = self._run(embedded, 0, watch)
+        self._states, self.writes = watch.states, watch.outputs
 
     def at(self, point: int = 0, shifts: Float[Tensor, "step batch pos d_model"] | None = None) -> Iterator[Slope]:
         state = self._states[point] if shifts is None else (self._states[point] + shifts).flatten(0, 1)
         steps = 1 if shifts is None else len(shifts)
-        taps = _Taps()
+        taps = _Tap()
         with torch.enable_grad():
             logits = self._run(state.detach().requires_grad_(), point, taps)
             loss = self._metric.of(logits, self._answer.repeat(steps, 1)).sum()
@@ -230,87 +229,52 @@ class WeightSlopes:
         ]
         return readers, through_norm(attention.norm, state, torch.cat(by_normed))
 
-    def _run(self, x: Tensor, point: int, watch: "_Recorder | _Taps") -> Float[Tensor, "batch answer d_vocab"]:
+    def _run(self, x: Tensor, point: int, taps: Taps) -> Float[Tensor, "batch answer d_vocab"]:
         """The answer's logits, from the residual stream at a point on."""
-        n_layers = len(self._parts.blocks)
-        for layer in range(point // 2, n_layers):
-            before = x
-            if point <= 2 * layer:
-                x = x + self._attend(layer, watch.state(x), watch) + self._parts.b_O[layer]
-            read = watch.state(before if self._parallel else x)
-            x = x + watch.write(self._parts.blocks[layer].mlp(watch.read(Node(layer, "mlp"), read)))
-        x = watch.read(Node(n_layers, "logits"), watch.state(x))
-        return self._parts.readout(x[:, -self._answer.shape[1] :])
-
-    def _attend(self, layer: int, x: Tensor, watch: "_Recorder | _Taps") -> Float[Tensor, "batch pos d_model"]:
-        attention = self._parts.blocks[layer].attention
-        normed = attention.norm(x)
-        slots = [
-            torch.einsum("bpd,hde->bhpe", normed, weight) + bias[:, None]
-            for weight, bias in (
-                (attention.W_Q, attention.b_Q),
-                (attention.W_K, attention.b_K),
-                (attention.W_V, attention.b_V),
-            )
-        ]
-        q, k, v = watch.slots(Node(layer, "head"), x, slots)
-        n_pos = x.shape[1]
-        visible = attention.visible(n_pos, n_pos, x.device)
-        mixed = attend(attention.query(q), attention.key(k), v, visible, attention.scale)
-        return watch.heads(mixed, attention.W_O)
+        final = taps.read("logits", len(self._parts.blocks), None, self._parts.forward(x, taps, start=point))
+        return self._parts.readout(final[:, -self._answer.shape[1] :])
 
 
-class _Recorder:
-    """Watches the clean pass: keeps the state at every point, and every write."""
+class _Clean(Record):
+    """Keeps every write of the clean pass, and the residual stream at every point: ``states``."""
 
-    def __init__(self, states: list[Tensor], writes: list[Tensor]) -> None:
-        self._states, self._writes = states, writes
+    heads_apart = False
 
-    def state(self, x: Tensor) -> Tensor:
-        self._states.append(x)
-        return x
+    def __init__(self) -> None:
+        super().__init__()
+        self.states: list[Tensor] = []
 
-    def read(self, node: Node, x: Tensor) -> Tensor:
-        return x
+    def before(self, layer: int, value: Tensor) -> None:
+        self.states.append(value)
 
-    def slots(self, node: Node, x: Tensor, slots: list[Tensor]) -> list[Tensor]:
-        return slots
-
-    def heads(self, mixed: Tensor, W_O: Tensor) -> Float[Tensor, "batch pos d_model"]:
-        heads = torch.einsum("bhpe,hed->hbpd", mixed, W_O)
-        self._writes += [*heads]
-        return heads.sum(0)
-
-    def write(self, value: Tensor) -> Tensor:
-        self._writes.append(value)
+    def read(self, kind: ReaderKind, layer: int, slot: Slot | None, value: Tensor) -> Tensor:
+        self.states.append(value)
         return value
 
 
-class _Taps:
-    """Watches a pass that will be differentiated: keeps what gradients are wanted by."""
+class _Tap(Taps):
+    """Keeps what gradients are wanted by, of a pass that will be differentiated."""
+
+    heads_apart = False
 
     def __init__(self) -> None:
         self.reads: list[tuple[Node, Tensor, list[Tensor]]] = []
         """For each reader, or for the heads of a layer: the state read, and what it became."""
+        self._before: Tensor | None = None
 
-    def state(self, x: Tensor) -> Tensor:
-        return x
+    def before(self, layer: int, value: Tensor) -> None:
+        self._before = value.detach()
 
-    def read(self, node: Node, x: Tensor) -> Tensor:
-        # A tensor of its own, for the gradient through this reader alone.
-        own = x.view_as(x)
-        self.reads.append((node, x.detach(), [own]))
-        return own
-
-    def slots(self, node: Node, x: Tensor, slots: list[Tensor]) -> list[Tensor]:
-        self.reads.append((node, x.detach(), slots))
-        return slots
-
-    def heads(self, mixed: Tensor, W_O: Tensor) -> Float[Tensor, "batch pos d_model"]:
-        return torch.einsum("bhpe,hed->bpd", mixed, W_O)
-
-    def write(self, value: Tensor) -> Tensor:
+    def projected(self, layer: int, value: Projected) -> Projected:
+        assert self._before is not None
+        self.reads.append((Node(layer, "head"), self._before, [*value]))
         return value
+
+    def read(self, kind: ReaderKind, layer: int, slot: Slot | None, value: Tensor) -> Tensor:
+        # A tensor of its own, for the gradient through this reader alone.
+        own = value.view_as(value)
+        self.reads.append((Node(layer, kind), value.detach(), [own]))
+        return own
 
 
 def through_norm(
@@ -362,15 +326,12 @@ class HookSlopes:
             yield readers, _summed(slope, steps)
 
 
-class _HookTap:
-    """The intervention that shifts what is read from a point on, and keeps it for its gradient."""
+class _HookTap(Taps):
+    """Taps that shifts what is read from a point on, and keeps it for its gradient."""
 
     def __init__(self, graph: Graph, point: int, shift: Tensor | None) -> None:
         self._graph, self._point, self._shift = graph, point, shift
         self.reads: list[tuple[list[int], Tensor]] = []
-
-    def write(self, kind: WriterKind, layer: int, value: Tensor) -> None:
-        pass
 
     def read(self, kind: ReaderKind, layer: int, slot: Slot | None, value: Tensor) -> Tensor:
         shape = self._graph.shape

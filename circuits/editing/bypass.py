@@ -23,7 +23,7 @@ from circuits.editing.experts import Experts, mixture, route, top_gate
 from circuits.editing.files import EditFile, write_edit
 from circuits.model import Batch, Model
 from circuits.model.components import Norm, UnsupportedArchitecture
-from circuits.model.network import BypassedNetwork, OpenNetwork
+from circuits.model.network import BypassedNetwork, OpenNetwork, shown
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,9 +184,7 @@ def innermost(model: Model) -> OpenNetwork:
     Raises:
         UnsupportedArchitecture: it does not show its weights.
     """
-    network = model.network.inner if isinstance(model.network, BypassedNetwork) else model.network
-    if not isinstance(network, OpenNetwork):
-        raise UnsupportedArchitecture(
-            f"a bypass reads the MLP's norm and the token embedding, and {type(network).__name__} does not show its weights"
-        )
-    return network
+    try:
+        return shown(model.network)
+    except UnsupportedArchitecture as error:
+        raise UnsupportedArchitecture(f"a bypass reads the MLP's norm and the token embedding, and {error}") from None

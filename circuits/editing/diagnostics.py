@@ -18,8 +18,7 @@ from circuits.editing.edit import EditError
 from circuits.editing.prune import factored_svd
 from circuits.metrics import rank
 from circuits.model import Model
-from circuits.model.components import UnsupportedArchitecture
-from circuits.model.network import OpenNetwork
+from circuits.model.network import shown
 
 MAP_SIZE = 128
 """Cells of a heatmap along each side, at most."""
@@ -144,9 +143,7 @@ def read_change(
     """
     if not targets:
         raise EditError("expected at least one target to look for, got none")
-    if not isinstance(model.network, OpenNetwork):
-        raise UnsupportedArchitecture(f"{type(model.network).__name__} does not show its unembedding")
-    W_U = model.network.components(1).W_U
+    W_U = shown(model.network).components(1).W_U
     tokens = torch.tensor([model.vocabulary.encode(" " + target)[0] for target in targets])
     reader = _Reader(model, W_U, tokens, promoted)
     edited = edit.edited_weights(model)

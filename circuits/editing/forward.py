@@ -8,9 +8,11 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from circuits.editing.edit import EditError
+from circuits.graph import Slot
 from circuits.model import Batch, Model
 from circuits.model.components import UnsupportedArchitecture
-from circuits.model.network import ComponentNetwork, OpenNetwork
+from circuits.model.network import ComponentNetwork, bypasses_of, shown
+from circuits.model.taps import ReaderKind, Taps
 
 TOLERANCE = 1e-3
 """Largest difference from the model's own logits that is trusted, relative to their scale; float32."""
@@ -26,13 +28,10 @@ def open_network(model: Model, *prompts: Int[Tensor, "_ _"]) -> ComponentNetwork
         EditError: the model does not show its weights, is not causal, or its weights, as they are read here, give other
             logits than the model.
     """
-    if not isinstance(model.network, OpenNetwork):
-        raise EditError(
-            f"{model.name} cannot be edited here: {type(model.network).__name__} does not show its weights"
-            + (" (a weight edit comes before a bypass, not after it)" if model.parent is not None else "")
-        )
+    if bypasses_of(model.network):
+        raise EditError(f"{model.name} cannot be edited here: a weight edit comes before a bypass, not after it")
     try:
-        parts = model.network.components(max(ids.shape[1] for ids in prompts))
+        parts = shown(model.network).components(max(ids.shape[1] for ids in prompts))
     except UnsupportedArchitecture as error:
         raise EditError(f"{model.name} cannot be edited: {error}") from error
     if not all(block.attention.causal for block in parts.blocks):
@@ -51,17 +50,14 @@ def open_network(model: Model, *prompts: Int[Tensor, "_ _"]) -> ComponentNetwork
     return network
 
 
-class MlpReads:
-    """The intervention that changes nothing and keeps what some layers' MLPs read, before their norm."""
+class MlpReads(Taps):
+    """Keeps what some layers' MLPs read, before their norm."""
 
     def __init__(self, layers: Sequence[int]) -> None:
         self.values: dict[int, Float[Tensor, "row pos d_model"]] = {}
         self._layers = set(layers)
 
-    def write(self, kind: str, layer: int, value: Tensor) -> None:
-        pass
-
-    def read(self, kind: str, layer: int, slot: str | None, value: Tensor) -> Tensor:
+    def read(self, kind: ReaderKind, layer: int, slot: Slot | None, value: Tensor) -> Tensor:
         if kind == "mlp" and layer in self._layers:
             self.values[layer] = value
         return value

@@ -18,7 +18,8 @@ from circuits.facts import EditRequest
 from circuits.graph import Slot
 from circuits.model import Batch, Model
 from circuits.model.components import Norm
-from circuits.model.network import ComponentNetwork, ReaderKind, WriterKind
+from circuits.model.network import ComponentNetwork
+from circuits.model.taps import ReaderKind, Taps
 
 SPOKEN = 0.1
 """Where the model gives the old or the new object more than this share, a text may be about the edited fact."""
@@ -82,16 +83,13 @@ Rows = Int[Tensor, "_"]
 """Indices of rows."""
 
 
-class _Capture:
-    """The intervention that changes nothing and keeps what one layer's MLP reads and what the next layer reads."""
+class _Capture(Taps):
+    """Keeps what one layer's MLP reads and what the next layer reads."""
 
     def __init__(self, layer: int, n_layers: int) -> None:
         self._layer, self._last = layer, layer == n_layers - 1
         self.read_by_mlp: Tensor | None = None
         self.after: Tensor | None = None
-
-    def write(self, kind: WriterKind, layer: int, value: Tensor) -> None:
-        pass
 
     def read(self, kind: ReaderKind, layer: int, slot: Slot | None, value: Tensor) -> Tensor:
         if layer == self._layer and kind == "mlp":

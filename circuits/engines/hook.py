@@ -17,7 +17,7 @@ from circuits.facts import Fact
 from circuits.graph import Granularity, Graph, Node, Reader, Slot
 from circuits.metrics import Metric, require_finite
 from circuits.model import Model
-from circuits.model.network import ReaderKind, WriterKind
+from circuits.model.taps import ReaderKind, Taps, WriterKind
 
 
 class HookEngine:
@@ -75,8 +75,8 @@ class HookEngine:
         return np.stack(rows)
 
 
-class _ResidualRewrite:
-    """The intervention that rebuilds every read from the writes so far (DESIGN section 4, "Ablating an edge")."""
+class _ResidualRewrite(Taps):
+    """Taps that rebuilds every read from the writes so far (DESIGN section 4, "Ablating an edge")."""
 
     def __init__(
         self,

@@ -28,8 +28,8 @@ from circuits.graph import Granularity, Graph
 from circuits.metrics import NLL, Metric, require_finite
 from circuits.model import Model
 from circuits.model.batch import Group
-from circuits.model.components import Components, UnsupportedArchitecture
-from circuits.model.network import Bypass, BypassedNetwork, OpenNetwork
+from circuits.model.components import Components
+from circuits.model.network import Bypass, bypasses_of, shown
 
 TOLERANCE = 1e-4
 """Largest difference between own logits and the model's that is trusted, relative to the logits' scale; float32."""
@@ -69,11 +69,7 @@ class SparseEngine:
                 same decisions.
             metric: what `nll` gives; by default MatchNLL, and squared error for a model whose output is a number.
         """
-        network, bypasses = model.network, dict[int, tuple[Bypass, ...]]()
-        if isinstance(network, BypassedNetwork):
-            network, bypasses = network.inner, dict(network.bypasses)
-        if not isinstance(network, OpenNetwork):
-            raise UnsupportedArchitecture(f"{type(network).__name__} does not show its weights")
+        network, bypasses = shown(model.network), bypasses_of(model.network)
         self.model = model
         self.metric = metric or model.metric
         self.facts = tuple(facts)

@@ -16,7 +16,8 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from circuits.graph import Shape
+from circuits.graph import SLOTS, Shape
+from circuits.model.taps import Taps
 
 NormKind = Literal["none", "layer", "rms"]
 Activation = Callable[[Tensor], Tensor]
@@ -131,9 +132,9 @@ class Attention:
         normed = self.q_norm(projected)
         return self.rotary(normed, first) if self.rotary else normed
 
-    def key(self, projected: Float[Tensor, "*rest pos d_head"]) -> Tensor:
+    def key(self, projected: Float[Tensor, "*rest pos d_head"], first: int = 0) -> Tensor:
         normed = self.k_norm(projected)
-        return self.rotary(normed) if self.rotary else normed
+        return self.rotary(normed, first) if self.rotary else normed
 
 
 @lru_cache(maxsize=64)
@@ -145,6 +146,18 @@ def _visible(causal: bool, window: int | None, n_queries: int, n_keys: int, devi
     return seen & (distance < window) if window is not None else seen
 
 
+def attention_pattern(
+    q: Float[Tensor, "*#rest query d_head"],
+    k: Float[Tensor, "*#rest key d_head"],
+    visible: Bool[Tensor, "query key"],
+    scale: float,
+) -> Float[Tensor, "*broadcast query key"]:
+    """softmax(q k^T scale) over the visible keys."""
+    scores = (q @ k.transpose(-1, -2)).mul(scale).masked_fill(~visible, -torch.inf)
+    # In float32 whatever the model's type is, as HuggingFace does.
+    return scores.softmax(-1, dtype=torch.promote_types(scores.dtype, torch.float32))
+
+
 def attend(
     q: Float[Tensor, "*#rest query d_head"],
     k: Float[Tensor, "*#rest key d_head"],
@@ -153,9 +166,7 @@ def attend(
     scale: float,
 ) -> Float[Tensor, "*broadcast query d_head"]:
     """softmax(q k^T scale) v over the visible keys."""
-    scores = (q @ k.transpose(-1, -2)).mul(scale).masked_fill(~visible, -torch.inf)
-    # In float32 whatever the model's type is, as HuggingFace does.
-    return scores.softmax(-1, dtype=torch.promote_types(scores.dtype, torch.float32)).to(v.dtype) @ v
+    return attention_pattern(q, k, visible, scale).to(v.dtype) @ v
 
 
 @dataclass(frozen=True)
@@ -227,6 +238,63 @@ class Components:
         ids = ids.to(self.W_E.device)
         embedded = self.W_E[ids]
         return embedded if self.W_pos is None else embedded + self.W_pos[: ids.shape[1]]
+
+    def forward(
+        self,
+        x: Float[Tensor, "batch pos d_model"],
+        taps: Taps | None = None,
+        *,
+        start: int = 0,
+        stop: int | None = None,
+    ) -> Float[Tensor, "batch pos d_model"]:
+        """The residual stream at point ``stop`` (by default after the last layer), from what it is at point ``start``.
+
+        A *point* is a place between the sub-layers: 2 l before the attention of layer l, 2 l + 1 before its MLP. In a
+        parallel block the MLP reads at 2 l too, and no pass starts at 2 l + 1.
+        """
+        stop = 2 * len(self.blocks) if stop is None else stop
+        for layer in range(start // 2, (stop + 1) // 2):
+            before, mlp = x, self.blocks[layer].mlp
+            if start <= 2 * layer:
+                x = x + self._attention(layer, before, taps) + self.b_O[layer]
+            if stop > 2 * layer + 1:
+                read = before if self.shape.parallel else x
+                written = mlp(taps.read("mlp", layer, None, read) if taps else read)
+                if taps:
+                    taps.write("mlp", layer, written)
+                x = x + written
+        return x
+
+    def _attention(
+        self, layer: int, x: Float[Tensor, "batch pos d_model"], taps: Taps | None
+    ) -> Float[Tensor, "batch pos d_model"]:
+        """What a layer's heads write together."""
+        attention, n_pos = self.blocks[layer].attention, x.shape[1]
+        weights = ((attention.W_Q, attention.b_Q), (attention.W_K, attention.b_K), (attention.W_V, attention.b_V))
+        if taps:
+            taps.before(layer, x)
+        if taps and taps.heads_apart:
+            heads = x.unsqueeze(2).expand(-1, -1, self.shape.n_heads, -1)
+            normed = [attention.norm(taps.read("head", layer, slot, heads)) for slot in SLOTS]
+            q, k, v = (
+                torch.einsum("bphd,hde->bhpe", own, weight) + bias[:, None]
+                for own, (weight, bias) in zip(normed, weights, strict=True)
+            )
+        else:
+            shared = attention.norm(x)
+            q, k, v = (torch.einsum("bpd,hde->bhpe", shared, weight) + bias[:, None] for weight, bias in weights)
+        if taps:
+            q, k, v = taps.projected(layer, (q, k, v))
+        q, k = attention.query(q), attention.key(k)
+        pattern = attention_pattern(q, k, attention.visible(n_pos, n_pos, x.device), attention.scale)
+        mixed = pattern.to(v.dtype) @ v
+        if taps is None:
+            return torch.einsum("bhpe,hed->bpd", mixed, attention.W_O)
+        taps.compared(layer, k, v)
+        taps.pattern(layer, pattern)
+        written = torch.einsum("bhpe,hed->bphd", mixed, attention.W_O)
+        taps.write("head", layer, written)
+        return written.sum(2)
 
     def readout(self, x: Float[Tensor, "*rest d_model"]) -> Float[Tensor, "*rest d_vocab"]:
         return self.final(x) @ self.W_U + self.b_U

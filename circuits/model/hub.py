@@ -30,13 +30,13 @@ from circuits.model.errors import ModelError
 from circuits.model.gguf import is_gguf, read_header
 from circuits.model.network import (
     ComponentNetwork,
-    Intervention,
     Network,
     layer_of,
     require_shape,
 )
 from circuits.model.profile import Profile
 from circuits.model.rewrite import BlockTrace, require_residual_rewrite
+from circuits.model.taps import Taps
 from circuits.model.text import HubVocabulary
 
 WEIGHT_FILES = ("model.safetensors", "model.safetensors.index.json")
@@ -348,20 +348,20 @@ class _BridgeNetwork:
     def biases(self) -> Float[Tensor, "layer d_model"]:
         return _output_biases(self._bridge, self.shape.n_layers)
 
-    def run(self, batch: Batch, intervention: Intervention | None = None) -> Float[Tensor, "batch pos d_vocab"]:
+    def run(self, batch: Batch, taps: Taps | None = None) -> Float[Tensor, "batch pos d_vocab"]:
         ids = batch.ids.to(self._bridge.cfg.device)
         with self._in_place():
-            if intervention is None:
+            if taps is None:
                 return self._bridge(ids)
-            return self._bridge.run_with_hooks(ids, fwd_hooks=self._hooks(intervention))
+            return self._bridge.run_with_hooks(ids, fwd_hooks=self._hooks(taps))
 
-    def _hooks(self, intervention: Intervention) -> list[tuple[str, Any]]:
+    def _hooks(self, taps: Taps) -> list[tuple[str, Any]]:
         # Lambdas, because shape checks in tests would compile functions with annotations anew at every run.
         def write(kind, layer):
-            return lambda value, hook: intervention.write(kind, layer, value)
+            return lambda value, hook: taps.write(kind, layer, value)
 
         def read(kind, layer, slot):
-            return lambda value, hook: intervention.read(kind, layer, slot, value)
+            return lambda value, hook: taps.read(kind, layer, slot, value)
 
         last = self.shape.n_layers - 1
         hooks: list[tuple[str, Any]] = [("blocks.0.hook_resid_pre", write("input", -1))]

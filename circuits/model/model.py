@@ -19,12 +19,11 @@ from circuits.model.hub import Processing, load_pretrained, weight_hash
 from circuits.model.network import (
     ComponentNetwork,
     EditableNetwork,
-    Intervention,
     Network,
-    Record,
 )
 from circuits.model.plain import PlainWeights, is_plain, read_plain
 from circuits.model.profile import Profile
+from circuits.model.taps import Record, Taps
 from circuits.model.text import ContextError, HubVocabulary, OutputVocabulary, Tokens, Vocabulary
 from circuits.paths import FACTLM
 
@@ -261,14 +260,14 @@ class Model:
         return self.network.run(batch)
 
     @torch.no_grad()
-    def run(self, batch: Batch, intervention: Intervention) -> Float[Tensor, "batch pos d_vocab"]:
-        """The logits while every read from the residual stream goes through ``intervention``."""
-        return self.network.run(batch, intervention)
+    def run(self, batch: Batch, taps: Taps) -> Float[Tensor, "batch pos d_vocab"]:
+        """The logits while every read from the residual stream goes through ``taps``."""
+        return self.network.run(batch, taps)
 
     @torch.enable_grad()
-    def run_differentiably(self, batch: Batch, intervention: Intervention) -> Float[Tensor, "batch pos d_vocab"]:
-        """`run`, so that the logits have gradients by what the intervention lets be read. The weights have none."""
-        return self.network.run(batch, intervention)
+    def run_differentiably(self, batch: Batch, taps: Taps) -> Float[Tensor, "batch pos d_vocab"]:
+        """`run`, so that the logits have gradients by what the taps let be read. The weights have none."""
+        return self.network.run(batch, taps)
 
     @torch.no_grad()
     def node_outputs(self, batch: Batch) -> Float[Tensor, "writer batch pos d_model"]:

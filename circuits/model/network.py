@@ -1,13 +1,13 @@
 """What a model must be able to do for circuits to be found in it, and the plainest transformer that does.
 
-A Network runs a prompt while telling its `Intervention` of every write to the residual stream, and letting it replace
+A Network runs a prompt while telling its taps (`circuits.model.taps`) of every write to the residual stream, and letting it replace
 every read from it. One implementation wraps TransformerLens (`circuits.model`); `PlainNetwork` is written out here, for
 transformers made by hand, whose circuit is known from their weights.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Literal, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -15,24 +15,8 @@ from torch import Tensor
 
 from circuits.graph import Shape, Slot
 from circuits.model.batch import Batch
-from circuits.model.components import Attention, Block, Components, Mlp, Norm, attend
-
-WriterKind = Literal["input", "head", "mlp", "bypass"]
-ReaderKind = Literal["head", "mlp", "bypass", "logits"]
-
-
-@runtime_checkable
-class Intervention(Protocol):
-    """Told of every write, asked at every read, in the order of the forward pass.
-
-    ``write`` gets the values of ``input`` (layer -1; batch pos d_model), of a layer's heads (batch pos head d_model), of
-    its MLP or of a bypass beside it (batch pos d_model). ``read`` gets what would be read and returns what shall be: for a
-    head slot (batch pos head d_model), for the MLP, a bypass and ``logits`` (batch pos d_model).
-    """
-
-    def write(self, kind: WriterKind, layer: int, value: Tensor) -> None: ...
-
-    def read(self, kind: ReaderKind, layer: int, slot: Slot | None, value: Tensor) -> Tensor: ...
+from circuits.model.components import Attention, Block, Components, Mlp, Norm, UnsupportedArchitecture
+from circuits.model.taps import Projected, ReaderKind, Taps, WriterKind
 
 
 @runtime_checkable
@@ -56,7 +40,7 @@ class Network(Protocol):
         """Attention output biases: they belong to no head and are never ablated."""
         ...
 
-    def run(self, batch: Batch, intervention: Intervention | None = None) -> Float[Tensor, "batch pos d_vocab"]: ...
+    def run(self, batch: Batch, taps: Taps | None = None) -> Float[Tensor, "batch pos d_vocab"]: ...
 
     def readout(self, vectors: Float[Tensor, "*rest d_model"]) -> Float[Tensor, "*rest d_vocab"]:
         """W_U LN(v): residual-stream vectors through the model's own final norm and unembedding."""
@@ -161,8 +145,8 @@ class PlainNetwork:
     def _bias(self, name: str, *shape: int) -> Tensor:
         return self.weights.get(name, torch.zeros(shape))
 
-    def run(self, batch: Batch, intervention: Intervention | None = None) -> Float[Tensor, "batch pos d_vocab"]:
-        hooks = intervention or _Watch()
+    def run(self, batch: Batch, taps: Taps | None = None) -> Float[Tensor, "batch pos d_vocab"]:
+        hooks = taps or Taps()
         n_heads, n_pos = self.shape.n_heads, batch.ids.shape[1]
         future = torch.ones(n_pos, n_pos, dtype=torch.bool).triu(1) if self.causal else None
         residual = self.weights["embed.W_E"][batch.ids] + self.weights["pos_embed.W_pos"][:n_pos]
@@ -278,57 +262,24 @@ class ComponentNetwork:
             blocks[layer] = replace(blocks[layer], mlp=replace(blocks[layer].mlp, W_out=tensor))
         return replace(self, parts=replace(self.parts, blocks=tuple(blocks)))
 
-    def run(self, batch: Batch, intervention: Intervention | None = None) -> Float[Tensor, "batch pos d_vocab"]:
-        hooks = intervention or _Watch()
-        residual = self.parts.embed(batch.ids)
-        hooks.write("input", -1, residual)
-        # With the hooks even where they change nothing, so that a run that is only watched gives the same bits.
-        residual = self.resume(residual, 0, hooks)
-        return self.readout(hooks.read("logits", self.shape.n_layers, None, residual))
+    def run(self, batch: Batch, taps: Taps | None = None) -> Float[Tensor, "batch pos d_vocab"]:
+        taps = taps or Taps()
+        embedded = self.parts.embed(batch.ids)
+        taps.write("input", -1, embedded)
+        # With taps even where they change nothing, so that a run that is only watched gives the same bits.
+        final = self.parts.forward(embedded, taps)
+        return self.readout(taps.read("logits", self.shape.n_layers, None, final))
 
     def resume(
         self,
         residual: Float[Tensor, "batch pos d_model"],
         first: int,
-        intervention: Intervention | None = None,
+        taps: Taps | None = None,
         *,
         stop: int | None = None,
     ) -> Float[Tensor, "batch pos d_model"]:
         """The residual stream before layer ``stop`` (by default after the last), from what it is before layer ``first``."""
-        hooks = intervention or _Watch()
-        n_pos = residual.shape[1]
-        for layer, block in list(enumerate(self.parts.blocks))[first:stop]:
-            attention = block.attention
-            before = residual
-            read = before.unsqueeze(2).expand(-1, -1, self.shape.n_heads, -1)
-            projected: dict[Slot, Tensor] = {}
-            slots: tuple[tuple[Slot, Tensor, Tensor], ...] = (
-                ("q", attention.W_Q, attention.b_Q),
-                ("k", attention.W_K, attention.b_K),
-                ("v", attention.W_V, attention.b_V),
-            )
-            # Without an intervention all heads and slots read the same, and one norm serves them all.
-            shared = attention.norm(before) if intervention is None else None
-            for slot, weight, bias in slots:
-                if shared is not None:
-                    projected[slot] = torch.einsum("bpd,hde->bhpe", shared, weight) + bias[:, None]
-                    continue
-                normed = attention.norm(hooks.read("head", layer, slot, read))
-                projected[slot] = torch.einsum("bphd,hde->bhpe", normed, weight) + bias[:, None]
-            mixed = attend(
-                attention.query(projected["q"]),
-                attention.key(projected["k"]),
-                projected["v"],
-                attention.visible(n_pos, n_pos, residual.device),
-                attention.scale,
-            )
-            heads = torch.einsum("bhpe,hed->bphd", mixed, attention.W_O)
-            hooks.write("head", layer, heads)
-            residual = residual + heads.sum(2) + self.parts.b_O[layer]
-            mlp = block.mlp(hooks.read("mlp", layer, None, before if self.shape.parallel else residual))
-            hooks.write("mlp", layer, mlp)
-            residual = residual + mlp
-        return residual
+        return self.parts.forward(residual, taps, start=2 * first, stop=None if stop is None else 2 * stop)
 
     def readout(self, vectors: Float[Tensor, "*rest d_model"]) -> Float[Tensor, "*rest d_vocab"]:
         return self.parts.readout(vectors)
@@ -388,8 +339,8 @@ class BypassedNetwork:
     def biases(self) -> Float[Tensor, "layer d_model"]:
         return self.inner.biases
 
-    def run(self, batch: Batch, intervention: Intervention | None = None) -> Float[Tensor, "batch pos d_vocab"]:
-        return self.inner.run(batch, _WithBypasses(self.bypasses, batch, intervention or _Watch()))
+    def run(self, batch: Batch, taps: Taps | None = None) -> Float[Tensor, "batch pos d_vocab"]:
+        return self.inner.run(batch, _WithBypasses(self.bypasses, batch, taps or Taps()))
 
     def readout(self, vectors: Float[Tensor, "*rest d_model"]) -> Float[Tensor, "*rest d_vocab"]:
         return self.inner.readout(vectors)
@@ -407,10 +358,10 @@ class BypassedNetwork:
         return self.inner
 
 
-class _WithBypasses:
-    """The intervention that runs the bypasses, and tells another intervention of them as of any node."""
+class _WithBypasses(Taps):
+    """Runs the bypasses, and tells other taps of them as of any node."""
 
-    def __init__(self, bypasses: Mapping[int, tuple[Bypass, ...]], batch: Batch, outer: Intervention) -> None:
+    def __init__(self, bypasses: Mapping[int, tuple[Bypass, ...]], batch: Batch, outer: Taps) -> None:
         self._bypasses, self._batch, self._outer = bypasses, batch, outer
         self._written: dict[int, Tensor] = {}
 
@@ -419,11 +370,21 @@ class _WithBypasses:
         if kind == "mlp" and layer in self._written:
             self._outer.write("bypass", layer, self._written[layer])
 
+    def before(self, layer: int, value: Tensor) -> None:
+        self._outer.before(layer, self._heard(layer, value))
+
+    def projected(self, layer: int, value: Projected) -> Projected:
+        return self._outer.projected(layer, value)
+
+    def compared(self, layer: int, key: Tensor, value: Tensor) -> None:
+        self._outer.compared(layer, key, value)
+
+    def pattern(self, layer: int, value: Tensor) -> None:
+        self._outer.pattern(layer, value)
+
     def read(self, kind: ReaderKind, layer: int, slot: Slot | None, value: Tensor) -> Tensor:
         # What comes after a layer reads its bypass, as it reads its MLP: in a parallel block the heads of that layer do not.
-        for earlier, written in self._written.items():
-            if earlier < layer:
-                value = value + (written.unsqueeze(2) if kind == "head" else written)
+        value = self._heard(layer, value)
         if kind == "mlp" and layer in self._bypasses:
             residual = self._outer.read("bypass", layer, None, value)
             batch = self._batch.to(residual.device)
@@ -431,26 +392,34 @@ class _WithBypasses:
             self._written[layer] = torch.stack(outputs).sum(0) if len(outputs) > 1 else outputs[0]
         return self._outer.read(kind, layer, slot, value)
 
-
-class _Watch:
-    """The intervention that changes nothing."""
-
-    def write(self, kind: str, layer: int, value: Tensor) -> None:
-        pass
-
-    def read(self, kind: str, layer: int, slot: Slot | None, value: Tensor) -> Tensor:
+    def _heard(self, layer: int, value: Tensor) -> Tensor:
+        for earlier, written in self._written.items():
+            if earlier < layer:
+                value = value + (written.unsqueeze(2) if value.dim() == 4 else written)
         return value
 
 
-class Record(_Watch):
-    """The intervention that changes nothing and keeps every node's write: ``outputs`` [writer, batch, pos, d_model]."""
+# ---- a network and what stands beside its weights ---------------------------------------------------------------------
 
-    def __init__(self) -> None:
-        self._writes: list[Tensor] = []
 
-    def write(self, kind: str, layer: int, value: Tensor) -> None:
-        self._writes += [*value.unbind(2)] if kind == "head" else [value]
+def bypasses_of(network: Network) -> Mapping[int, tuple[Bypass, ...]]:
+    """The bypasses of a network, by layer."""
+    return network.bypasses if isinstance(network, BypassedNetwork) else {}
 
-    @property
-    def outputs(self) -> Float[Tensor, "writer batch pos d_model"]:
-        return torch.stack(self._writes)
+
+def shown(network: Network) -> OpenNetwork:
+    """The network without its bypasses.
+
+    Raises:
+        UnsupportedArchitecture: it does not show its weights.
+    """
+    inner = network.inner if isinstance(network, BypassedNetwork) else network
+    if not isinstance(inner, OpenNetwork):
+        raise UnsupportedArchitecture(f"{type(inner).__name__} does not show its weights")
+    return inner
+
+
+def on_weights(network: Network, parts: Components) -> Network:
+    """A network that runs these weights, with the same bypasses beside them."""
+    plain = ComponentNetwork(parts, network.n_ctx)
+    return BypassedNetwork(plain, network.bypasses) if isinstance(network, BypassedNetwork) else plain

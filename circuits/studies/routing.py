@@ -21,7 +21,8 @@ from circuits.facts import EditRequest
 from circuits.graph import Slot
 from circuits.metrics import Measurement
 from circuits.model import Batch, Model
-from circuits.model.network import BypassedNetwork, ReaderKind, WriterKind
+from circuits.model.network import BypassedNetwork
+from circuits.model.taps import ReaderKind, Taps, WriterKind
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,8 +71,8 @@ def trace_routing(edit: AdapterEdit, model: Model, prompts: Sequence[str]) -> tu
     return tuple(found)
 
 
-class _Beside:
-    """The intervention that changes nothing and keeps what one layer's MLP and bypass read and write."""
+class _Beside(Taps):
+    """Keeps what one layer's MLP and bypass read and write."""
 
     residual: Tensor
     mlp: Tensor
@@ -171,16 +172,13 @@ def prompt_vectors(model: Model, prompts: Sequence[str], layer: int) -> Float[Te
     return torch.stack(rows)
 
 
-class _MlpRead:
-    """The intervention that changes nothing and keeps what one layer's MLP reads."""
+class _MlpRead(Taps):
+    """Keeps what one layer's MLP reads."""
 
     value: Tensor
 
     def __init__(self, layer: int) -> None:
         self._layer = layer
-
-    def write(self, kind: WriterKind, layer: int, value: Tensor) -> None:
-        pass
 
     def read(self, kind: ReaderKind, layer: int, slot: Slot | None, value: Tensor) -> Tensor:
         if layer == self._layer and kind == "mlp":

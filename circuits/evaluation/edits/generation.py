@@ -6,7 +6,7 @@ Prompts of one length share a batch and nothing is padded; what is written after
 import random
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -16,7 +16,7 @@ from torch import Tensor
 from circuits.metrics import require_finite
 from circuits.model import Batch, Model
 from circuits.model.components import UnsupportedArchitecture
-from circuits.model.network import BypassedNetwork, ComponentNetwork, OpenNetwork
+from circuits.model.network import on_weights, shown
 
 SENTENCE_END = (".", "!", "?", ";")
 TOP_K = 5
@@ -155,13 +155,8 @@ def _next_logits(model: Model) -> Callable[[Batch], Tensor]:
     """
     network = model.network
     try:
-        if isinstance(network, BypassedNetwork) and isinstance(network.inner, OpenNetwork):
-            inner = ComponentNetwork(network.inner.components(model.n_ctx), model.n_ctx)
-            bypassed = replace(network, inner=inner)
-            return torch.no_grad()(lambda batch: bypassed.run(batch)[:, -1])
-        if isinstance(network, OpenNetwork):
-            plain = ComponentNetwork(network.components(model.n_ctx), model.n_ctx)
-            return torch.no_grad()(lambda batch: plain.readout(plain.resume(plain.parts.embed(batch.ids), 0)[:, -1]))
+        fast = on_weights(network, shown(network).components(model.n_ctx))
+        return torch.no_grad()(lambda batch: fast.run(batch)[:, -1])
     except UnsupportedArchitecture:
         pass
     return lambda batch: model.logits(batch)[:, -1]

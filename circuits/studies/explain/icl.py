@@ -27,7 +27,7 @@ from circuits.facts import KINDS, Fact, Relation, Relations
 from circuits.graph import Graph, Node, Slot
 from circuits.metrics import match_nll
 from circuits.model import ContextError, Model
-from circuits.model.network import ReaderKind, WriterKind
+from circuits.model.taps import ReaderKind, Taps
 from circuits.studies.diffs import CircuitDiff, label_of
 from circuits.studies.discover import RunSpec
 from circuits.studies.explain.cases import Ground
@@ -311,16 +311,13 @@ class _Cuts:
         return torch.cat(found)
 
 
-class _Without:
-    """The intervention under which nobody hears some vectors that are written at one position by a layer's attention."""
+class _Without(Taps):
+    """Taps under which nobody hears some vectors that are written at one position by a layer's attention."""
 
     def __init__(self, lacking: Float[Tensor, "batch layer d_model"], position: int, *, parallel: bool) -> None:
         self._heard = lacking.cumsum(1)
         """Up to and with each layer."""
         self._position, self._parallel = position, parallel
-
-    def write(self, kind: WriterKind, layer: int, value: Tensor) -> None:
-        pass
 
     def read(self, kind: ReaderKind, layer: int, slot: Slot | None, value: Tensor) -> Tensor:
         after_own_heads = kind in ("mlp", "bypass") and not self._parallel
