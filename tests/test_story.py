@@ -213,3 +213,20 @@ def test_the_pages_sections_escape_what_they_show_and_are_empty_without_a_readin
     assert story_section(()) == heads_section(None, ()) == ""
     assert "mover head (" in legend([("mlp", "MLP")], ["mover", "other"])
     assert "other head" not in legend([], ["mover", "other"])
+
+
+def test_the_table_of_heads_shows_what_a_head_writes_from_beside_where_it_looks(reading: Reading) -> None:
+    first = reading.with_role("mover", "mixture")[0]
+    # A head that looks at the first token and yet draws its whole write from the second.
+    n = len(reading.tokens)
+    resting = dataclasses.replace(first, attention=(0.9, 0.1, *[0.0] * (n - 2)), write=(0.0, 1.0, *[0.0] * (n - 2)))
+    html = heads_section(dataclasses.replace(reading, heads=(resting,)), ())
+    cells = re.findall(r'<td class="tok".*?title="(.*?)">(.*?)<span class="soft">(.*?)</span>', html)
+    assert cells[0] == ("of its write 0.0%, attention 90.0%", "&nbsp;", "90")
+    assert cells[1] == ("of its write 100.0%, attention 10.0%", "100", "10")
+    assert '<td class="num rests">90%</td>' in html
+    assert "called a mover only if it draws at least 5% of its write from the subject" in html
+    # The controls: nothing rests, and no word that has a bar.
+    plain = heads_section(dataclasses.replace(reading, heads=reading.with_role("relation")), ())
+    assert "called a mover" not in plain
+    assert 'class="num rests"' not in plain

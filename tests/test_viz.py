@@ -17,6 +17,7 @@ import pytest
 from circuits.analysis.attention import HeadPattern, PromptAttention
 from circuits.analysis.lens import NodeReadout, TokenScore, Trajectory
 from circuits.circuit import Circuit, Provenance, Scores
+from circuits.evaluation import Answers
 from circuits.graph import Graph, Node, Shape
 from circuits.pages import plots
 from circuits.pages import run as report
@@ -26,9 +27,10 @@ from circuits.pages.layout import HALF_HEIGHT, crossings, index_order, place
 from circuits.pages.overview import survey
 from circuits.pages.picture import MOST, circuit_picture
 from circuits.pages.plots import circuit_graph, layer_activity, trajectory_plot
-from circuits.pages.run import Page, draw
+from circuits.pages.run import Page, draw, render
 from circuits.pages.style import MAX_PEN, MIN_PEN, pen_widths, plotly_text, short_token, strongest, token_text
-from circuits.studies.discover import RunSpec, run
+from circuits.pages.verdict import ordinal, verdict
+from circuits.studies.discover import Run, RunSpec, run
 from tests.planted_heads import FACTS, planted
 
 CHROMIUM = "/usr/bin/chromium"
@@ -338,6 +340,85 @@ def test_a_run_shows_itself_in_a_notebook_as_sentence_picture_and_edges() -> Non
     assert html.escape(str(result)) in shown
     assert shown.count("<path ") == result.circuit.n_edges > 0
     assert "<th>edge</th>" in shown
+
+
+# ---- the verdict -----------------------------------------------------------------------------------------------------
+
+
+def answered(nll: float, rank: float, p: float) -> Answers:
+    return Answers.of([(nll, rank, p)])
+
+
+@pytest.fixture(scope="module")
+def told() -> Run:
+    return run(RunSpec(facts=(FACTS[1],), model="planted", method="eap", edges="20", force=True), {}, model=planted())
+
+
+def test_the_page_says_first_what_the_model_answers_and_what_the_circuit_alone_does(told: Run) -> None:
+    said = told.model_copy(
+        update={"model_answers": answered(0.02, 1.0, 0.98), "circuit_answers": answered(0.04, 1.0, 0.961)}
+    )
+    name, kept, of = FACTS[1].object, said.circuit.n_edges, said.circuit.graph.n_edges
+    model, circuit = verdict(said)
+    assert model == f"The model answers “{name}”: rank 1, p 0.980."
+    assert circuit.startswith(f"The circuit, {kept:,} of {of:,} edges (")
+    assert circuit.endswith("alone ranks it 1st, p 0.961.")
+    text = draw(page_of(SMALL))
+    assert text == draw(replace(page_of(SMALL), verdict=()))
+    assert f"<p>{html.escape(model)}</p>" in render(said)
+
+
+def test_a_fact_that_the_model_does_not_say_is_said_to_be_none_of_its_own(told: Run) -> None:
+    # Logits of 5 and 2 at probability 0.0136: the first choice has 0.0136 e^3 = 0.273.
+    logits = NodeReadout(
+        Node(1, "logits"), (TokenScore(" x", 5.0), TokenScore(" y", 3.0), TokenScore(" z", 2.0)), (), 3, 0.0136
+    )
+    others = tuple(each for each in told.readouts if each.node.kind != "logits")
+    false = told.model_copy(
+        update={
+            "model_answers": answered(4.3, 3.0, 0.0136),
+            "circuit_answers": answered(0.01, 1.0, 0.99),
+            "readouts": (*others, logits),
+        }
+    )
+    name = FACTS[1].object
+    model, circuit = verdict(false)
+    assert model == f"The model does not say “{name}”. It says “x”, p 0.273, and “{name}” is ranked 3rd, p 0.014."
+    assert f"“{false.spec.facts[0].statement}”, which the model does not say</h1>" in render(false)
+    assert "more certain than the model (negative log-likelihood 0.01 nats, the model’s 4.30)" in circuit
+    # An answer beyond the tokens that were read leaves the first choice without its probability.
+    far = false.model_copy(update={"readouts": (*others, replace(logits, answer_rank=40))})
+    assert "It says “x” and" in verdict(far)[0]
+
+
+def test_ordinals_are_spelled_as_they_are_said() -> None:
+    assert [ordinal(n) for n in (1, 2, 3, 4, 11, 12, 13, 21, 102, 1013, 1022)] == [
+        "1st", "2nd", "3rd", "4th", "11th", "12th", "13th", "21st", "102nd", "1,013th", "1,022nd",
+    ]  # fmt: skip
+
+
+def test_a_certificate_is_a_card_with_every_grade_and_interval() -> None:
+    share = {"share": 0.25, "low": 0.1, "high": 0.5, "n": 20}
+    none = {"share": None, "low": 0.0, "high": 1.0, "n": 0}
+    content = {
+        "kl": 0.1234,
+        "blind": 0.3,
+        "rank_without": 7,
+        "verdict": "failed",
+        "grades": {"sufficiency": "passed", "specificity": "undecided", "necessity": "failed"},
+        "intervals": {"random_give": share, "own_answer": none, "this_answer": none, "random_lose": share},
+    }
+    text = draw(replace(page_of(), certificate=content))
+    assert 'class="card certificate failed"' in text
+    for said in (
+        "Sufficiency passed",
+        "Specificity undecided",
+        "Necessity failed",
+        "25% of 20 [10%, 50%]",
+        "none to ask",
+    ):
+        assert said in text
+    assert "certificate-heading" not in draw(page_of())
 
 
 # ---- the page --------------------------------------------------------------------------------------------------------

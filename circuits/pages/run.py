@@ -1,6 +1,6 @@
 """One run as one HTML file that opens from disk, offline: the circuit to click through, the plots, the settings."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from string import Template
 from typing import Any
@@ -36,6 +36,7 @@ from circuits.pages.style import (
     strongest,
     token_text,
 )
+from circuits.pages.verdict import certificate_section, verdict
 from circuits.studies.diffs import RESTS
 from circuits.studies.discover import Run
 
@@ -64,6 +65,9 @@ class Page:
     story: tuple[Sentence, ...] = ()
     attention: PromptAttention | None = None
     """Of the circuit's heads over the prompt."""
+    verdict: tuple[str, ...] = ()
+    """What the model answers and what the circuit does, in sentences that come first."""
+    certificate: Mapping[str, Any] | None = None
 
 
 def render(run: Run) -> str:
@@ -83,9 +87,12 @@ def draw(page: Page) -> str:
     overview = survey(page.circuit, nodes, _roles(page), _resting(page)) if len(edges) > LARGE else None
     return Template(asset("page.html")).substitute(
         title=plain(page.title),
+        description=plain(" ".join(page.verdict) or page.subtitle),
         subtitle=plain(page.subtitle),
         model=plain(page.circuit.provenance.model),
+        verdict="".join(f"<p>{plain(sentence)}</p>" for sentence in page.verdict),
         cards=pairs(page.numbers),
+        certificate=certificate_section(page.certificate),
         summary=_summary(page),
         story=story_section(page.story),
         heads=heads_section(page.reading, page.circuit.nodes),
@@ -137,6 +144,10 @@ def _choice(run: Run) -> list[tuple[str, str]]:
     return rows
 
 
+def _unsaid(run: Run) -> bool:
+    return len(run.spec.facts) == 1 and run.model_answers.rank.value > 1
+
+
 def page_of(run: Run) -> Page:
     """The values that the page shows, from the saved run alone."""
     spec, summary = run.spec, run.summary()
@@ -172,7 +183,7 @@ def page_of(run: Run) -> Page:
         ("versions", ", ".join(f"{name} {version}" for name, version in run.versions.items())),
     ]
     return Page(
-        title=summary["fact"],
+        title=f"“{summary['fact']}”, which the model does not say" if _unsaid(run) else summary["fact"],
         subtitle=f"Prompt “{fact.prompt}”, answer “{fact.object}”"
         + (f"; one of {len(spec.facts)} facts, whose lens and trajectory are shown" if len(spec.facts) > 1 else ""),
         circuit=circuit,
@@ -185,6 +196,8 @@ def page_of(run: Run) -> Page:
         reading=run.reading,
         story=run.story,
         attention=run.attention,
+        verdict=verdict(run),
+        certificate=summary.get("certificate"),
     )
 
 
