@@ -9,15 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any, no_type_check
 import typer
 
 from circuits.cli.app import CommandError, JsonOption, ModelOption, app, load, require_writable_folder
-from circuits.cli.edit_options import (
-    CorpusOption,
-    FluencyOption,
-    SetOption,
-    parse_settings,
-    progress_line,
-    resources_of,
-    wide_console,
-)
+from circuits.cli.edit_options import CorpusOption, FluencyOption, SetOption, progress_line, wide_console
+from circuits.studies.requests import parse_settings, resources_of
 
 if TYPE_CHECKING:
     from circuits.evaluation.edits import CaseResult, QuestionOutcome

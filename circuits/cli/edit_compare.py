@@ -8,14 +8,10 @@ import typer
 
 from circuits.cli.app import CommandError, JsonOption, load
 from circuits.cli.edit import edit_app
-from circuits.cli.edit_options import (
-    parse_eval_at,
-    progress_line,
-    requests_of,
-    resources_of,
-)
+from circuits.cli.edit_options import parse_eval_at, progress_line, told
 from circuits.cli.options import asks
 from circuits.studies.options import command
+from circuits.studies.requests import requests_of, resources_of
 from circuits.studies.specs import CompareSpec
 
 if TYPE_CHECKING:
@@ -43,7 +39,7 @@ def compare(
     when = parse_eval_at(spec.eval_at)
     loaded = load(spec.model)
     needed = max(each.n_requests(spec.n) for each in contestants)
-    requests = requests_of(loaded, spec.cases, needed, spec.seed)
+    requests = requests_of(loaded, spec.cases, needed, spec.seed, notice=told)
     with progress_line() as show:
         show(f"asking {loaded.name} before the edits")
         standings = compared(

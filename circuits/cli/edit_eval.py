@@ -14,12 +14,11 @@ from circuits.cli.edit_options import (
     FluencyOption,
     SetOption,
     parse_eval_at,
-    parse_settings,
     progress_line,
-    requests_of,
-    resources_of,
+    told,
     wide_console,
 )
+from circuits.studies.requests import parse_settings, requests_of, resources_of
 
 if TYPE_CHECKING:
     from circuits.evaluation.edits import CaseResult, Checkpoint, Evaluation
@@ -60,7 +59,7 @@ def evaluate_method(
     loaded = load(model)
     # Refused before anything is asked of the model.
     find_method(method).options(loaded, **chosen)
-    requests = requests_of(loaded, cases, n, seed)
+    requests = requests_of(loaded, cases, n, seed, notice=told)
     with progress_line() as show:
         show(f"asking {loaded.name} before the edits")
         evaluation = evaluate(

@@ -10,14 +10,10 @@ import typer
 
 from circuits.cli.app import CommandError, JsonOption
 from circuits.cli.edit import edit_app
-from circuits.cli.edit_options import (
-    parse_settings,
-    progress_line,
-    requests_of,
-    resources_of,
-)
+from circuits.cli.edit_options import progress_line, told
 from circuits.cli.options import asks
 from circuits.studies.options import command
+from circuits.studies.requests import parse_settings, requests_of, resources_of
 from circuits.studies.specs import TraceSpec
 
 if TYPE_CHECKING:
@@ -54,7 +50,7 @@ def trace(
     restraint = parse_restraint(spec.restrain)
     loaded = Model.load(spec.model)
     make: Any = partial(found_method, options=found_method.options(loaded, **chosen))
-    requests = requests_of(loaded, spec.cases, spec.n, spec.seed)
+    requests = requests_of(loaded, spec.cases, spec.n, spec.seed, notice=told)
     found: list[Trace] = []
     with progress_line() as show:
         # Restrained on the way, the sequence is another one, and the free one is run for comparison.

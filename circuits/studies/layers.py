@@ -8,7 +8,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 from circuits.editing.edit import EditError
 from circuits.editing.methods.table import find_method
@@ -17,6 +17,12 @@ from circuits.evaluation.edits import EditCase, FluencySetting, Shares, ask, pre
 from circuits.facts import EditRequest
 from circuits.metrics import Measurement
 from circuits.model import Model
+from circuits.records import Number
+from circuits.studies.columns import Column
+from circuits.studies.edits import Contestant
+from circuits.studies.requests import AskedError, parse_layers, parse_settings, requests_of, resources_of
+from circuits.studies.specs import LayersSpec
+from circuits.studies.study import Case, Study, Watch
 
 UNWRITTEN = FluencySetting(n_samples=0)
 
@@ -76,17 +82,19 @@ def sweep_layers(
     if batch < 1:
         raise EditError(f"expected at least 1 request in a batch, got {batch}")
     n_layers = model.shape.n_layers
-    found = find_method(method)
     if layers is None:
-        layers = [(layer,) for layer in range(n_layers)]
-        layers += (
-            [(last - 1, last) for last in range(1, n_layers)]
-            if "layers" in found.option_names and found.has_sites
-            else []
-        )
+        layers = all_layers(method, n_layers)
     chosen = [(entry,) if isinstance(entry, int) else tuple(entry) for entry in layers]
     cases = prepare(model, requests, UNWRITTEN, written="nothing")
     return tuple(_sweep_one(model, method, cases, each, batch, resources, seed, progress, settings) for each in chosen)
+
+
+def all_layers(method: str, n_layers: int) -> list[tuple[int, ...]]:
+    """Every layer alone; for a method that spreads an edit over layers, every layer with the one before it too."""
+    found = find_method(method)
+    alone: list[tuple[int, ...]] = [(layer,) for layer in range(n_layers)]
+    pairs: list[tuple[int, ...]] = [(last - 1, last) for last in range(1, n_layers)]
+    return alone + (pairs if "layers" in found.option_names and found.has_sites else [])
 
 
 def _sweep_one(
@@ -121,3 +129,125 @@ def _sweep_one(
         Measurement("same subject", "", tuple(row.same_subject for row in rows)),
         seconds / -(-len(cases) // batch),
     )
+
+
+# ---- the study -------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class LayerRow:
+    """A method at one layer (or set of layers) and site. Shares in percent, NaN where no request has such a probe."""
+
+    method: str
+    regime: str
+    layers: Annotated[tuple[int, ...], Column("layers")]
+    site: Annotated[str | None, Column("site")]
+    success: Annotated[Number, Column("success", digits=1)]
+    generality: Annotated[Number, Column("generality", digits=1)]
+    locality: Annotated[Number, Column("locality", digits=1)]
+    same_subject: Annotated[Number, Column("same subject", digits=1)]
+    seconds: Annotated[float, Column("seconds")]
+    default: Annotated[bool, Column("default")]
+    """It is where the method edits this model unless told otherwise."""
+
+    def __str__(self) -> str:
+        shares = (
+            f"{name.replace('_', ' ')} {getattr(self, name):5.1f} %"
+            for name in ("success", "generality", "locality", "same_subject")
+        )
+        site = "" if self.site is None else f"  at {self.site:<7}"
+        where = f"layers {','.join(map(str, self.layers)):>8}{site}"
+        return f"{self.method:<6} {where}  {'  '.join(shares)}  {self.seconds:.2f} s an edit"
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Where a method is to edit."""
+
+    method: str
+    batch: int
+    regime: str
+    layers: tuple[int, ...]
+    site: str | None
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A model and what its edits are asked for, and about."""
+
+    model: Model
+    cases: tuple[EditCase, ...]
+    """The unedited model's answers with them."""
+    resources: Resources
+
+
+def _open(spec: LayersSpec, notice: Callable[[str], None] | None) -> Asked:
+    settings_of(spec, None)
+    model = Model.load(spec.model)
+    requests = requests_of(model, spec.cases, spec.n, spec.seed, notice=notice or (lambda _: None))
+    cases = prepare(model, requests, UNWRITTEN, written="nothing")
+    return Asked(model, tuple(cases), resources_of(spec.corpus))
+
+
+def settings_of(spec: LayersSpec, n_layers: int | None) -> list[Setting]:
+    """Every method at each of its sites and layers; without a model's depth, only whether the spec makes sense.
+
+    Raises:
+        EditError, AskedError: it does not.
+    """
+    sites = tuple(part.strip() for part in spec.sites.split(","))
+    if not set(sites) <= {"subject", "end"}:
+        raise AskedError(f"expected --sites subject, end or both, got {spec.sites!r}")
+    chosen = None if spec.layers is None else [parse_layers(part.replace("+", ",")) for part in spec.layers.split(",")]
+    given = parse_settings(spec.settings)
+    found = []
+    for each in Contestant.parse_all(spec.method):
+        if each.regime.steps > 1 or each.restraint:
+            raise AskedError(f"a sweep makes single edits or batches, with no restraint; got {each}")
+        method = find_method(each.method)
+        for site in sites if method.has_sites and "site" not in given else (None,):
+            for layers in chosen or ([] if n_layers is None else all_layers(each.method, n_layers)):
+                found.append(Setting(each.method, each.regime.batch, str(each.regime), layers, site))
+    return found
+
+
+def _cases(spec: LayersSpec, asked: Asked) -> list[Case[Setting]]:
+    return [
+        Case(f"{one.method} {one.regime} {one.site or ''} {'+'.join(map(str, one.layers))}", one)
+        for one in settings_of(spec, asked.model.shape.n_layers)
+    ]
+
+
+def _run(spec: LayersSpec, case: Case[Setting], asked: Asked, watch: Watch) -> LayerRow:
+    one, model = case.asked, asked.model
+    settings = parse_settings(spec.settings) | ({} if one.site is None else {"site": one.site})
+    row = _sweep_one(
+        model,
+        one.method,
+        asked.cases,
+        one.layers,
+        one.batch,
+        asked.resources,
+        spec.seed,
+        lambda line: watch.progress(0, 1, line),
+        settings,
+    )
+    standard = find_method(one.method).options(model)
+    usual = tuple(standard.layers) if hasattr(standard, "layers") else (standard.layer,)
+    shares = (row.success, row.generality, row.locality, row.same_subject)
+    return LayerRow(
+        one.method,
+        one.regime,
+        row.layers,
+        row.site,
+        *(round(100 * share_of(share), 3) for share in shares),
+        seconds=round(row.seconds, 3),
+        default=(row.layers, row.site) == (usual, getattr(standard, "site", None)),
+    )
+
+
+def _weights(asked: Asked) -> str:
+    return asked.model.weights
+
+
+LAYERS: Study[LayersSpec, Asked, Setting, LayerRow] = Study("layers", LayerRow, _open, _cases, _run, _weights)
