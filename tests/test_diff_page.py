@@ -10,11 +10,14 @@ import pytest
 
 from circuits.circuit import Circuit
 from circuits.pages.diff import render_diff, trajectories, union, who_writes
+from circuits.pages.sides import SideNames, headline
 from circuits.studies.diffs import CircuitDiff
+from circuits.studies.explain.verdict import Evidence, Verdict
 from tests.models import traces
-from tests.test_diffs import EDITED, HERE, circuit, diff, side
+from tests.test_diffs import EDITED, HERE, SKY, circuit, diff, path, side
 from tests.test_viz import HOSTILE, Elements, browser, drive
 
+PULL = Evidence(name="pull", value=0.5, unit="logits", against=0.1, against_name="chance")
 FOUND = diff("input->m0 m0->logits a0.h0->m1", "input->m1 m0->logits m1->logits")
 
 DRIVE_DIFF = """<script>
@@ -105,6 +108,42 @@ def test_the_plots_show_each_answer_before_and_after():
     assert isinstance(writes, go.Figure)
     total = sum(float(trace.x[0]) for trace in traces(writes))
     assert total == pytest.approx(FOUND.before.shares("blue").total)
+
+
+def two_answers(right_rank: int = 7) -> CircuitDiff:
+    """Two circuits in one model on one prompt: of the answer that it gives (green), and of the right one (blue)."""
+    paths = (path(9, 9, right_rank), path(1, 1, 1))
+    wrong, right = (
+        side(circuit(edges), label, {"a0.h0": ("mover", " sky")}).model_copy(update={"paths": paths})
+        for edges, label in (("input->m0 m0->logits", "wrong answer"), ("a0.h0->m1 m1->logits", "right answer"))
+    )
+    return CircuitDiff(differs="answer", before=wrong, after=right)
+
+
+def test_two_circuits_of_one_model_on_one_prompt_are_called_by_their_names_and_read_once():
+    found = two_answers()
+    names = SideNames.of(found)
+    assert (names.lost, names.gained, names.one_reading) == ("wrong answer only", "right answer only", True)
+    assert [trace.name for trace in traces(trajectories(found))] == ["blue", "green"]
+    text = render_diff(found, verdict=Verdict(conclusion="no mover", sentence="none pulls", evidence=(PULL,)))
+    shown = re.sub(r"<script.*?</script>|<style.*?</style>|<svg.*?</svg>", "", text, flags=re.S)
+    assert not re.search(r"\b(before|after)\b(?! every)", re.sub(r"<[^>]*>", " ", shown), re.I)
+    assert "<p>No mover</p><p>None pulls</p>" in text
+    assert '<th scope="row">pull</th><td class="num">0.5 logits</td><td>chance 0.1 logits</td>' in text
+    assert "Heads with a role, at this prompt" in text
+    # The control: an edit has a before and an after, though nothing else be read.
+    edit = found.model_copy(update={"differs": "edit"})
+    assert SideNames.of(edit) == SideNames("before", "after", "lost", "gained", False)
+    assert "Heads that do something else" in render_diff(edit)
+    assert not SideNames.of(found.model_copy(update={"after": FOUND.after})).one_reading
+
+
+def test_a_diffs_title_says_what_the_model_says():
+    assert headline(two_answers()) == f"{SKY.prompt} … green"
+    right = two_answers(right_rank=1)
+    assert headline(right) == SKY.statement
+    nothing = right.after.model_copy(update={"paths": (path(9, 9, 2), path(1, 1, 3))})
+    assert headline(right.model_copy(update={"after": nothing})) == f"{SKY.prompt} …"
 
 
 @browser

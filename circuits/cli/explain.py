@@ -277,7 +277,7 @@ def _show(found: Any, diff: "CircuitDiff", out: Path | None, as_json: bool) -> N
 
         files = {
             "result.json": found.model_dump_json(indent=1) + "\n",
-            "report.html": render_diff(diff, verdict=str(found), command=typed_command()),
+            "report.html": render_diff(diff, verdict=found.verdict, command=typed_command()),
         }
         write_files(out, files)
     if as_json:

@@ -1,4 +1,4 @@
-"""A diff as one HTML file that opens from disk, offline: the circuits before and after, side by side or overlaid."""
+"""A diff as one HTML file that opens from disk, offline: the two circuits side by side or overlaid."""
 
 from collections.abc import Sequence
 from string import Template
@@ -24,10 +24,11 @@ from circuits.pages.page import (
     signed,
 )
 from circuits.pages.plots import KIND_NAMES, MAX_DRAWN
+from circuits.pages.sides import SideNames, headline
 from circuits.pages.style import ROLE_COLOURS, SCORE_UNIT, TEMPLATE, plotly_text, printable, strongest
 from circuits.studies.diffs import CircuitDiff, Side
+from circuits.studies.explain.verdict import Verdict
 
-LINES = (("before", "dot"), ("after", "solid"))
 WRITERS = (
     ("edited", "edited node", "#CC79A7"),
     ("movers", "mover heads", "#0072B2"),
@@ -54,12 +55,24 @@ def union(before: Circuit, after: Circuit) -> Circuit:
     return Circuit(graph, kept, after.provenance, scores)
 
 
+Line = tuple[str, str, Side]
+"""What is added to an answer's name, how its line is drawn, and the side that it is read from."""
+
+
+def _lines(diff: CircuitDiff) -> tuple[Line, ...]:
+    """One a side; one in all where both sides read the same."""
+    names = SideNames.of(diff)
+    if names.one_reading:
+        return (("", "solid", diff.after),)
+    return ((f", {names.before}", "dot", diff.before), (f", {names.after}", "solid", diff.after))
+
+
 def trajectories(diff: CircuitDiff) -> go.Figure:
-    """Rank of every followed answer after every sub-layer, before (dotted) and after."""
+    """Rank of every followed answer after every sub-layer, on the first side (dotted) and on the second."""
     figure = go.Figure(layout={"template": TEMPLATE})
     worst = 2
     for i, answer in enumerate(diff.before.answers):
-        for (name, dash), side in zip(LINES, (diff.before, diff.after), strict=True):
+        for name, dash, side in _lines(diff):
             path = side.path(answer)
             worst = max(worst, *path.ranks)
             figure.add_trace(
@@ -67,7 +80,7 @@ def trajectories(diff: CircuitDiff) -> go.Figure:
                     x=[plotly_text(label) for label in path.labels],
                     y=list(path.ranks),
                     mode="lines+markers",
-                    name=f"{plotly_text(answer)}, {name}",
+                    name=plotly_text(f"{answer}{name}"),
                     line={"color": COLOURS[i % len(COLOURS)], "dash": dash, "width": 2},
                     marker={"size": 6},
                     customdata=list(path.probabilities),
@@ -90,14 +103,10 @@ def trajectories(diff: CircuitDiff) -> go.Figure:
 
 
 def who_writes(diff: CircuitDiff) -> go.Figure:
-    """Logits of every followed answer at the last token by who writes them, before and after."""
+    """Logits of every followed answer at the last token by who writes them, on each side."""
     figure = go.Figure(layout={"template": TEMPLATE, "barmode": "relative"})
-    bars = [
-        (answer, side, name)
-        for answer in diff.before.answers
-        for (name, _), side in zip(LINES, (diff.before, diff.after), strict=True)
-    ]
-    labels = [f"{plotly_text(answer)}, {name}" for answer, _, name in bars]
+    bars = [(answer, side, name) for answer in diff.before.answers for name, _, side in _lines(diff)]
+    labels = [plotly_text(f"{answer}{name}") for answer, _, name in bars]
     for field, name, colour in WRITERS:
         values = [getattr(side.shares(answer), field) for answer, side, _ in bars]
         if any(values):
@@ -119,11 +128,17 @@ def who_writes(diff: CircuitDiff) -> go.Figure:
     return figure
 
 
-def render_diff(diff: CircuitDiff, *, verdict: str = "", others: Sequence[CircuitDiff] = (), command: str = "") -> str:
+def render_diff(
+    diff: CircuitDiff,
+    *,
+    verdict: str | Verdict = "",
+    others: Sequence[CircuitDiff] = (),
+    command: str = "",
+) -> str:
     """The page as one HTML text that loads nothing. The same diff gives the same bytes.
 
     Args:
-        verdict: what was concluded; its lines are shown as they stand.
+        verdict: what was concluded, with its evidence; or text, whose lines are shown as they stand.
         others: the same change seen at other prompts, as a table.
         command: what a reader types to make the page again.
     """
@@ -131,9 +146,14 @@ def render_diff(diff: CircuitDiff, *, verdict: str = "", others: Sequence[Circui
     edges = strongest(both, MAX_DRAWN)
     layout = place(both, edges)
     nodes = tuple(sorted(layout.places))
+    names = SideNames.of(diff)
+    pair = "" if names.one_reading else f", {names.before} → {names.after}"
     cards = [
-        *((f"rank of “{answer}”, before → after", _change(diff, answer)) for answer in diff.before.answers),
-        ("edges kept / lost / gained", f"{len(diff.kept):,} / {len(diff.lost):,} / {len(diff.gained):,}"),
+        *((f"rank of “{answer}”{pair}", _change(diff, answer)) for answer in diff.before.answers),
+        (
+            f"edges in both / {names.lost} / {names.gained}",
+            f"{len(diff.kept):,} / {len(diff.lost):,} / {len(diff.gained):,}",
+        ),
         ("edges in common (Jaccard index)", f"{diff.edge_jaccard:.2f}"),
         *((f"the same, {floor.name}", f"{floor.edge_jaccard:.2f}") for floor in diff.floors),
         ("components in common", f"{diff.node_jaccard:.2f}"),
@@ -141,26 +161,32 @@ def render_diff(diff: CircuitDiff, *, verdict: str = "", others: Sequence[Circui
     provenance = diff.after.circuit.provenance
     settings = [
         ("model", f"{provenance.model}, {provenance.processing}"),
-        ("weights before", diff.before.circuit.provenance.weights[:12]),
-        ("weights after", provenance.weights[:12]),
+        *(
+            (f"weights{name}", side.circuit.provenance.weights[:12])
+            for name, side in ((("", diff.after),) if names.one_reading else _weights(diff, names))
+        ),
         ("method", provenance.method),
         *((name, str(value)) for name, value in sorted(provenance.settings.items())),
         ("seed", str(provenance.seed)),
     ]
     return Template(asset("diff.html")).substitute(
-        title=plain(diff.after.fact.statement),
-        subtitle=plain(f"{_sentence_case(diff.before.label)} → {diff.after.label}: what differs is the {diff.differs}"),
+        title=plain(headline(diff)),
+        eyebrow="Before and after"
+        if diff.differs == "edit"
+        else plain(f"{_sentence_case(names.before)}, {names.after}"),
+        subtitle=plain(_subtitle(diff)),
         model=plain(provenance.model),
         cards=pairs(cards),
-        verdict="".join(f"<p>{plain(line)}</p>" for line in verdict.splitlines()) or "<p>No verdict was asked for.</p>",
+        verdict=_verdict(verdict),
         legend=_legend(diff, nodes),
         states=_state_boxes(diff),
         caption=_caption(both, len(edges)),
         before_label=plain(_sentence_case(diff.before.label)),
         after_label=plain(_sentence_case(diff.after.label)),
+        find_hint=plain(f"L3H5, mover, {names.lost}…"),
         both_label=plain(f"{_sentence_case(diff.before.label)} and {diff.after.label}, overlaid"),
         svg=_drawing(diff, both, layout, nodes, edges),
-        heads=_heads(diff),
+        heads=_heads_that_have_a_role(diff) if names.one_reading else _heads_that_differ(diff, names),
         others=_others(others),
         unit=SCORE_UNIT,
         settings=pairs(settings),
@@ -180,8 +206,34 @@ def _sentence_case(text: str) -> str:
     return text[:1].upper() + text[1:]
 
 
+def _subtitle(diff: CircuitDiff) -> str:
+    """The sides by their labels, each with its answer where they have one prompt and two answers."""
+    sides = (diff.before, diff.after)
+    apart = diff.before.fact.prompt == diff.after.fact.prompt and diff.before.fact.object != diff.after.fact.object
+    before, after = (f"{side.label} “{side.fact.object}”" if apart else side.label for side in sides)
+    return f"{_sentence_case(before)} → {after}: what differs is the {diff.differs}"
+
+
 def _change(diff: CircuitDiff, answer: str) -> str:
-    return " → ".join(f"{side.path(answer).ranks[-1]:,}" for side in (diff.before, diff.after))
+    return " → ".join(f"{side.path(answer).ranks[-1]:,}" for _, _, side in _lines(diff))
+
+
+def _weights(diff: CircuitDiff, names: SideNames) -> tuple[tuple[str, Side], ...]:
+    return ((f", {names.before}", diff.before), (f", {names.after}", diff.after))
+
+
+def _verdict(verdict: str | Verdict) -> str:
+    """The conclusion with its sentence, and the evidence as a table; text as its lines."""
+    if isinstance(verdict, str):
+        return "".join(f"<p>{plain(line)}</p>" for line in verdict.splitlines()) or "<p>No verdict was asked for.</p>"
+    rows = "".join(
+        f'<tr><th scope="row">{plain(each.name)}</th><td class="num">{plain(f"{each.value:.3g} {each.unit}".strip())}</td><td>'
+        + ("" if each.against is None else plain(f"{each.against_name} {each.against:.3g} {each.unit}".strip()))
+        + "</td></tr>"
+        for each in verdict.evidence
+    )
+    table = f'<table class="evidence"><tbody>{rows}</tbody></table>' if rows else ""
+    return f"<p>{plain(_sentence_case(verdict.conclusion))}</p><p>{plain(_sentence_case(verdict.sentence))}</p>{table}"
 
 
 def _probability(value: float) -> str:
@@ -201,11 +253,16 @@ def _legend(diff: CircuitDiff, nodes: Sequence[Node]) -> str:
 
 def _state_boxes(diff: CircuitDiff) -> str:
     counts = {"kept": len(diff.kept), "lost": len(diff.lost), "gained": len(diff.gained)}
-    names = {"kept": "in both", "lost": "lost", "gained": "gained"}
+    names = _state_names(diff)
     return "\n".join(
         f'<label><input type="checkbox" value="{state}" checked><span class="mark {state}"></span>{names[state]} ({count:,})</label>'
         for state, count in counts.items()
     )
+
+
+def _state_names(diff: CircuitDiff) -> dict[str, str]:
+    names = SideNames.of(diff)
+    return {"kept": "in both", "lost": plain(names.lost), "gained": plain(names.gained)}
 
 
 def _caption(both: Circuit, drawn: int) -> str:
@@ -226,9 +283,50 @@ def _command(command: str) -> str:
     )
 
 
-def _heads(diff: CircuitDiff) -> str:
+def _heads_that_have_a_role(diff: CircuitDiff) -> str:
+    """Each head with a role, what it does at this prompt, and in which of the circuits it is."""
+    inside = [{node.name for node in side.circuit.nodes} for side in (diff.before, diff.after)]
+    labels, names = {node.name: node.label for node in diff.after.circuit.graph.nodes}, SideNames.of(diff)
+    written = {answer: diff.after.written(answer) for answer in diff.after.answers}
+    heads = [each for each in diff.after.heads if each.role != "other"]
+    if not heads:
+        return _section("Heads with a role", '<p class="caption">No head has an established role for the relation.</p>')
+    rows = ""
+    for each in heads:
+        own = [each.head in nodes for nodes in inside]
+        where = "both" if all(own) else names.before if own[0] else names.after if own[1] else "neither"
+        rows += (
+            f'<tr><th scope="row">{plain(labels[each.head])}</th><td>{_role(each.role)}</td><td>{plain(where)}</td>'
+            f"<td>{plain(str(each))}</td>"
+            + "".join(f"<td class='num'>{signed(values[each.head])}</td>" for values in written.values())
+            + "</tr>"
+        )
+    table = _table(("Head", "Role", "In the circuit of", "At this prompt"), diff.after.answers, rows)
+    return _section("Heads with a role, at this prompt", table)
+
+
+def _section(heading: str, content: str) -> str:
+    return (
+        f'<section class="card" aria-labelledby="heads-heading">\n<h2 id="heads-heading">{heading}</h2>\n<p class="caption">What '
+        "each brings to the last token and from where, the token that it promotes most, and the logits that it writes of each "
+        f"answer.</p>\n{content}\n</section>"
+    )
+
+
+def _table(columns: Sequence[str], answers: Sequence[str], rows: str) -> str:
+    head = "".join(f'<th scope="col">{plain(_sentence_case(name))}</th>' for name in columns)
+    head += "".join(f'<th scope="col" class="num">writes {plain(answer)}, logits</th>' for answer in answers)
+    return (
+        '<div class="scroll" tabindex="0" role="region" aria-labelledby="heads-heading"><table><thead><tr>'
+        f"{head}</tr></thead><tbody>{rows}</tbody></table></div>"
+    )
+
+
+def _heads_that_differ(diff: CircuitDiff, names: SideNames) -> str:
+    heading = "Heads that do something else"
     if not diff.head_changes:
-        return '<p class="caption">No head of either circuit reads elsewhere or writes the answers otherwise.</p>'
+        none = '<p class="caption">No head of either circuit reads elsewhere or writes the answers otherwise.</p>'
+        return _section(heading, none)
     rows = "".join(
         f'<tr><th scope="row">{plain(change.label)}</th><td>{_role(change.after.role)}</td>'
         f"<td>{plain(str(change.before))}</td><td>{plain(str(change.after))}</td>"
@@ -236,14 +334,7 @@ def _heads(diff: CircuitDiff) -> str:
         + "</tr>"
         for change in diff.head_changes
     )
-    answers = "".join(
-        f'<th scope="col" class="num">writes {plain(answer)}, logits</th>' for answer in diff.before.answers
-    )
-    return (
-        '<div class="scroll" tabindex="0" role="region" aria-labelledby="heads-heading"><table><thead><tr><th scope="col">Head</th>'
-        f'<th scope="col">Role</th><th scope="col">Before</th><th scope="col">After</th>{answers}</tr></thead>'
-        f"<tbody>{rows}</tbody></table></div>"
-    )
+    return _section(heading, _table(("Head", "Role", names.before, names.after), diff.before.answers, rows))
 
 
 def _role(role: str) -> str:
@@ -319,9 +410,11 @@ def _drawing(diff: CircuitDiff, both: Circuit, layout: Layout, nodes: Sequence[N
 
 
 def _data(diff: CircuitDiff, both: Circuit, nodes: Sequence[Node], edges: Sequence[Edge]) -> dict[str, Any]:
-    index = {node: i for i, node in enumerate(nodes)}
+    index, names = {node: i for i, node in enumerate(nodes)}, SideNames.of(diff)
     return {
         "unit": SCORE_UNIT,
+        "names": {"before": names.before, "after": names.after, "one": names.one_reading},
+        "states": _state_names(diff),
         "answers": [printable(answer) for answer in diff.before.answers],
         "nodes": [_node(diff, node) for node in nodes],
         "edges": [

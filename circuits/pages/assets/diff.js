@@ -14,7 +14,7 @@
   const { into, out, near } = wire(nodes, edges);
 
   const stateOf = (node) => (node.before.in && node.after.in ? "kept" : node.before.in ? "lost" : "gained");
-  const words = { kept: "in both", lost: "lost", gained: "gained" };
+  const words = data.states;
   const kindOf = (node) => [node.kind, node.role ? `${node.role} head` : "", node.edited ? "edited" : ""].filter(Boolean).join(", ");
 
   const entries = drawings.map((drawing) =>
@@ -82,7 +82,7 @@
       el("span", { class: "soft" }, [nodes[i].role, nodes[i].edited ? "edited" : ""].filter(Boolean).join(", ")),
       el("span", { class: `state ${stateOf(nodes[i])}` }, words[stateOf(nodes[i])]))));
     panel.replaceChildren(el("h3", { id: "panel-heading" }, count(nodes.length, "component")),
-      el("p", { class: "meta" }, "Gained and lost ones first. Choose one, here or in a drawing, to compare what it does on both sides."),
+      el("p", { class: "meta" }, `${words.gained}, then ${words.lost}, then in both. Choose one, here or in a drawing, to compare what it does on both sides.`),
       roving(el("ul", { class: "list" }, ...items)));
   }
 
@@ -98,13 +98,15 @@
 
   function nodePanel(i) {
     const node = nodes[i];
-    const does = ["before", "after"].filter((side) => node[side].does).map((side) =>
-      el("p", { class: "said" }, el("b", {}, side === "before" ? "Before: " : "After: "), `it ${node[side].does}.`));
+    // One model on one prompt reads one way: it is said once.
+    const sides = data.names.one ? ["after"] : ["before", "after"];
+    const does = sides.filter((side) => node[side].does).map((side) =>
+      el("p", { class: "said" }, el("b", {}, data.names.one ? "At this prompt: " : `${data.names[side]}: `), `it ${node[side].does}.`));
     const value = (side, a) => (node[side].writes ? signed(node[side].writes[a]) : "–");
     const rows = answers.map((answer, a) => el("tr", {}, el("th", { scope: "row" }, answer),
-      el("td", { class: "num" }, value("before", a)), el("td", { class: "num" }, value("after", a))));
+      ...sides.map((side) => el("td", { class: "num" }, value(side, a)))));
     const table = node.before.writes || node.after.writes ? [el("h4", {}, "Writes of the answers, in logits"), el("table", { class: "compare" },
-      el("thead", {}, el("tr", {}, el("td", {}), el("th", { scope: "col", class: "num" }, "before"), el("th", { scope: "col", class: "num" }, "after"))),
+      el("thead", {}, el("tr", {}, el("td", {}), ...sides.map((side) => el("th", { scope: "col", class: "num" }, data.names.one ? "" : data.names[side])))),
       el("tbody", {}, ...rows))] : [];
     const state = stateOf(node);
     panel.replaceChildren(

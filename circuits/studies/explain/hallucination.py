@@ -88,8 +88,8 @@ def explain_hallucination(model: Model, fact: Fact, relations: Relations, spec: 
     right_rank = int(whole_model(model, (fact,)).rank.value)
     movers = _pulls(model, fact, wrong, recalled, relation, bench.roles) if bench.roles and recalled else ()
     asked = Fact(fact.prompt, fact.subject, wrong, fact.relation)
-    before = bench.side(model, asked, (fact.object, wrong), label="the wrong answer's circuit")
-    after = bench.side(model, fact, (fact.object, wrong), label="the right answer's circuit")
+    before = bench.side(model, asked, (fact.object, wrong), label="wrong answer")
+    after = bench.side(model, fact, (fact.object, wrong), label="right answer")
     diff = compared("answer", before, after)
     names = {mover.head for mover in movers}
     counts = [_count(bench, model, each, names) for each in recalled[:3]]
