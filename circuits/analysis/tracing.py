@@ -15,6 +15,7 @@ from torch import Tensor
 from circuits.facts import Fact
 from circuits.graph import Node, Slot
 from circuits.model import Batch, Model
+from circuits.model.agreement import disagreement
 from circuits.model.components import Attention, Components, UnsupportedArchitecture
 from circuits.model.network import on_weights, shown
 from circuits.model.taps import ReaderKind, Taps, WriterKind
@@ -59,6 +60,10 @@ class Trace:
         )
 
 
+class TraceMismatch(ValueError):
+    """A model that gives other logits than its weights, as they are read here."""
+
+
 def open_parts(model: Model, facts: Sequence[Fact]) -> Components:
     """The weights of the model's own nodes, in float32, good for these prompts. Bypasses of an edit are not among them.
 
@@ -77,7 +82,11 @@ def open_parts(model: Model, facts: Sequence[Fact]) -> Components:
 
 @torch.no_grad()
 def traces(model: Model, facts: Sequence[Fact], parts: Components) -> tuple[Trace, ...]:
-    """The facts' traces in groups of like length, nothing padded: a run of the model from these weights."""
+    """The facts' traces in groups of like length, nothing padded: a run of the model from these weights.
+
+    Raises:
+        TraceMismatch: they give other logits than the model.
+    """
     found = []
     for group in model.batches(facts):
         n_numbers = len(model.graph().writers) * group.n_prompt * model.network.d_model
@@ -90,7 +99,11 @@ def traces(model: Model, facts: Sequence[Fact], parts: Components) -> tuple[Trac
 
 def _trace(model: Model, parts: Components, rows: tuple[int, ...], prompts: Batch) -> Trace:
     last = _Last()
-    on_weights(model.network, parts).run(prompts, last)
+    own = on_weights(model.network, parts).run(prompts, last)
+    if off := disagreement(own[:, -1], model.logits(prompts)[:, -1]):
+        raise TraceMismatch(
+            f"{model.name} cannot be followed: its weights, as they are read here, give other logits: {off}"
+        )
     return Trace(
         rows=rows,
         ids=prompts.ids,

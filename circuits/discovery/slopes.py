@@ -24,13 +24,12 @@ from circuits.facts import Fact
 from circuits.graph import SLOTS, Granularity, Graph, Node, Reader, Shape, Slot
 from circuits.metrics import Metric, require_finite
 from circuits.model import Model
+from circuits.model.agreement import disagreement
 from circuits.model.batch import Group
 from circuits.model.components import Components, Norm, UnsupportedArchitecture
 from circuits.model.network import bypasses_of, shown
 from circuits.model.taps import Projected, ReaderKind, Record, Taps
 
-TOLERANCE = 1e-4
-"""Largest difference between a pass over the weights and the model's logits, relative to their scale; float32."""
 BYTES = 2**28
 """What the largest tensor of a batch may take: facts beyond it wait for the next batch."""
 POSITIONS = 512
@@ -172,9 +171,7 @@ def _slopes(model: Model, graph: Graph, group: Group, parts: Components | None, 
     require_finite(expected, model.name)
     if parts is not None:
         slopes = WeightSlopes(parts, graph, group, metric)
-        exact = expected.dtype in (torch.float32, torch.float64)
-        off = (slopes.logits.to(expected) - expected).abs().max() / expected.abs().max().clamp_min(1e-6)
-        if off <= (TOLERANCE if exact else 0.1):
+        if disagreement(slopes.logits, expected) is None:
             return slopes
     return HookSlopes(model, graph, group, metric)
 

@@ -10,12 +10,10 @@ from torch import Tensor
 from circuits.editing.edit import EditError
 from circuits.graph import Slot
 from circuits.model import Batch, Model
+from circuits.model.agreement import disagreement
 from circuits.model.components import UnsupportedArchitecture
 from circuits.model.network import ComponentNetwork, bypasses_of, shown
 from circuits.model.taps import ReaderKind, Taps
-
-TOLERANCE = 1e-3
-"""Largest difference from the model's own logits that is trusted, relative to their scale; float32."""
 
 
 def open_network(model: Model, *prompts: Int[Tensor, "_ _"]) -> ComponentNetwork:
@@ -38,14 +36,13 @@ def open_network(model: Model, *prompts: Int[Tensor, "_ _"]) -> ComponentNetwork
         raise EditError(f"{model.name} cannot be edited: its tokens see those after them")
     half = parts.W_U.dtype in (torch.bfloat16, torch.float16)
     network = ComponentNetwork(parts.to(torch.float32) if half else parts, model.n_ctx)
-    tolerance = 0.1 if half else TOLERANCE
     for ids in prompts:
         with torch.no_grad():
             batch = Batch.of_prompts(ids[:1])
             own, expected = network.run(batch), model.logits(batch)
-        if not (own - expected.to(own)).abs().max() <= tolerance * expected.abs().max().clamp_min(1):
+        if off := disagreement(own, expected):
             raise EditError(
-                f"{model.name} cannot be edited: its weights, as they are read here, give other logits than the model"
+                f"{model.name} cannot be edited: its weights, as they are read here, give other logits than the model: {off}"
             )
     return network
 

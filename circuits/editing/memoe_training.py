@@ -17,6 +17,7 @@ from circuits.editing.prompts import Forced
 from circuits.facts import EditRequest
 from circuits.graph import Slot
 from circuits.model import Batch, Model
+from circuits.model.agreement import disagreement
 from circuits.model.components import Norm
 from circuits.model.network import ComponentNetwork
 from circuits.model.taps import ReaderKind, Taps
@@ -152,7 +153,7 @@ class Trainer:
         self._n_contexts = self._n_said // len(requests)
         self._rows = self._read(rows)
         with torch.no_grad():
-            self._check(rows[0], 0.1 if half else 1e-3)
+            self._check(rows[0])
             self._final = self._tail.resume(self._rows.after[self._n_said :], layer + 1)
             self._kept = self._keepable(requests, texts)
 
@@ -178,14 +179,14 @@ class Trainer:
             active[members, :length] = anchored.in_scope.to(active.device) if self._hyper.scoped else True
         return _Rows(x, after, anchors, active, torch.tensor([len(ids) for ids, _ in rows]))
 
-    def _check(self, row: tuple[tuple[int, ...], int], tolerance: float) -> None:
+    def _check(self, row: tuple[tuple[int, ...], int]) -> None:
         """The tail is the model's own: else the experts would be trained for another one."""
         ids, n_prompt = row
         own = self._tail.readout(self._tail.resume(self._rows.after[:1, : len(ids)], self._hyper.layer + 1))
-        theirs = self._model.logits(Batch.continued(torch.tensor([ids]), n_prompt)).to(own)
-        if not (own - theirs).abs().max() <= tolerance * theirs.abs().max().clamp_min(1):
+        theirs = self._model.logits(Batch.continued(torch.tensor([ids]), n_prompt))
+        if off := disagreement(own, theirs):
             raise EditError(
-                f"{self._model.name} cannot be edited: its weights, as they are read here, give other logits than the model"
+                f"{self._model.name} cannot be edited: its weights, as they are read here, give other logits than the model: {off}"
             )
 
     def _keepable(self, requests: Sequence[EditRequest], texts: Sequence[tuple[int, ...]]) -> Bool[Tensor, "text pos"]:

@@ -27,12 +27,10 @@ from circuits.facts import Fact
 from circuits.graph import Granularity, Graph
 from circuits.metrics import NLL, Metric, require_finite
 from circuits.model import Model
+from circuits.model.agreement import disagreement
 from circuits.model.batch import Group
 from circuits.model.components import Components
 from circuits.model.network import Bypass, bypasses_of, shown
-
-TOLERANCE = 1e-4
-"""Largest difference between own logits and the model's that is trusted, relative to the logits' scale; float32."""
 
 
 class EngineMismatch(RuntimeError):
@@ -208,15 +206,8 @@ class _GroupRunner:
         clean.outcome.adopt(0, self._values)
         own = self._logits(clean.final)[0]
         theirs = model.logits(group)[:, -group.n_answer :]
-        theirs_exact = theirs.dtype in (torch.float32, torch.float64)
-        theirs = theirs.to(own)
-        difference = float((own - theirs).abs().max() / theirs.abs().max().clamp_min(1e-6))
-        tolerance = TOLERANCE if dtype in (torch.float32, torch.float64) and theirs_exact else 0.1
-        if not difference <= tolerance:
-            raise EngineMismatch(
-                f"its own forward pass gives other logits than {model.name}: off by {difference:.1e} of their scale, "
-                f"and {tolerance:.0e} is allowed"
-            )
+        if off := disagreement(own, theirs):
+            raise EngineMismatch(f"its own forward pass gives other logits than {model.name}: {off}")
         self._clean = (self._values.delta.clone(), self._values.slots.clone())
         self._set(graph.legal, needs(self._layout, graph.legal))
         self._last: tuple[Mapping[int, Bool[np.ndarray, "variant writer"]], Outcome] | None = None

@@ -24,6 +24,7 @@ from torch import Tensor
 from circuits.choices import Processing
 from circuits.graph import Shape
 from circuits.metrics import require_finite
+from circuits.model.agreement import disagreement
 from circuits.model.batch import Batch, Ids
 from circuits.model.components import Attention, Block, Components, Mlp, Norm, Rotary, UnsupportedArchitecture
 from circuits.model.errors import ModelError
@@ -325,9 +326,8 @@ def _from_weights(bridge: Any, ids: Ids, why: str) -> ComponentNetwork:
             own, expected = network.run(Batch.of_prompts(ids)), bridge(ids)
     except _REFUSALS as error:
         raise ModelError(why) from error
-    tolerance = 1e-4 if config.dtype == torch.float32 else 0.1
-    if not (own - expected).norm() <= tolerance * expected.norm():
-        raise ModelError(f"{why}; and its weights, read as {shape}, give other logits than the model")
+    if off := disagreement(own, expected):
+        raise ModelError(f"{why}; and its weights, read as {shape}, give other logits than the model: {off}")
     return network
 
 
