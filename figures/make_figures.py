@@ -128,11 +128,7 @@ def main() -> None:
             command("diff", "--edit", method, "--fact", FACT, "--to", TARGET, "--out", str(out / method))
         run = Run.load(out / "france")
         edits = [EditDiff.model_validate_json((out / method / "diff.json").read_text()) for method in METHODS]
-        svg = out / "france" / "circuit.svg"
-        if svg.exists():
-            write("france-circuit.svg", svg.read_text(encoding="utf-8"))
-        else:
-            print("graphviz' dot is not installed: france-circuit.svg stays as it was")
+        write("france-circuit.svg", (out / "france" / "circuit.svg").read_text(encoding="utf-8"))
         write("who-writes.svg", writers(edits))
         write("where-it-appears.svg", appearance(edits[:2]))
         if run.reading is not None and run.reading.roles is not None:

@@ -87,8 +87,8 @@ def test_the_hook_engine_and_the_default_engine_find_the_same_circuit(discover, 
 def test_out_writes_run_circuit_graph_and_page_and_nothing_else(discover, capsys, tmp_path):
     out = tmp_path / "new" / "folder"
     said = succeeds([*discover, "--out", str(out)], capsys)
-    svg = {"circuit.svg"} if shutil.which("dot") else set()
-    assert {path.name for path in out.iterdir()} == {"run.json", "circuit.json", "circuit.gv", "report.html"} | svg
+    files = {"run.json", "circuit.json", "circuit.gv", "circuit.svg", "report.html"}
+    assert {path.name for path in out.iterdir()} == files
     assert str(out / "report.html") in said
 
 

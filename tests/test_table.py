@@ -21,7 +21,6 @@ from circuits.evaluation.baseline import size_matched
 from circuits.facts import KINDS, Kind, Relation, Relations
 from circuits.model import Model
 from circuits.pages.charts import Panel, line_panels
-from circuits.pages.plots import activity_by_kind, faithfulness_curves, rank_by_layer
 from circuits.pages.table import HEADER, beaten_sentence, cells, files, main_cells, notes, to_html, to_markdown
 from circuits.pages.table_figures import figure_2, figure_6, mean_by_kind
 from circuits.studies.discover import RunSpec, run
@@ -397,25 +396,6 @@ def test_a_panel_refuses_what_it_cannot_draw():
         Panel("t", "x", "y", ("a", "b"), {"s": (1.0,)})
     with pytest.raises(ValueError, match="at least 1, got 0"):
         Panel("t", "x", "y", ("a",), {"s": (0.0,)}, log=True)
-
-
-def test_the_interactive_figures_show_the_values_given():
-    shares = ({"factual": (0.5, 0.25), "bias": (0.0, 1.0)}, {"factual": (1.0, 0.0), "bias": (0.5, 0.5)})
-    lines = activity_by_kind(*shares).to_dict()["data"]
-    assert [(line["name"], line["y"]) for line in lines] == [
-        ("factual", [50, 25]),
-        ("bias", [0, 100]),
-        ("factual", [100, 0]),
-        ("bias", [50, 50]),
-    ]
-    ranks = rank_by_layer(("Input", "L0 MLP"), {"factual": (100.0, 2.0)}).to_dict()
-    assert ranks["data"][0]["y"] == [100, 2]
-    assert list(ranks["layout"]["xaxis"]["ticktext"]) == ["Input", "L0 MLP"]
-    curves = faithfulness_curves((0.1, 1.0), {"acdc": (0.5, 1.0), "random": (0.0, 1.0)}).to_dict()["data"]
-    assert [(line["name"], line["x"], line["y"]) for line in curves] == [
-        ("acdc", [10, 100], [0.5, 1]),
-        ("random", [10, 100], [0, 1]),
-    ]
 
 
 # ---- resuming ------------------------------------------------------------------------------------------------------------

@@ -22,10 +22,10 @@ from circuits.graph import Graph, Node, Shape
 from circuits.pages import plots
 from circuits.pages import run as report
 from circuits.pages.charts import Bar, stacked_bars
-from circuits.pages.dot import circuit_to_dot, render_png, render_svg
+from circuits.pages.dot import circuit_to_dot, render_png
 from circuits.pages.layout import HALF_HEIGHT, crossings, index_order, place
-from circuits.pages.overview import survey
-from circuits.pages.picture import MOST, circuit_picture
+from circuits.pages.overview import LARGE, STRONGEST, survey
+from circuits.pages.picture import circuit_picture
 from circuits.pages.plots import circuit_graph, layer_activity, trajectory_plot
 from circuits.pages.run import Page, draw, render
 from circuits.pages.style import MAX_PEN, MIN_PEN, pen_widths, plotly_text, short_token, strongest, token_text
@@ -176,18 +176,17 @@ def test_the_same_circuit_gives_the_same_dot_text() -> None:
 @pytest.mark.skipif(shutil.which("dot") is None, reason="graphviz' dot is not installed")
 def test_hostile_text_goes_through_graphviz_as_it_stands() -> None:
     hostile = 'a"b\\N<c>&amp;'
-    svg = render_svg(circuit_to_dot(SMALL, [readout(Node(0, "mlp"), hostile)], title=hostile))
-    assert svg is not None
+    text = circuit_to_dot(SMALL, [readout(Node(0, "mlp"), hostile)], title=hostile)
+    svg = subprocess.run(["dot", "-Tsvg"], input=text, capture_output=True, check=True, text=True).stdout
     texts = [html.unescape(text) for text in re.findall(r"<text[^>]*>(.*?)</text>", svg)]
     assert hostile in texts
     assert short_token(hostile) in texts
     with pytest.raises(ValueError, match="expected graphviz text"):
-        render_svg("digraph {")
+        render_png("digraph {")
 
 
 def test_without_the_dot_program_there_is_no_picture(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "which", lambda name: None)
-    assert render_svg(circuit_to_dot(SMALL)) is None
     assert render_png(circuit_to_dot(SMALL)) is None
 
 
@@ -322,15 +321,25 @@ def test_a_bars_parts_are_as_wide_as_their_values_and_negative_ones_lie_left_of_
 def test_the_picture_of_a_circuit_draws_every_edge_and_node_and_styles_nothing_outside_itself() -> None:
     head = Node(1, "head", 2)
     text = circuit_picture(SMALL, [readout(node, " <b>") for node in SMALL.nodes], {head: "mover"})
-    assert text.count("<path ") == SMALL.n_edges
+    assert text.count('<path class="edge ') == SMALL.n_edges
     assert text.count('<g class="node ') == len(SMALL.nodes)
     assert text.count(">mover</text>") == 1
     assert "<b>" not in text
     style = re.findall(r"<style>(.*?)</style>", text)[0]
     assert all(rule.startswith(".kcircuit ") for rule in re.findall(r"[^{}]+(?={)", style))
     ElementTree.fromstring(text)
-    assert circuit_picture(dense(150), ()).count("<path ") == 150
-    assert circuit_picture(dense(2000, shape=Shape(6, 8))).count("<path ") == MOST
+    assert circuit_picture(dense(150), ()).count('<path class="edge ') == 150
+
+
+def test_the_picture_of_a_large_circuit_is_an_overview_of_its_strongest_edges_that_says_so() -> None:
+    circuit = dense(LARGE + 1, shape=Shape(6, 8))
+    assert "strongest of" not in circuit_picture(dense(LARGE, shape=Shape(6, 8)), title="t")
+    text = circuit_picture(circuit, title="<t>", resting={node for node in circuit.nodes if node.kind == "head"})
+    ElementTree.fromstring(text)
+    assert text.count('<path class="edge ') == STRONGEST
+    assert text.count('<g class="node ') == len(circuit.nodes)
+    assert f"&lt;t&gt;, the {STRONGEST} strongest of {LARGE + 1} edges</text>" in text
+    assert "<title>resting:" in text
 
 
 def test_a_run_shows_itself_in_a_notebook_as_sentence_picture_and_edges() -> None:
@@ -338,7 +347,7 @@ def test_a_run_shows_itself_in_a_notebook_as_sentence_picture_and_edges() -> Non
     result = run(spec, {}, model=planted())
     shown = result._repr_html_()
     assert html.escape(str(result)) in shown
-    assert shown.count("<path ") == result.circuit.n_edges > 0
+    assert shown.count('<path class="edge ') == result.circuit.n_edges > 0
     assert "<th>edge</th>" in shown
 
 

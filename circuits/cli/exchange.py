@@ -61,18 +61,20 @@ def export(
 
 
 def _picture(saved: "Run", format: str) -> bytes:
-    from circuits.pages.dot import render_png, render_svg
-    from circuits.pages.export import graph_text
+    from circuits.pages.dot import render_png
+    from circuits.pages.export import graph_text, picture_of
 
+    if format == "svg":
+        return picture_of(saved).encode()
     text = graph_text(saved)
     if format == "gv":
         return text.encode()
-    drawn = render_png(text) if format == "png" else render_svg(text)
+    drawn = render_png(text)
     if drawn is None:
         raise CommandError(
-            f"--format {format} is drawn by graphviz' `dot`, which is not installed; --format gv needs it not"
+            "--format png is drawn by graphviz' `dot`, which is not installed; --format svg and gv need it not"
         )
-    return drawn if isinstance(drawn, bytes) else drawn.encode()
+    return drawn
 
 
 def _width(model: str) -> int:

@@ -4,7 +4,7 @@ A *column* of paper 0's value matrix is what one hidden unit writes: its value v
 hidden unit, so its columns are our rows.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal
@@ -191,15 +191,3 @@ def _read_matrix(
         tuple(reader.read(f"unit {unit}", edited[unit]) for unit in units),
         tuple(reader.either_way(f"direction {i + 1}", parts.Vt[i]) for i in range(min(top, live))),
     )
-
-
-def mean_hits(changes: Sequence[UnembeddedChange], ks: Sequence[int] = (10, 50)) -> Mapping[str, float]:
-    """Over several edits: the mean share of value vectors, and of directions, with a hit (paper 0, Figure 7's bars)."""
-    if not changes:
-        raise EditError("expected at least one edit's readings, got none")
-    sides: tuple[Literal["before", "after", "directions"], ...] = ("before", "after", "directions")
-    return {
-        f"Hit@{k} {side}": sum(change.hits(side, k)[0] for change in changes) / len(changes)
-        for side in sides
-        for k in ks
-    }

@@ -1,4 +1,4 @@
-"""A circuit as graphviz text, and that text as SVG or PNG."""
+"""A circuit as graphviz text, for other tools, and that text as PNG."""
 
 import html
 import shutil
@@ -122,31 +122,18 @@ def _heading(circuit: Circuit, title: str, roles: Mapping[Node, Role]) -> str:
     return f"<{table}>" if rows else '""'
 
 
-def render_svg(dot_text: str) -> str | None:
-    """The drawing as SVG text, by graphviz' ``dot``; None where that program is not installed.
+def render_png(dot_text: str, *, dpi: int = 144) -> bytes | None:
+    """The drawing as a PNG picture, by graphviz' ``dot``; None where that program is not installed.
 
     Graphviz' time grows fast with the number of edges: a few hundred take seconds, many thousand may not end.
 
     Raises:
         ValueError: ``dot`` refuses the text.
     """
-    drawn = _dot(dot_text, "-Tsvg")
-    return None if drawn is None else drawn.decode()
-
-
-def render_png(dot_text: str, *, dpi: int = 144) -> bytes | None:
-    """The drawing as a PNG picture, by graphviz' ``dot``; None where that program is not installed.
-
-    Raises:
-        ValueError: ``dot`` refuses the text.
-    """
-    return _dot(dot_text, "-Tpng", f"-Gdpi={dpi}")
-
-
-def _dot(dot_text: str, *options: str) -> bytes | None:
     program = shutil.which("dot")
     if program is None:
         return None
+    options = ("-Tpng", f"-Gdpi={dpi}")
     done = subprocess.run([program, *options], input=dot_text.encode(), capture_output=True, check=False)
     if done.returncode:
         raise ValueError(f"expected graphviz text, and `dot` says: {done.stderr.decode(errors='replace').strip()}")

@@ -2,18 +2,20 @@
 
 from pathlib import Path
 
-from circuits.pages.dot import circuit_to_dot, render_svg
-from circuits.pages.run import render
+from circuits.pages.dot import circuit_to_dot
+from circuits.pages.picture import circuit_picture
+from circuits.pages.run import render, resting
 from circuits.records import write_files
 from circuits.studies.discover import Run
 
 
 def export_run(run: Run, folder: Path | str) -> None:
     """Write the run, its graph and its page; everything is made before anything is written."""
-    dot = graph_text(run)
-    texts: dict[str, str | bytes] = {"circuit.gv": dot, "report.html": render(run)}
-    if (svg := render_svg(dot)) is not None:
-        texts["circuit.svg"] = svg
+    texts: dict[str, str | bytes] = {
+        "circuit.gv": graph_text(run),
+        "circuit.svg": picture_of(run),
+        "report.html": render(run),
+    }
     run.save(folder)
     write_files(folder, texts)
 
@@ -21,3 +23,9 @@ def export_run(run: Run, folder: Path | str) -> None:
 def graph_text(run: Run) -> str:
     """The run's circuit as graphviz text: heads by role, each node with the token it promotes."""
     return circuit_to_dot(run.circuit, run.readouts, title=run.summary()["fact"], roles=run.roles)
+
+
+def picture_of(run: Run) -> str:
+    """The run's circuit as one SVG picture, under the fact: heads by role, each node with the token it promotes."""
+    title = run.summary()["fact"]
+    return circuit_picture(run.circuit, run.readouts, run.roles, title=title, resting=resting(run.attention))

@@ -153,11 +153,23 @@ def overview_svg(
     """The components as SVG text over two empty drawings for the lines: those that rest, and those that are lit."""
     width, height = round(overview.width), round(overview.height)
     box = f'viewBox="0 0 {width} {height}"'
-    parts = [
-        f'<div class="map" id="map" data-width="{width}" data-height="{height}">',
-        f'<svg class="wires" {box} aria-hidden="true"></svg><svg class="wires lit" {box} aria-hidden="true"></svg>',
-        f'<svg class="components" {box} role="group" aria-label="{plain(label)}">',
-    ]
+    return "\n".join(
+        [
+            f'<div class="map" id="map" data-width="{width}" data-height="{height}">',
+            f'<svg class="wires" {box} aria-hidden="true"></svg><svg class="wires lit" {box} aria-hidden="true"></svg>',
+            f'<svg class="components" {box} role="group" aria-label="{plain(label)}">',
+            *components(overview, nodes, promoted=promoted, roles=roles, told=told),
+            "</svg>",
+            "</div>",
+        ]
+    )
+
+
+def components(
+    overview: Overview, nodes: Sequence[Node], *, promoted: Mapping[Node, str], roles: Mapping[Node, Role], told: bool
+) -> list[str]:
+    """Rows, lanes and components, without what holds them."""
+    width, parts = round(overview.width), list[str]()
     for layer, y in overview.rows.items():
         shade = "band" if layer % 2 == 0 else "band plain"
         parts.append(
@@ -188,4 +200,4 @@ def overview_svg(
             + (f'<text class="whole-name" y="-9">{node.label}</text>{said}{token}' if node.kind == "head" else "")
             + "</g>"
         )
-    return "\n".join([*parts, "</svg>", "</div>"])
+    return parts

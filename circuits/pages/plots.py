@@ -17,7 +17,6 @@ from circuits.pages.style import (
     GRID,
     KIND_COLOURS,
     NEUTRAL,
-    PALETTE,
     ROLE_COLOURS,
     SLOT_COLOURS,
     SLOT_NAMES,
@@ -348,96 +347,4 @@ def layer_activity(circuit: Circuit) -> go.Figure:
     every = max(1, math.ceil(len(layers) / 26))
     figure.update_xaxes(title="layer", tickvals=layers[::every])
     figure.update_yaxes(title="in the circuit, %", range=[0, 104], tickvals=[0, 25, 50, 75, 100], gridcolor=GRID)
-    return figure
-
-
-def activity_by_kind(
-    heads: Mapping[str, Sequence[float]],
-    mlps: Mapping[str, Sequence[float]],
-    *,
-    title: str = "Share of each layer in the circuits",
-) -> go.Figure:
-    """The share of each layer's heads, and of its MLP, that circuits use, by kind of knowledge (paper 2, Figure 2).
-
-    Args:
-        heads: for each kind, the share of every layer's heads, between 0 and 1, averaged over its circuits.
-        mlps: the same for MLPs: the share of the kind's circuits that use that layer's.
-    """
-    figure = make_subplots(rows=1, cols=2, subplot_titles=("attention heads", "MLP"), shared_yaxes=True)
-    figure.update_layout(template=TEMPLATE)
-    colours = dict(zip(heads, PALETTE, strict=False))
-    for column, shares in ((1, heads), (2, mlps)):
-        for kind, values in shares.items():
-            figure.add_trace(
-                go.Scatter(
-                    x=list(range(len(values))),
-                    y=[100 * value for value in values],
-                    mode="lines+markers",
-                    line={"color": colours[kind]},
-                    name=kind,
-                    legendgroup=kind,
-                    showlegend=column == 1,
-                    hovertemplate=f"<b>L%{{x}}</b> {plotly_text(kind)}<br>%{{y:.0f}} %<extra></extra>",
-                ),
-                row=1,
-                col=column,
-            )
-    figure.update_xaxes(title="layer")
-    figure.update_yaxes(title="active, %", range=[0, 104], row=1, col=1)
-    figure.update_layout(title=plotly_text(title), height=380, margin={"t": 110})
-    return figure
-
-
-def rank_by_layer(
-    labels: Sequence[str], ranks: Mapping[str, Sequence[float]], *, title: str = "Mean rank of the answer"
-) -> go.Figure:
-    """The answer's mean rank in every state of the residual stream, one line a group of facts (paper 2, Figure 6)."""
-    figure = go.Figure(layout={"template": TEMPLATE})
-    for name, values in ranks.items():
-        figure.add_trace(
-            go.Scatter(
-                x=list(range(len(labels))),
-                y=list(values),
-                mode="lines+markers",
-                name=plotly_text(name),
-                text=[plotly_text(label) for label in labels],
-                hovertemplate="<b>%{text}</b><br>mean rank %{y:,.1f}<extra></extra>",
-            )
-        )
-    every = max(1, math.ceil(len(labels) / 26))
-    figure.update_xaxes(
-        title="state of the residual stream",
-        tickvals=list(range(0, len(labels), every)),
-        ticktext=[plotly_text(label) for label in labels[::every]],
-        tickangle=-45,
-    )
-    figure.update_yaxes(title="mean rank (log)", type="log", autorange="reversed")
-    figure.update_layout(title=plotly_text(title), height=420, margin={"t": 100})
-    return figure
-
-
-def faithfulness_curves(
-    shares: Sequence[float], curves: Mapping[str, Sequence[float]], *, title: str = "Faithfulness against size"
-) -> go.Figure:
-    """Faithfulness of the circuits of each method at each share of the edges; 1 is the model, 0 every edge ablated."""
-    figure = go.Figure(layout={"template": TEMPLATE})
-    for name, values in curves.items():
-        figure.add_trace(
-            go.Scatter(
-                x=[100 * share for share in shares],
-                y=list(values),
-                mode="lines+markers",
-                name=plotly_text(name),
-                hovertemplate="%{x:g} % of the edges<br>faithfulness %{y:.3f}<extra></extra>",
-            )
-        )
-    figure.add_hline(y=1, line={"color": NEUTRAL, "width": 1, "dash": "dot"})
-    figure.update_xaxes(
-        title="edges kept, % (log)",
-        type="log",
-        tickvals=[100 * s for s in shares],
-        ticktext=[f"{100 * s:g}" for s in shares],
-    )
-    figure.update_yaxes(title="faithfulness")
-    figure.update_layout(title=plotly_text(title), height=420, margin={"t": 100})
     return figure

@@ -84,7 +84,7 @@ def draw(page: Page) -> str:
     """
     edges = strongest(page.circuit, MAX_DRAWN)
     nodes = tuple(sorted({edge.writer for edge in edges} | {edge.reader.node for edge in edges}))
-    overview = survey(page.circuit, nodes, _roles(page), _resting(page)) if len(edges) > LARGE else None
+    overview = survey(page.circuit, nodes, _roles(page), resting(page.attention)) if len(edges) > LARGE else None
     return Template(asset("page.html")).substitute(
         title=plain(page.title),
         description=plain(" ".join(page.verdict) or page.subtitle),
@@ -299,9 +299,9 @@ def _promoted(page: Page) -> dict[Node, str]:
     return {readout.node: readout.promoted[0].token for readout in page.readouts if readout.promoted}
 
 
-def _resting(page: Page) -> set[Node]:
+def resting(attention: PromptAttention | None) -> set[Node]:
     """Heads that leave most of their attention from the last token on the first one, whatever stands there."""
-    patterns = page.attention.patterns if page.attention else ()
+    patterns = attention.patterns if attention else ()
     return {each.head for each in patterns if each.rows[-1][0] >= RESTS}
 
 

@@ -102,21 +102,6 @@ class Drift:
         return (self.later - self.stored).norm(dim=-1) / self.stored.norm(dim=-1)
 
 
-def principal_plane(
-    reference: Float[Tensor, "edit d_model"], *others: Float[Tensor, "edit d_model"]
-) -> tuple[Float[Tensor, "edit 2"], ...]:
-    """All sets of values in the plane of the two principal components of all of them together, float64.
-
-    The sign of each axis is the one that makes the first reference point's coordinate positive, so that pictures repeat.
-    """
-    together = torch.cat((reference, *others)).double()
-    mean = together.mean(0)
-    axes = torch.linalg.svd(together - mean, full_matrices=False).Vh[:2]
-    first = axes @ (reference[0].double() - mean)
-    axes = axes * torch.where(first < 0, -1.0, 1.0)[:, None]
-    return tuple((values.double() - mean) @ axes.T for values in (reference, *others))
-
-
 @torch.no_grad()
 def keys(
     model: Model, requests: Sequence[EditRequest], layer: int, site: Site = "subject"
