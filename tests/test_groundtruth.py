@@ -26,13 +26,14 @@ from circuits.facts import Fact
 from circuits.graph import Graph, Shape
 from circuits.metrics import NLL, SQUARED_ERROR, squared_error
 from circuits.model import Batch, Model, ModelError, OutputVocabulary, Tokens
-from circuits.model.components import Norm, UnsupportedArchitecture
-from circuits.model.network import OpenNetwork, PlainNetwork
+from circuits.model.network import OpenNetwork
 from circuits.model.plain import PlainWeightsError
+from circuits.model.transformer import Norm, UnsupportedArchitecture
 from circuits.planted import PLANTED, Ablated, Compiled, Planted, compiled, compiled_folder, planted
 from circuits.planted.weights import connected
 from circuits.studies.truth import METHODS_ON_TRUTH, Case, recover
 from tests.models import random_plain_model, word_fact
+from tests.oracle import run_by_hand
 
 HERE = Provenance("planted", "00", processing="raw", method="acdc")
 CIRCUITS = {circuit.name: circuit for circuit in planted()}
@@ -357,14 +358,12 @@ def plain_folder(folder: Path, *, numbers: bool = False, **changes: Any) -> Path
 def test_plain_weights_compute_what_they_say(tmp_path: Path, direction: str) -> None:
     model = Model.load(plain_folder(tmp_path, attention_dir=direction))
     ids = torch.tensor([[0, 1, 2, 3], [0, 3, 3, 1]])
-    expected = PlainNetwork(plain_weights(), attention_scale=2.0, causal=direction == "causal").run(
-        Batch.of_prompts(ids)
-    )
+    expected, _ = run_by_hand(plain_weights(), ids, attention_scale=2.0, causal=direction == "causal")
     torch.testing.assert_close(model.logits(Batch.of_prompts(ids)), expected)
     assert model.shape == Shape(1, 2)
     assert model.processing == "raw"
     # The control: direction matters.
-    other = PlainNetwork(plain_weights(), attention_scale=2.0, causal=direction != "causal").run(Batch.of_prompts(ids))
+    other, _ = run_by_hand(plain_weights(), ids, attention_scale=2.0, causal=direction != "causal")
     assert not torch.allclose(model.logits(Batch.of_prompts(ids)), other, atol=1e-2)
 
 

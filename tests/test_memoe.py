@@ -41,8 +41,8 @@ from circuits.editing.own_texts import sample_texts, texts_about
 from circuits.facts import EditRequest, Probe, Relation, Relations
 from circuits.metrics import Measurement
 from circuits.model import Batch, Model, WordVocabulary
-from circuits.model.components import Norm
 from circuits.model.network import ComponentNetwork, value_matrix
+from circuits.model.transformer import Norm
 from circuits.studies.routing import (
     PromptRouting,
     cluster,

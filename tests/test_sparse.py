@@ -22,8 +22,8 @@ from circuits.engines.sparse import SparseEngine, nll
 from circuits.graph import Granularity, Graph, Shape
 from circuits.metrics import match_nll
 from circuits.model import Batch, Model, WordVocabulary
-from circuits.model.components import UnsupportedArchitecture
 from circuits.model.network import Network
+from circuits.model.transformer import UnsupportedArchitecture
 from circuits.studies.discover import RunSpec, run
 from tests.models import END, N_WORDS, random_plain_model, word_fact
 

@@ -1,13 +1,16 @@
 """The forward pass over shown weights, and what may watch it."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
 
 from circuits.model import Batch, Model
-from circuits.model.network import shown
+from circuits.model.network import PlainNetwork, shown
 from circuits.model.taps import Record, Taps
+from tests.models import random_plain_model
+from tests.oracle import run_by_hand
 
 IDS = torch.tensor([[0, 3, 1, 4, 1], [0, 5, 9, 2, 6]])
 
@@ -65,3 +68,16 @@ def test_patterns_times_values_are_what_the_heads_write(name: str, small_model: 
     parts = shown(small_model(name).network).components(IDS.shape[1])
     parts.forward(parts.embed(IDS), Mixing())
     assert seen == list(range(parts.shape.n_layers))
+
+
+@pytest.mark.parametrize(("seed", "scale", "causal"), [(0, 1.0, True), (1, 2.0, True), (2, 1.0, False)])
+def test_the_pass_is_the_one_that_is_written_out_by_hand(seed: int, scale: float, causal: bool) -> None:
+    network = random_plain_model(seed, n_layers=3).network
+    assert isinstance(network, PlainNetwork)
+    own, ids = replace(network, attention_scale=scale, causal=causal), IDS.remainder(6)
+    logits, writes = run_by_hand(own.weights, ids, attention_scale=scale, causal=causal)
+    record = Record()
+    torch.testing.assert_close(own.run(Batch.of_prompts(ids), record), logits, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(record.outputs, writes, rtol=1e-4, atol=1e-5)
+    other, _ = run_by_hand(own.weights, ids, attention_scale=scale, causal=not causal)
+    assert not torch.allclose(other, logits, atol=1e-3), "the control: what positions see matters"

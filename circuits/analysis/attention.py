@@ -36,7 +36,7 @@ def read_attention(model: Model, fact: Fact, heads: Sequence[Node]) -> PromptAtt
     """The patterns of ``heads`` over the fact's prompt, in the whole model.
 
     Raises:
-        circuits.model.components.UnsupportedArchitecture: the model does not show its weights.
+        circuits.model.transformer.UnsupportedArchitecture: the model does not show its weights.
     """
     parts, prompt = open_parts(model, (fact,)), model.tokens(fact).prompt
     ids = torch.tensor([prompt])

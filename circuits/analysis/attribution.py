@@ -24,8 +24,8 @@ from circuits.analysis.tracing import Trace, open_parts, source_parts, traces
 from circuits.facts import Fact
 from circuits.graph import Node
 from circuits.model import Model
-from circuits.model.components import Components
 from circuits.model.spans import Spans, spans
+from circuits.model.transformer import Components
 
 PositionClass = Literal["first", "subject", "relation", "last"]
 

@@ -17,8 +17,8 @@ from circuits.analysis.attribution import Readout, RelationTokens, class_mask, r
 from circuits.analysis.tracing import Trace, replay, source_parts
 from circuits.graph import Node
 from circuits.model import Model
-from circuits.model.components import Components
 from circuits.model.spans import Spans
+from circuits.model.transformer import Components
 
 CHUNK_NUMBERS = 2**25
 """Hidden units held at once while cuts are followed, as a count of numbers."""

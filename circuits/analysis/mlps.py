@@ -20,7 +20,7 @@ from circuits.facts import Fact
 from circuits.graph import Node
 from circuits.metrics import rank
 from circuits.model import Model
-from circuits.model.components import Components
+from circuits.model.transformer import Components
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +77,7 @@ def read_mlps(model: Model, fact: Fact, *, top: int = 10) -> tuple[AnswerMlp, ..
     """Every MLP's part in the answer of ``fact``, layer by layer, with its ``top`` neurons.
 
     Raises:
-        circuits.model.components.UnsupportedArchitecture: the model does not show its weights.
+        circuits.model.transformer.UnsupportedArchitecture: the model does not show its weights.
     """
     parts = open_parts(model, (fact,))
     (trace,) = traces(model, (fact,), parts)

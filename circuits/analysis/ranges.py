@@ -16,7 +16,7 @@ from jaxtyping import Bool, Float
 from circuits.analysis.attribution import RelationTokens
 from circuits.analysis.nulls import TINY, against_sets, lookalike_sets
 from circuits.model import Model
-from circuits.model.components import Components
+from circuits.model.transformer import Components
 
 MIN_RANGES = 24
 """Fewer ranges of other relations cannot show a chance of 4 %, of 1 in 25."""

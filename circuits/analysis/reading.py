@@ -83,7 +83,7 @@ def read_fact(
         unread: why there are no roles, in a clause.
 
     Raises:
-        circuits.model.components.UnsupportedArchitecture: the model does not show its weights.
+        circuits.model.transformer.UnsupportedArchitecture: the model does not show its weights.
     """
     tokens = tuple(model.token_text(token) for token in model.tokens(fact).prompt)
     path, mlps = trajectory(model, fact), read_mlps(model, fact)

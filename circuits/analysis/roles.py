@@ -44,8 +44,8 @@ from circuits.analysis.tracing import Trace, head_nodes, open_parts, traces
 from circuits.facts import Fact
 from circuits.graph import Node
 from circuits.model import Model
-from circuits.model.components import Components
 from circuits.model.spans import Spans, spans
+from circuits.model.transformer import Components
 
 Role = Literal["mover", "relation", "mixture", "suppressor", "carrier", "other"]
 ROLES: tuple[Role, ...] = ("mover", "relation", "mixture", "suppressor", "carrier", "other")
@@ -264,7 +264,7 @@ def find_roles(
 
     Raises:
         RoleError: too few facts.
-        circuits.analysis.attribution.TargetError, circuits.model.spans.SpanError, circuits.model.components.UnsupportedArchitecture:
+        circuits.analysis.attribution.TargetError, circuits.model.spans.SpanError, circuits.model.transformer.UnsupportedArchitecture:
             a relation with one object, a prompt without subject tokens, a model that does not show its weights.
     """
     if len(facts) < MIN_FACTS:

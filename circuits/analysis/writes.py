@@ -35,7 +35,7 @@ def direct_writes(model: Model, fact: Fact, answers: Sequence[str]) -> tuple[Wri
         answers: objects, as they stand in facts: without their leading space.
 
     Raises:
-        circuits.model.components.UnsupportedArchitecture: the model does not show its final norm and unembedding.
+        circuits.model.transformer.UnsupportedArchitecture: the model does not show its final norm and unembedding.
     """
     parts = open_parts(model, (fact,))
     (trace,) = traces(model, (fact,), parts)

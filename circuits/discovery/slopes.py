@@ -26,9 +26,9 @@ from circuits.metrics import Metric, require_finite
 from circuits.model import Model
 from circuits.model.agreement import disagreement
 from circuits.model.batch import Group
-from circuits.model.components import Components, Norm, UnsupportedArchitecture
 from circuits.model.network import bypasses_of, shown
 from circuits.model.taps import Projected, ReaderKind, Record, Taps
+from circuits.model.transformer import Components, Norm, UnsupportedArchitecture
 
 BYTES = 2**28
 """What the largest tensor of a batch may take: facts beyond it wait for the next batch."""

@@ -22,8 +22,8 @@ from circuits.editing.edit import Edit, EditError, EditProvenance, edited_hash, 
 from circuits.editing.experts import Experts, mixture, route, top_gate
 from circuits.editing.files import EditFile, write_edit
 from circuits.model import Batch, Model
-from circuits.model.components import Norm, UnsupportedArchitecture
 from circuits.model.network import BypassedNetwork, OpenNetwork, shown
+from circuits.model.transformer import Norm, UnsupportedArchitecture
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,9 +11,9 @@ from circuits.editing.edit import EditError
 from circuits.graph import Slot
 from circuits.model import Batch, Model
 from circuits.model.agreement import disagreement
-from circuits.model.components import UnsupportedArchitecture
 from circuits.model.network import ComponentNetwork, bypasses_of, shown
 from circuits.model.taps import ReaderKind, Taps
+from circuits.model.transformer import UnsupportedArchitecture
 
 
 def open_network(model: Model, *prompts: Int[Tensor, "_ _"]) -> ComponentNetwork:

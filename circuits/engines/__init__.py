@@ -13,7 +13,7 @@ from circuits.facts import Fact
 from circuits.graph import Granularity
 from circuits.metrics import Metric
 from circuits.model import Model
-from circuits.model.components import UnsupportedArchitecture
+from circuits.model.transformer import UnsupportedArchitecture
 
 __all__ = [
     "Ablation",

@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from circuits.model.components import ACTIVATIONS, Attention, Components, Mlp, Norm, NormKind, UnsupportedArchitecture
+from circuits.model.transformer import ACTIVATIONS, Attention, Components, Mlp, Norm, NormKind, UnsupportedArchitecture
 
 
 @dataclass(frozen=True)

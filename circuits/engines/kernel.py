@@ -23,8 +23,8 @@ from circuits.engines.folding import Folded
 from circuits.engines.layout import K, Layout, Q, V
 from circuits.engines.plan import LayerPlan, Plan, Projection, Reads
 from circuits.model import Batch
-from circuits.model.components import attend
 from circuits.model.network import Bypass
+from circuits.model.transformer import attend
 
 
 @dataclass

@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 
 from circuits.graph import Graph
-from circuits.model.components import Components
+from circuits.model.transformer import Components
 
 
 class TooLargeError(ValueError):

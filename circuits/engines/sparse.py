@@ -29,8 +29,8 @@ from circuits.metrics import NLL, Metric, require_finite
 from circuits.model import Model
 from circuits.model.agreement import disagreement
 from circuits.model.batch import Group
-from circuits.model.components import Components
 from circuits.model.network import Bypass, bypasses_of, shown
+from circuits.model.transformer import Components
 
 
 class EngineMismatch(RuntimeError):

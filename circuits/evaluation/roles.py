@@ -12,8 +12,8 @@ from circuits.analysis.roles import RoleError, Roles, find_roles
 from circuits.evaluation.answers import KNOWN_RANK, known
 from circuits.facts import Fact, Relation, Relations
 from circuits.model import Model
-from circuits.model.components import UnsupportedArchitecture
 from circuits.model.spans import SpanError
+from circuits.model.transformer import UnsupportedArchitecture
 
 ROLE_FACTS = 30
 """Facts of a relation that its heads' roles are told from, at most."""

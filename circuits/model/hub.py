@@ -26,7 +26,6 @@ from circuits.graph import Shape
 from circuits.metrics import require_finite
 from circuits.model.agreement import disagreement
 from circuits.model.batch import Batch, Ids
-from circuits.model.components import Attention, Block, Components, Mlp, Norm, Rotary, UnsupportedArchitecture
 from circuits.model.errors import ModelError
 from circuits.model.gguf import is_gguf, read_header
 from circuits.model.network import (
@@ -39,6 +38,7 @@ from circuits.model.profile import Profile
 from circuits.model.rewrite import BlockTrace, require_residual_rewrite
 from circuits.model.taps import Taps
 from circuits.model.text import HubVocabulary
+from circuits.model.transformer import Attention, Block, Components, Mlp, Norm, Rotary, UnsupportedArchitecture
 
 WEIGHT_FILES = ("model.safetensors", "model.safetensors.index.json")
 """Pickled weights (``pytorch_model.bin``) are never read: loading them may run code."""
@@ -429,7 +429,7 @@ class _BridgeNetwork:
                 parameter.data = data
 
 
-# ---- weights as data: `circuits.model.components` --------------------------------------------------------------------------
+# ---- weights as data: `circuits.model.transformer` --------------------------------------------------------------------------
 
 
 def _bridge_components(bridge: Any, shape: Shape, biases: Tensor, n_pos: int) -> Components:

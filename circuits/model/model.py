@@ -13,7 +13,6 @@ from circuits.graph import Granularity, Graph, Shape
 from circuits.metrics import NLL, SQUARED_ERROR, Metric
 from circuits.model import library
 from circuits.model.batch import Batch, Group, grouped
-from circuits.model.components import UnsupportedArchitecture
 from circuits.model.errors import ModelError
 from circuits.model.hub import Processing, load_pretrained, weight_hash
 from circuits.model.network import (
@@ -25,6 +24,7 @@ from circuits.model.plain import PlainWeights, is_plain, read_plain
 from circuits.model.profile import Profile
 from circuits.model.taps import Record, Taps
 from circuits.model.text import ContextError, HubVocabulary, OutputVocabulary, Tokens, Vocabulary
+from circuits.model.transformer import UnsupportedArchitecture
 from circuits.paths import FACTLM
 
 

@@ -1,8 +1,8 @@
 """What a model must be able to do for circuits to be found in it, and the plainest transformer that does.
 
-A Network runs a prompt while telling its taps (`circuits.model.taps`) of every write to the residual stream, and letting it replace
-every read from it. One implementation wraps TransformerLens (`circuits.model`); `PlainNetwork` is written out here, for
-transformers made by hand, whose circuit is known from their weights.
+A Network runs a prompt while telling its taps (`circuits.model.taps`) of every write to the residual stream, and letting them
+replace every read from it. One implementation wraps TransformerLens (`circuits.model.hub`); `ComponentNetwork` runs weights
+(`circuits.model.transformer`), and `PlainNetwork` is one for transformers made by hand, whose circuit is known from them.
 """
 
 from collections.abc import Mapping
@@ -15,8 +15,8 @@ from torch import Tensor
 
 from circuits.graph import Shape, Slot
 from circuits.model.batch import Batch
-from circuits.model.components import Attention, Block, Components, Mlp, Norm, UnsupportedArchitecture
 from circuits.model.taps import Projected, ReaderKind, Taps, WriterKind
+from circuits.model.transformer import Attention, Block, Components, Mlp, Norm, UnsupportedArchitecture
 
 
 @runtime_checkable
@@ -146,33 +146,7 @@ class PlainNetwork:
         return self.weights.get(name, torch.zeros(shape))
 
     def run(self, batch: Batch, taps: Taps | None = None) -> Float[Tensor, "batch pos d_vocab"]:
-        hooks = taps or Taps()
-        n_heads, n_pos = self.shape.n_heads, batch.ids.shape[1]
-        future = torch.ones(n_pos, n_pos, dtype=torch.bool).triu(1) if self.causal else None
-        residual = self.weights["embed.W_E"][batch.ids] + self.weights["pos_embed.W_pos"][:n_pos]
-        hooks.write("input", -1, residual)
-        for layer in range(self.shape.n_layers):
-            w = f"blocks.{layer}.attn."
-            read = residual.unsqueeze(2).expand(-1, -1, n_heads, -1)
-            projected = {}
-            for slot in ("q", "k", "v"):
-                matrix = self.weights[f"{w}W_{slot.upper()}"]
-                bias = self._bias(f"{w}b_{slot.upper()}", n_heads, matrix.shape[2])
-                projected[slot] = torch.einsum("bphd,hde->bphe", hooks.read("head", layer, slot, read), matrix) + bias
-            scores = torch.einsum("bqhe,bkhe->bhqk", projected["q"], projected["k"]) / self.attention_scale
-            if future is not None:
-                scores = scores.masked_fill(future, -torch.inf)
-            mixed = torch.einsum("bhqk,bkhe->bqhe", scores.softmax(-1), projected["v"])
-            heads = torch.einsum("bqhe,hed->bqhd", mixed, self.weights[f"{w}W_O"])
-            hooks.write("head", layer, heads)
-            residual = residual + heads.sum(2) + self._bias(f"{w}b_O", self.d_model)
-            m = f"blocks.{layer}.mlp."
-            hidden = hooks.read("mlp", layer, None, residual) @ self.weights[f"{m}W_in"]
-            hidden = (hidden + self._bias(f"{m}b_in", hidden.shape[-1])).relu()
-            mlp = hidden @ self.weights[f"{m}W_out"] + self._bias(f"{m}b_out", self.d_model)
-            hooks.write("mlp", layer, mlp)
-            residual = residual + mlp
-        return self.readout(hooks.read("logits", self.shape.n_layers, None, residual))
+        return ComponentNetwork(self.components(batch.ids.shape[1]), self.n_ctx).run(batch, taps)
 
     def readout(self, vectors: Float[Tensor, "*rest d_model"]) -> Float[Tensor, "*rest d_vocab"]:
         return vectors @ self.weights["unembed.W_U"] + self._bias("unembed.b_U", self.d_vocab)

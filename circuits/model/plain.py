@@ -23,7 +23,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from circuits.graph import Shape
-from circuits.model.components import Attention, Block, Components, Mlp, Norm, UnsupportedArchitecture
+from circuits.model.transformer import Attention, Block, Components, Mlp, Norm, UnsupportedArchitecture
 
 CONFIG = "config.json"
 WEIGHTS = "weights.safetensors"

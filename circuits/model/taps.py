@@ -21,7 +21,7 @@ Projected = tuple[
 class Taps:
     """Told of every write, asked at every read, in the order of the forward pass. This one changes nothing.
 
-    Every network has writes and reads. Only a pass over shown weights (`circuits.model.components`) has the rest.
+    Every network has writes and reads. Only a pass over shown weights (`circuits.model.transformer`) has the rest.
     """
 
     heads_apart = True

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from circuits.circuit import Circuit, Provenance
 from circuits.graph import Graph, Node, Reader
-from circuits.model.components import Components, UnsupportedArchitecture
+from circuits.model.transformer import Components, UnsupportedArchitecture
 
 NOTHING = 1e-9
 """Products of weights smaller than this (Frobenius norm) are none."""

@@ -31,8 +31,8 @@ from circuits.engines.sparse import SparseEngine
 from circuits.facts import Fact, Relations
 from circuits.graph import Granularity, Shape
 from circuits.model import Batch, Model, WordVocabulary
-from circuits.model.components import Attention, Block, Components, Mlp, Norm
 from circuits.model.network import ComponentNetwork
+from circuits.model.transformer import Attention, Block, Components, Mlp, Norm
 
 
 @dataclass(frozen=True)
@@ -258,7 +258,7 @@ KINDS: tuple[tuple[str, str, frozenset[str]], ...] = (
     ("norms", "folding.py", frozenset({"rstd"})),
     ("what nodes write", "propagation.py", frozenset({"_write"})),
     ("queries, keys, values", "propagation.py", frozenset({"_project", "_slot", "_current"})),
-    ("attention", "components.py", frozenset({"attend", "visible", "query", "key"})),
+    ("attention", "transformer.py", frozenset({"attend", "visible", "query", "key"})),
     ("sums over writers", "propagation.py", frozenset({"sum", "_without", "_read", "__init__"})),
     ("the rest of a pass", "propagation.py", frozenset()),
     ("planning of passes", "plan.py", frozenset()),

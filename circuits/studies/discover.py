@@ -35,7 +35,7 @@ from circuits.facts import Fact, Relations
 from circuits.graph import Node
 from circuits.metrics import Measurement
 from circuits.model import Model
-from circuits.model.components import UnsupportedArchitecture
+from circuits.model.transformer import UnsupportedArchitecture
 from circuits.records import write_whole
 from circuits.studies.options import command
 from circuits.studies.specs import DEFAULT_EDGES, RunSpec

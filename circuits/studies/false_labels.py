@@ -15,15 +15,15 @@ from circuits.analysis.tracing import open_parts
 from circuits.evaluation.roles import ROLE_FACTS, other_ranges
 from circuits.facts import Fact, Relation, Relations
 from circuits.model import Model
-from circuits.model.components import map_tensors
 from circuits.model.network import ComponentNetwork
+from circuits.model.transformer import map_tensors
 
 
 def scrambled(model: Model, facts: Sequence[Fact], *, seed: int = 0) -> Model:
     """``model`` with the entries of every weight tensor in a random order, good for prompts as long as those of ``facts``.
 
     Raises:
-        circuits.model.components.UnsupportedArchitecture: the model does not show its weights.
+        circuits.model.transformer.UnsupportedArchitecture: the model does not show its weights.
     """
     generator = torch.Generator().manual_seed(seed)
 

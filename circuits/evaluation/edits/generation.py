@@ -15,8 +15,8 @@ from torch import Tensor
 
 from circuits.metrics import require_finite
 from circuits.model import Batch, Model
-from circuits.model.components import UnsupportedArchitecture
 from circuits.model.network import on_weights, shown
+from circuits.model.transformer import UnsupportedArchitecture
 
 SENTENCE_END = (".", "!", "?", ";")
 TOP_K = 5

@@ -16,8 +16,8 @@ from circuits.evaluation.roles import roles_for
 from circuits.facts import Fact, Relation, Relations
 from circuits.graph import Node
 from circuits.model import Model
-from circuits.model.components import UnsupportedArchitecture
 from circuits.model.spans import SpanError, spans
+from circuits.model.transformer import UnsupportedArchitecture
 from circuits.studies.diffs import CircuitDiff, Floor, HeadReading, Side, random_floor
 from circuits.studies.discover import RunSpec, search
 from circuits.studies.explain.verdict import BehaviourError
