@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 from circuits.circuit import Provenance
 from circuits.cli.app import app, main
-from circuits.discovery.acdc import acdc
+from circuits.discovery.acdc import Traversal, acdc
 from circuits.engines import Ablation, HookEngine, SparseEngine
 from circuits.engines.ablation import AblationError
 from circuits.evaluation import whole_model
@@ -148,7 +148,7 @@ def test_of_an_or_acdc_finds_one_branch_under_zero_ablation_and_both_under_resam
     assert found(circuit, "resample", absolute=False) == set(circuit.edges["resample"])
     # Which branch stays is the order's doing alone.
     case = Case.planted(circuit, "zero")
-    scores, _ = acdc(case.engine, tau=case.tau, reverse_senders=True, provenance=HERE)
+    scores, _ = acdc(case.engine, tau=case.tau, walk=Traversal(case.engine.graph, True), provenance=HERE)
     assert {edge.name for edge in scores.above(case.tau)} == {edge for edge in truth if "a0.h0" not in edge}
 
 

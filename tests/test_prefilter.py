@@ -86,7 +86,7 @@ def test_a_search_among_some_edges_agrees_with_its_definition_on_both_engines(
     allowed = reference.graph.legal & (np.random.default_rng(seed).random(reference.graph.legal.shape) < share)
     expected, kept = naive(reference, tau, allowed)
     for engine in (reference, SparseEngine(model, FACTS)):
-        scores, state = acdc(engine, tau=tau, candidates=allowed, provenance=HERE)
+        scores, state = acdc(engine, tau=tau, walk=Traversal(engine.graph, candidates=allowed), provenance=HERE)
         found = tried(scores)
         assert found.keys() == expected.keys()
         assert found == pytest.approx(expected, abs=1e-5)
@@ -97,8 +97,10 @@ def test_a_search_among_some_edges_agrees_with_its_definition_on_both_engines(
 def test_all_edges_as_candidates_is_the_full_search_and_none_keeps_none() -> None:
     engine = SparseEngine(random_plain_model(0), FACTS)
     full = acdc(engine, tau=0.02, provenance=HERE)
-    assert acdc(engine, tau=0.02, candidates=engine.graph.legal, provenance=HERE) == full
-    nothing, _ = acdc(engine, tau=0.02, candidates=np.zeros_like(engine.graph.legal), provenance=HERE)
+    assert acdc(engine, tau=0.02, walk=Traversal(engine.graph, candidates=engine.graph.legal), provenance=HERE) == full
+    nothing, _ = acdc(
+        engine, tau=0.02, walk=Traversal(engine.graph, candidates=np.zeros_like(engine.graph.legal)), provenance=HERE
+    )
     assert np.isnan(nothing.values).all()
     assert not np.isnan(full[0].values[engine.graph.legal]).all()
 
@@ -106,9 +108,14 @@ def test_all_edges_as_candidates_is_the_full_search_and_none_keeps_none() -> Non
 def test_a_sweep_among_some_edges_is_one_search_a_threshold() -> None:
     engine = SparseEngine(random_plain_model(1), FACTS)
     allowed = candidates(eap(engine.model, FACTS, provenance=HERE), "60%")
-    together = {tau: scores for tau, scores, _ in sweep(engine, (0.05, 0.005), candidates=allowed, provenance=_here)}
+    together = {
+        tau: scores
+        for tau, scores, _ in sweep(
+            engine, (0.05, 0.005), walk=Traversal(engine.graph, candidates=allowed), provenance=_here
+        )
+    }
     for tau, scores in together.items():
-        alone, _ = acdc(engine, tau=tau, candidates=allowed, provenance=HERE)
+        alone, _ = acdc(engine, tau=tau, walk=Traversal(engine.graph, candidates=allowed), provenance=HERE)
         assert scores.above(tau) == alone.above(tau)
         assert not (scores.above(tau).kept & ~allowed).any()
 
@@ -123,6 +130,7 @@ class Stopping:
     def __init__(self, engine: HookEngine, calls: int) -> None:
         self.name, self.graph, self.width, self.evaluations = "stopping", engine.graph, 1, 0
         self.engine, self.calls = engine, calls
+        self.facts, self.precision, self.noise = engine.facts, engine.precision, engine.noise
 
     def answer_logits(self, kept: np.ndarray):
         return self.engine.answer_logits(kept)
@@ -140,12 +148,14 @@ class Stopping:
 def test_a_prefiltered_search_can_be_stopped_and_continued(tmp_path: Path) -> None:
     engine = HookEngine(random_plain_model(2), FACTS)
     allowed = candidates(eap(engine.model, FACTS, provenance=HERE), "50%")
-    whole = acdc(engine, tau=0.01, candidates=allowed, provenance=HERE)
+    whole = acdc(engine, tau=0.01, walk=Traversal(engine.graph, candidates=allowed), provenance=HERE)
     with pytest.raises(Interrupted) as stop:
-        acdc(Stopping(engine, 9), tau=0.01, candidates=allowed, provenance=HERE)
+        acdc(Stopping(engine, 9), tau=0.01, walk=Traversal(engine.graph, candidates=allowed), provenance=HERE)
     stop.value.state.save(tmp_path / "state.json")
     state = State.load(tmp_path / "state.json", fingerprint(HERE))
-    assert acdc(engine, tau=0.01, candidates=allowed, provenance=HERE, state=state) == whole
+    assert (
+        acdc(engine, tau=0.01, walk=Traversal(engine.graph, candidates=allowed), provenance=HERE, state=state) == whole
+    )
 
 
 # ---- the loss ----------------------------------------------------------------------------------------------------------

@@ -117,7 +117,7 @@ def test_the_order_of_senders_decides_between_two_that_do_the_same():
     assert math.log(1 + 7 * math.exp(-9)) < 0.01
     for engine in (HookEngine(MODEL, FACTS), SparseEngine(MODEL, FACTS)):
         forward = acdc(engine, tau=0.1, provenance=HERE)[0].above(0.1)
-        backward = acdc(engine, tau=0.1, provenance=HERE, reverse_senders=True)[0].above(0.1)
+        backward = acdc(engine, tau=0.1, provenance=HERE, walk=Traversal(GRAPH, True))[0].above(0.1)
         assert {edge.name for edge in forward} == {"input->m0", "m0->logits"}
         assert {edge.name for edge in backward} == {"input->m1", "m1->logits"}
 
@@ -125,7 +125,7 @@ def test_the_order_of_senders_decides_between_two_that_do_the_same():
 def test_both_engines_find_one_circuit_in_reverse_order():
     model, facts = random_plain_model(0), (word_fact("1 2 3", "4"), word_fact("0 5 1", "2"))
     by_hooks, sparse = (
-        acdc(engine, tau=0.05, provenance=HERE, reverse_senders=True)[0].above(0.05)
+        acdc(engine, tau=0.05, provenance=HERE, walk=Traversal(GRAPH, True))[0].above(0.05)
         for engine in (HookEngine(model, facts), SparseEngine(model, facts))
     )
     assert by_hooks == sparse

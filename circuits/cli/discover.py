@@ -248,5 +248,6 @@ def print_summary(result: "Run", summary: dict[str, Any]) -> None:
         )
     if summary["near_ties"]:
         console.print(
-            f"{summary['near_ties']} steps came within 1e-5 nats of tau: on other hardware they may fall the other way."
+            f"{summary['near_ties']} steps came within {summary['noise']:.1e} nats of tau, which is rounding: on other hardware "
+            f"they may fall the other way ({', '.join(result.near_tie_edges[:3])}{' ...' if summary['near_ties'] > 3 else ''})."
         )

@@ -25,10 +25,14 @@ from circuits.engines.engine import Engine, WideEngine
 from circuits.graph import Graph
 from circuits.records import Unreadable, read_json, write_whole
 
-NEAR_TIE = 1e-5
-"""A step closer to tau than this, in nats, could fall the other way on other hardware; it is counted and reported."""
+RESOLUTION = 10.0
+"""The smallest threshold, in units of the engine's noise: below it, rounding would keep edges."""
 STATE_FORMAT = "kcircuit/acdc-state"
-STATE_VERSION = 1
+STATE_VERSION = 2
+
+
+class NoiseError(ValueError):
+    """A threshold so small that rounding would decide; the message says what can be resolved."""
 
 
 class ResumeError(ValueError):
@@ -55,7 +59,8 @@ class State:
     decided: int = 0
     nll: float = 0.0
     evaluations: int = 0
-    near_ties: int = 0
+    near_ties: list[str] = field(default_factory=list)
+    """Edges whose step came so close to tau that rounding may have decided it (`Engine.noise`), in the order tried."""
 
     def save(self, path: Path) -> None:
         content = {"format": STATE_FORMAT, "version": STATE_VERSION, **self.__dict__}
@@ -149,10 +154,10 @@ def acdc(
     absolute: bool = False,
     per_token: Callable[[np.ndarray], float] = mean,
     provenance: Provenance,
-    reverse_senders: bool = False,
-    candidates: Bool[np.ndarray, "writer reader"] | None = None,
+    walk: Traversal | None = None,
     state: State | None = None,
     progress: Callable[[Progress], None] = lambda _: None,
+    force: bool = False,
 ) -> tuple[Scores, State]:
     """Scores of the edges that ACDC tried; ``scores.above(tau)`` is its circuit.
 
@@ -162,17 +167,21 @@ def acdc(
         absolute: compare the magnitude of S, so that edges whose removal helps the answer (suppressive ones) stay too.
         per_token: facts' NLL to the one number compared; the mean by default.
         provenance: what is written into the result.
-        reverse_senders: try each receiver's senders in the opposite order; the provenance's settings must say so.
-        candidates: search among these edges only, with all others ablated from the start (`circuits.discovery.prefilter`);
-            the provenance's settings must say so.
+        walk: the edges to try, in order, with all others ablated from the start; by default all, in ACDC's order. The
+            provenance's settings must tell of another.
         state: continue this search (of the same engine and settings).
         progress: called after every batch of decisions.
+        force: search even below what rounding lets be told apart.
 
     Raises:
+        NoiseError: tau is less than `RESOLUTION` times the engine's noise.
         Interrupted: on Ctrl-C; it carries the state to continue from.
     """
     graph = engine.graph
-    walk = Traversal(graph, reverse_senders, candidates)
+    walk = walk or Traversal(graph)
+    noise = _noise(engine, per_token)
+    if not force:
+        require_resolvable(noise, tau, engine)
     total = len(walk.edges)
     kept = np.zeros_like(graph.legal)
     writers, readers = np.array(walk.edges, dtype=int).reshape(-1, 2).T
@@ -182,7 +191,7 @@ def acdc(
         state.nll = float(per_token(engine.nll(kept)))
         state.evaluations = 1
     kept[writers, readers] = state.kept
-    search = _Search(walk, kept, state, tau, absolute, per_token)
+    search = _Search(walk, kept, state, tau, noise, absolute, per_token)
     width = Width(engine.width)
 
     def report() -> None:
@@ -204,6 +213,26 @@ def acdc(
     return Scores(graph, values, provenance), state
 
 
+def _noise(engine: Engine, per_token: Callable[[np.ndarray], float]) -> float:
+    """The engine's noise in units of what is compared with tau."""
+    facts = len(engine.facts)
+    return engine.noise() * (per_token(np.ones(facts)) - per_token(np.zeros(facts)))
+
+
+def require_resolvable(noise: float, tau: float, engine: Engine) -> None:
+    """Refuse a threshold at which rounding would keep edges.
+
+    Raises:
+        NoiseError: tau is closer to 0 than `RESOLUTION` times the noise.
+    """
+    if abs(tau) < RESOLUTION * noise:
+        raise NoiseError(
+            f"tau is {tau:g}, and rounding alone moves what is measured by {noise:.1e} ({engine.name} in {engine.precision}): "
+            f"decisions can be told from chance from tau {RESOLUTION * noise:.1g} on. Take a larger tau, or compute in "
+            "float32 if this is a shorter type; --force searches all the same"
+        )
+
+
 def sweep(
     engine: Engine,
     taus: Sequence[float],
@@ -211,20 +240,20 @@ def sweep(
     provenance: Callable[[float], Provenance],
     absolute: bool = False,
     per_token: Callable[[np.ndarray], float] = mean,
-    candidates: Bool[np.ndarray, "writer reader"] | None = None,
+    walk: Traversal | None = None,
     resume: Callable[[float], State | None] = lambda tau: None,
     progress: Callable[[Progress], None] = lambda _: None,
+    force: bool = False,
 ) -> Iterator[tuple[float, Scores, State]]:
     """`acdc` for each tau in rising order, on one engine: clean values are computed once, shared first decisions not retaken.
 
     The same results as one search a tau, up to the engine's rounding. ``resume`` gives the state of an interrupted search.
     """
-    done: State | None = None
+    done, walk = None, walk or Traversal(engine.graph)
     for tau in sorted(taus):
         origin = provenance(tau)
         state = resume(tau)
         if state is None and done is not None:
-            walk = Traversal(engine.graph, candidates=candidates)
             state = _shared(engine, walk, done, tau, absolute, per_token, fingerprint(origin))
         scores, done = acdc(
             engine,
@@ -232,9 +261,10 @@ def sweep(
             absolute=absolute,
             per_token=per_token,
             provenance=origin,
-            candidates=candidates,
+            walk=walk,
             state=state,
             progress=progress,
+            force=force,
         )
         yield tau, scores, done
 
@@ -250,13 +280,15 @@ def _shared(
 ) -> State:
     """A finished search's decisions for another tau: all up to the first that falls the other way, and that one."""
     state = State(fingerprint, [True] * len(done.scores), [None] * len(done.scores), evaluations=1)
+    noise = _noise(engine, per_token)
     for position, (score, kept) in enumerate(zip(done.scores, done.kept, strict=True)):
         state.kept[position], state.scores[position], state.decided = kept, score, position + 1
         if score is None:
             continue
         strength = abs(score) if absolute else score
         state.evaluations += 1
-        state.near_ties += abs(strength - tau) < NEAR_TIE
+        if abs(strength - tau) < noise:
+            state.near_ties.append(engine.graph.edge_name(*walk.edges[position]))
         state.kept[position] = strength >= tau
         if state.kept[position] != kept:
             break
@@ -281,6 +313,7 @@ class _Search:
     kept: Bool[np.ndarray, "writer reader"]
     state: State
     tau: float
+    noise: float
     absolute: bool
     per_token: Callable[[np.ndarray], float]
     now: Float[np.ndarray, "fact"] | None = None
@@ -350,7 +383,8 @@ class _Search:
         # As Python's float: numpy's would make numpy's integers of the counts, which JSON does not write.
         state, after = self.state, float(self.per_token(nll))
         score = after - state.nll
-        state.near_ties += abs((abs(score) if self.absolute else score) - self.tau) < NEAR_TIE
+        if abs((abs(score) if self.absolute else score) - self.tau) < self.noise:
+            state.near_ties.append(self.walk.graph.edge_name(*self.walk.edges[position]))
         state.scores[position] = score
         goes = not self._stays(score)
         state.kept[position] = not goes

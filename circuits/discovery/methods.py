@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Bool
 
 from circuits.circuit import Provenance, Scores, Setting
-from circuits.discovery.acdc import Progress, acdc
+from circuits.discovery.acdc import Progress, Traversal, acdc
 from circuits.discovery.eap import STEPS, eap, eap_ig_activations, eap_ig_inputs
 from circuits.discovery.exact import exact
 from circuits.discovery.ifr import ifr
@@ -196,7 +196,7 @@ METHODS: Mapping[str, Method] = {
                 search.engine,
                 tau=search.tau,
                 absolute=search.absolute,
-                candidates=search.candidates,
+                walk=Traversal(search.model.graph(search.granularity), candidates=search.candidates),
                 provenance=search.provenance,
                 progress=search.progress,
             )[0],

@@ -49,7 +49,7 @@ def n_edges(amount: str, total: int) -> int:
 
 
 def candidates(scores: Scores, keep: str = KEEP) -> Bool[np.ndarray, "writer reader"]:
-    """The edges of largest score by magnitude: what ``acdc(..., candidates=...)`` searches among."""
+    """The edges of largest score by magnitude: what a `circuits.discovery.acdc.Traversal` is given to try."""
     return scores.top(n_edges(keep, scores.graph.n_edges), absolute=True).kept
 
 

@@ -18,11 +18,18 @@ class Engine(Protocol):
     """Runs circuits: the model with every edge outside the circuit ablated, on the engine's facts."""
 
     name: str
+    facts: tuple[Fact, ...]
     graph: Graph
+    precision: str
+    """The type of number that it computes in: float32, ..."""
     width: int
     """How many removals `nll_without` likes to be asked at once."""
     evaluations: int
     """Circuits run so far."""
+
+    def noise(self) -> float:
+        """How far rounding may move `nll`, in its unit: smaller differences mean nothing (`circuits.engines.noise`)."""
+        ...
 
     def answer_logits(self, kept: Bool[np.ndarray, "writer reader"]) -> tuple[Float[Tensor, "answer d_vocab"], ...]:
         """For each fact, the next-token logits at its answer's positions."""

@@ -5,6 +5,7 @@ in this run, an ablated edge what the ablation says. This is the reference that 
 """
 
 from collections.abc import Sequence
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -13,6 +14,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from circuits.engines.ablation import Ablation
+from circuits.engines.noise import rounding_noise, type_name
 from circuits.facts import Fact
 from circuits.graph import Granularity, Graph, Node, Reader, Slot
 from circuits.metrics import Metric, require_finite
@@ -44,8 +46,16 @@ class HookEngine:
         self.facts = tuple(facts)
         self.graph: Graph = model.graph(granularity)
         self.evaluations = 0
+        self.precision = type_name(model.biases.dtype)
         self._groups = model.batches(facts)
         self._ablated = (ablation or Ablation()).values(model, facts, self._groups)
+
+    def noise(self) -> float:
+        return self._noise
+
+    @cached_property
+    def _noise(self) -> float:
+        return rounding_noise(self.model, self._groups, self.metric)
 
     def answer_logits(self, kept: Bool[np.ndarray, "writer reader"]) -> tuple[Float[Tensor, "answer d_vocab"], ...]:
         self.evaluations += 1

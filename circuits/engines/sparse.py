@@ -8,6 +8,7 @@ at readers of one depth share one batch (`propagation`). And a node whose reader
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -21,6 +22,7 @@ from circuits.engines.folding import Folded, fold
 from circuits.engines.kernel import Change, Outcome, Pass, Scratch, Values
 from circuits.engines.layout import Layout
 from circuits.engines.memory import Estimate, Sizes, available_memory, estimate
+from circuits.engines.noise import rounding_noise, type_name
 from circuits.engines.plan import plan
 from circuits.engines.positions import needs
 from circuits.facts import Fact
@@ -80,6 +82,8 @@ class SparseEngine:
         device = parts.W_U.device
         if dtype is not None:
             parts = parts.to(dtype)
+        self._dtype, self._fact_groups = parts.W_U.dtype, groups
+        self.precision = type_name(self._dtype)
         self.sizes = Sizes.of(
             parts,
             self.graph,
@@ -103,6 +107,13 @@ class SparseEngine:
     def estimate(self) -> Estimate:
         """The most memory and time that a search takes with this engine."""
         return estimate(self.sizes, self.width, self._max_memory, self._groups[0].device)
+
+    def noise(self) -> float:
+        return self._noise
+
+    @cached_property
+    def _noise(self) -> float:
+        return rounding_noise(self.model, self._fact_groups, self.metric, self._dtype)
 
     # ---- Engine ----------------------------------------------------------------------------------------------------
 

@@ -98,7 +98,7 @@ def compare(
     model: Model, facts: Sequence[Fact], *, tau: float = 0.01, progress: Callable[[str], None] = lambda _: None
 ) -> Comparison:
     """Both engines on each fact, after one unmeasured search that warms up the libraries."""
-    acdc(SparseEngine(model, facts[:1]), tau=tau, provenance=_provenance(model, tau))
+    acdc(SparseEngine(model, facts[:1]), tau=tau, provenance=_provenance(model, tau), force=True)
     pairs, differing, largest = [], 0, 0.0
     for fact in facts:
         fast, state, values = _timed(model, (fact,), tau, SparseEngine)
@@ -179,7 +179,7 @@ def _agree(fact: Fact, kind: AblationKind, tau: float, got: State, expected: Sta
         kept=sum(expected.kept),
         differing=len(differ),
         first_differing=None if first is None else abs(first - tau),
-        near_ties=int(expected.near_ties),
+        near_ties=len(expected.near_ties),
         largest_score_difference=max((abs(a - b) for a, b in pairs if a is not None and b is not None), default=0.0),
     )
 
@@ -218,7 +218,7 @@ def _timed(
     """One search with its cost from a loaded model on: making the engine counts."""
     started = time.perf_counter()
     engine = make(model, facts)
-    scores, state = acdc(engine, tau=tau, provenance=_provenance(model, tau), progress=progress)
+    scores, state = acdc(engine, tau=tau, provenance=_provenance(model, tau), progress=progress, force=True)
     seconds = time.perf_counter() - started
     tokens = max(len(model.tokens(fact).forced) for fact in facts)
     return (
@@ -231,7 +231,7 @@ def _timed(
             kept=sum(state.kept),
             evaluations=engine.evaluations,
             seconds=seconds,
-            near_ties=int(state.near_ties),
+            near_ties=len(state.near_ties),
         ),
         state,
         scores.values,
@@ -287,12 +287,12 @@ def where_time_goes(model: Model, facts: Sequence[Fact], tau: float, *, interval
             frame = frame.f_back
         counts[_purpose(frame)] += 1
 
-    acdc(SparseEngine(model, facts[:1]), tau=tau, provenance=_provenance(model, tau))
+    acdc(SparseEngine(model, facts[:1]), tau=tau, provenance=_provenance(model, tau), force=True)
     previous = signal.signal(signal.SIGPROF, tick)
     signal.setitimer(signal.ITIMER_PROF, interval, interval)
     try:
         for fact in facts:
-            acdc(SparseEngine(model, (fact,)), tau=tau, provenance=_provenance(model, tau))
+            acdc(SparseEngine(model, (fact,)), tau=tau, provenance=_provenance(model, tau), force=True)
     finally:
         signal.setitimer(signal.ITIMER_PROF, 0)
         signal.signal(signal.SIGPROF, previous)
@@ -312,7 +312,7 @@ def operations(model: Model, facts: Sequence[Fact], tau: float) -> float:
     """Floating-point operations of the matrix products in those searches, all together."""
     with FlopCounterMode(display=False) as counter:
         for fact in facts:
-            acdc(SparseEngine(model, (fact,)), tau=tau, provenance=_provenance(model, tau))
+            acdc(SparseEngine(model, (fact,)), tau=tau, provenance=_provenance(model, tau), force=True)
     return float(counter.get_total_flops())
 
 

@@ -26,7 +26,7 @@ from circuits.analysis.story import Sentence, tell
 from circuits.circuit import Circuit, Provenance, Scores
 from circuits.datasets import corrupted as corruption
 from circuits.discovery import find_method, prefilter
-from circuits.discovery.acdc import Interrupted, Progress, State, acdc, diluted, fingerprint, mean, sweep
+from circuits.discovery.acdc import Interrupted, Progress, State, Traversal, acdc, diluted, fingerprint, mean, sweep
 from circuits.engines import Ablation, Engine, make_engine
 from circuits.engines.sparse import SparseEngine
 from circuits.evaluation import KNOWN_RANK, Answers, standalone, whole_model
@@ -42,6 +42,8 @@ from circuits.studies.specs import DEFAULT_EDGES, RunSpec
 
 RUN_FILE = "run.json"
 CIRCUIT_FILE = "circuit.json"
+NAMED = 20
+"""Near ties that a run names."""
 
 
 class UnknownFactError(ValueError):
@@ -88,6 +90,13 @@ class Run(BaseModel):
     engine: str
     evaluations: int
     near_ties: int
+    """Steps of the search that rounding may have decided: closer to tau than ``noise``."""
+    near_tie_edges: tuple[str, ...] = ()
+    """The first few of them."""
+    noise: float | None = None
+    """How far rounding may move the NLL, in nats, as the engine measured it; None where nothing was searched."""
+    empty_answers: Answers | None = None
+    """With every edge ablated: what a circuit must do better than."""
     prefiltered: Prefiltered | None = None
     reading: Reading | None = None
     """What heads and MLPs do for the first fact, in the whole model; None where it was not asked for or cannot be told."""
@@ -174,6 +183,9 @@ class Run(BaseModel):
             "near_ties": self.near_ties,
             "bos": self.bos,
             "quantisation": self.quantisation,
+            "noise": self.noise,
+            "nll_empty": self.empty_answers and self.empty_answers.nll.value,
+            "rank_empty": self.empty_answers and _tidy(self.empty_answers.rank),
         }
         if self.spec.method != "acdc":
             summary["edges_asked"] = prefilter.n_edges(self.spec.edges or DEFAULT_EDGES, circuit.graph.n_edges)
@@ -270,6 +282,7 @@ def run_sweep(
 
     Raises:
         UnknownFactError: the model does not recall a fact, and ``spec.force`` is off.
+        circuits.discovery.acdc.NoiseError: rounding would decide at this tau, and ``spec.force`` is off.
         circuits.engines.memory.TooLargeError: the search does not fit into ``max_memory``.
         circuits.discovery.acdc.Interrupted: on Ctrl-C; its state can be saved to the state file.
     """
@@ -294,6 +307,7 @@ def run_sweep(
 
     # The whole model's, so the same for every threshold.
     path = trajectory(model, spec.facts[0])
+    empty = standalone(model, engine, Circuit.empty(engine.graph, provenance(spec.tau)), spec.facts)
     reading = read_known_fact(model, spec.facts[0], relations, seed=spec.seed) if read else None
     find = _searched if spec.method == "acdc" else _scored
     for tau, found, state, prefiltered in find(spec, taus, relations, model, engine, provenance, resume, progress):
@@ -310,7 +324,10 @@ def run_sweep(
             trajectory=path,
             engine=engine.name,
             evaluations=state.evaluations,
-            near_ties=state.near_ties,
+            near_ties=len(state.near_ties),
+            near_tie_edges=tuple(state.near_ties[:NAMED]),
+            noise=engine.noise() if spec.method == "acdc" else None,
+            empty_answers=empty,
             prefiltered=prefiltered,
             reading=reading,
             attention=_attention(model, spec.facts[0], circuit),
@@ -364,7 +381,8 @@ def _searched(
         taus,
         provenance=provenance,
         absolute=spec.absolute,
-        candidates=candidates,
+        walk=Traversal(engine.graph, candidates=candidates),
+        force=spec.force,
         resume=resume,
         progress=progress,
         per_token=per_token,
@@ -379,6 +397,7 @@ def _searched(
                     per_token=per_token,
                     provenance=provenance(tau),
                     progress=progress,
+                    force=spec.force,
                 )
             except Interrupted:
                 # Its state is another search's than the one that would be continued.

@@ -15,7 +15,7 @@ import numpy as np
 from circuits.circuit import Circuit, Provenance, jaccard
 from circuits.datasets import corrupted as corruption
 from circuits.datasets.split import split_facts
-from circuits.discovery.acdc import acdc
+from circuits.discovery.acdc import Traversal, acdc
 from circuits.discovery.acdc import sweep as sweep_taus
 from circuits.engines import Ablation, Engine, make_engine
 from circuits.engines.ablation import AblationKind
@@ -169,7 +169,7 @@ class Lab:
             tau=tau,
             absolute=absolute,
             provenance=self.provenance(tau, facts),
-            reverse_senders=reverse_senders,
+            walk=Traversal(engine.graph, reverse_senders=reverse_senders),
         )
         return scores.above(tau, absolute=absolute)
 
