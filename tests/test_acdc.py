@@ -25,7 +25,7 @@ HERE = Provenance("by hand", "00", processing="raw", method="acdc", settings={"t
 
 
 def search(engine: Engine, tau: float, *, absolute: bool = False) -> Scores:
-    return acdc(engine, tau=tau, absolute=absolute, provenance=HERE)[0]
+    return acdc(engine, tau=tau, absolute=absolute, provenance=HERE, force=True)[0]
 
 
 def found(model: Model, facts: Sequence[Fact], tau: float, *, absolute: bool = False) -> set[str]:
@@ -313,7 +313,7 @@ def test_acdc_agrees_with_its_definition_edge_for_edge_and_score_for_score(
 ) -> None:
     engine = HookEngine(random_plain_model(seed), RANDOM_FACTS, granularity=granularity)
     expected, kept = naive_acdc(engine, tau, absolute=absolute)
-    scores, state = acdc(engine, tau=tau, absolute=absolute, provenance=HERE)
+    scores, state = acdc(engine, tau=tau, absolute=absolute, provenance=HERE, force=True)
     assert tried(scores) == expected
     assert {edge.name for edge in scores.above(tau, absolute=absolute)} == kept
     assert state.evaluations == len(expected) + 1

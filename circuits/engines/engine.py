@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from circuits.facts import Fact
 from circuits.graph import Graph
 
 
