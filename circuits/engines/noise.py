@@ -20,7 +20,7 @@ from circuits.graph import Slot
 from circuits.metrics import NLL, Metric
 from circuits.model import Model
 from circuits.model.batch import Group
-from circuits.model.network import ReaderKind, WriterKind
+from circuits.model.taps import ReaderKind, Taps, WriterKind
 
 SPREAD = 3.0
 """The noise, in root mean squares of the simulated changes: errors of single circuits stay within it."""
@@ -59,8 +59,8 @@ def type_name(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
 
 
-class _Rounded:
-    """The intervention that moves reads and writes by one unit in the last place; the first of its runs is left alone."""
+class _Rounded(Taps):
+    """Taps that move reads and writes by one unit in the last place; the first of its runs is left alone."""
 
     def __init__(self, draws: int, eps: float, generator: torch.Generator) -> None:
         self._draws, self._eps, self._generator = draws, eps, generator

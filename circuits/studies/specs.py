@@ -100,7 +100,9 @@ class RunSpec(Asked):
     processing: Processed = "compatibility"
     compat: Annotated[Literal["kc"] | None, Option("kc: the published code's diluted metric.")] = None
     seed: Annotated[int, Option("Of splits and corrupted prompts.")] = 0
-    force: Annotated[bool, Option("Also for facts that the model does not know, and a tau that rounding hides.")] = False
+    force: Annotated[bool, Option("Also for facts that the model does not know, and a tau that rounding hides.")] = (
+        False
+    )
     """Build the circuit even of facts that the model does not recall."""
 
     @model_validator(mode="after")
