@@ -34,17 +34,18 @@ def open_network(model: Model, *prompts: Int[Tensor, "_ _"]) -> ComponentNetwork
         raise EditError(f"{model.name} cannot be edited: {error}") from error
     if not all(block.attention.causal for block in parts.blocks):
         raise EditError(f"{model.name} cannot be edited: its tokens see those after them")
-    half = parts.W_U.dtype in (torch.bfloat16, torch.float16)
-    network = ComponentNetwork(parts.to(torch.float32) if half else parts, model.n_ctx)
+    network = ComponentNetwork(parts, model.n_ctx)
     for ids in prompts:
+        batch = Batch.of_prompts(ids[:1])
+        # In the model's own type: in half precision a first position's massive activation rounds to other logits.
         with torch.no_grad():
-            batch = Batch.of_prompts(ids[:1])
-            own, expected = network.run(batch), model.logits(batch)
-        if off := disagreement(own, expected):
+            off = disagreement(network.run(batch), model.logits(batch))
+        if off:
             raise EditError(
                 f"{model.name} cannot be edited: its weights, as they are read here, give other logits than the model: {off}"
             )
-    return network
+    half = parts.W_U.dtype in (torch.bfloat16, torch.float16)
+    return ComponentNetwork(parts.to(torch.float32), model.n_ctx) if half else network
 
 
 class MlpReads(Taps):
