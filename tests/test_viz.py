@@ -345,15 +345,19 @@ def told() -> Run:
 
 def test_the_page_says_first_what_the_model_answers_and_what_the_circuit_alone_does(told: Run) -> None:
     said = told.model_copy(
-        update={"model_answers": answered(0.02, 1.0, 0.98), "circuit_answers": answered(0.04, 1.0, 0.961)}
+        update={
+            "model_answers": answered(0.02, 1.0, 0.98),
+            "circuit_answers": answered(0.04, 1.0, 0.961),
+            "empty_answers": None,
+        }
     )
     name, kept, of = FACTS[1].object, said.circuit.n_edges, said.circuit.graph.n_edges
     model, circuit = verdict(said)
     assert model == f"The model answers “{name}”: rank 1, p 0.980."
     assert circuit.startswith(f"The circuit, {kept:,} of {of:,} edges (")
     assert circuit.endswith("alone ranks it 1st, p 0.961.")
-    text = draw(page_of(SMALL))
-    assert text == draw(replace(page_of(SMALL), verdict=()))
+    empty = said.model_copy(update={"empty_answers": answered(9.2, 1022.0, 0.0001)})
+    assert verdict(empty)[1].endswith("p 0.961; with no edge at all it is ranked 1,022nd (9.20 nats).")
     assert f"<p>{html.escape(model)}</p>" in render(said)
 
 
