@@ -6,11 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from circuits import bench
 from circuits.engines.hook import HookEngine
 from circuits.engines.sparse import SparseEngine
 from circuits.facts import Fact, Relations
 from circuits.model import Model
+from circuits.studies import bench
 from tests.models import guessed_relation
 
 

@@ -325,7 +325,7 @@ def test_a_damaged_edit_is_told_from_a_whole_one(small_model: Callable[..., Mode
     write(record)
     load_edit(folder)
     (folder / "edit.json").write_text("{")
-    with pytest.raises(EditError, match="no JSON"):
+    with pytest.raises(EditError, match="expected JSON"):
         load_edit(folder)
     with pytest.raises(EditError, match="there is none in"):
         load_edit(tmp_path)

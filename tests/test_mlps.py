@@ -23,7 +23,7 @@ def test_the_mlp_of_the_planted_model_is_fed_by_the_head_that_carries_the_subjec
     assert found.mlp == Node(0, "mlp")
     assert found.feeders[0].head == ROLES["carrier"]
     # What this MLP writes comes of what the carrier brings; the noisy head disturbs it a little, the others not at all.
-    assert found.feeders[0].effect == pytest.approx(found.contribution, rel=0.02)
+    assert found.feeders[0].effect == pytest.approx(found.contribution, rel=0.15)
     others = {feeder.head: feeder.effect for feeder in found.feeders[1:]}
     assert abs(others.pop(ROLES["noisy"])) < 0.2 * found.contribution
     assert all(abs(effect) < 1e-5 for effect in others.values())

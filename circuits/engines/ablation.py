@@ -124,7 +124,8 @@ class MeanOutputs:
 def mean_outputs(model: Model, reference: Sequence[Fact]) -> MeanOutputs:
     """The mean of every writer over the reference's prompts with their forced answers, each position counting once.
 
-    Holds the node outputs of `PROMPTS` prompts at most; sums in float64.
+    A prompt whose answers are said at its own positions has no first position apart: the first is asked like the others,
+    and no sink. Holds the node outputs of `PROMPTS` prompts at most; sums in float64.
     """
     shape = (len(model.graph().writers), model.network.d_model)
     first, later, n_later = torch.zeros(shape, dtype=torch.float64), torch.zeros(shape, dtype=torch.float64), 0
@@ -135,4 +136,7 @@ def mean_outputs(model: Model, reference: Sequence[Fact]) -> MeanOutputs:
             later += outputs[:, :, 1:].sum((1, 2), dtype=torch.float64).cpu()
             n_later += outputs.shape[1] * (outputs.shape[2] - 1)
     like = model.biases
+    if all(model.tokens(fact).aligned for fact in reference):
+        overall = ((first + later) / (len(reference) + n_later)).to(like)
+        return MeanOutputs(overall, overall)
     return MeanOutputs((first / len(reference)).to(like), (later / n_later).to(like) if n_later else None)
