@@ -16,8 +16,9 @@ from circuits.circuit import Circuit, Provenance
 from circuits.discovery.acdc import Traversal, acdc
 from circuits.discovery.eap import eap
 from circuits.editing.anchors import Gazetteer
-from circuits.editing.bypass import MoeBypass, Routing, bypass_inputs, innermost
+from circuits.editing.bypass import innermost
 from circuits.editing.experts import Experts
+from circuits.editing.routed import RoutedBypass, Routing, bypass_inputs
 from circuits.engines import Ablation, HookEngine, SparseEngine, make_engine
 from circuits.evaluation.answers import standalone, whole_model
 from circuits.evaluation.continuations import read
@@ -316,7 +317,7 @@ class Roams:
         )
 
 
-def mixed(model: Model, layer: int) -> MoeBypass:
+def mixed(model: Model, layer: int) -> RoutedBypass:
     """The bypass of a MEMoE edit with random experts, about the first word of some prompts."""
     generator, d_model = torch.Generator().manual_seed(layer), model.network.d_model
     experts = Experts(
@@ -324,7 +325,7 @@ def mixed(model: Model, layer: int) -> MoeBypass:
     )
     routing = Routing(1.0, 1, False, "so far", scoped=True, names=("w3",))
     norm, anchors = bypass_inputs(model, layer, routing, Gazetteer(("w3", "w1 w4")))
-    return MoeBypass(experts, routing, norm, anchors)
+    return RoutedBypass(experts, routing, norm, anchors)
 
 
 def with_bypasses(model: Model) -> Model:

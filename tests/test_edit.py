@@ -204,11 +204,13 @@ def test_an_edit_is_refused_by_another_model_and_by_its_own_with_another_edit_on
         pass
 
 
-def test_only_value_matrices_can_be_edited(small_model: Callable[..., Model]) -> None:
+def test_only_weights_that_the_model_has_can_be_edited_and_by_deltas_of_their_shape(
+    small_model: Callable[..., Model],
+) -> None:
     model = small_model("gpt2")
-    for name in ("blocks.0.mlp.W_in", "blocks.2.mlp.W_out", "W_E"):
+    for name in ("blocks.0.mlp.W_up", "blocks.2.mlp.W_out", "W_E"):
         edit = WeightEdit({name: Dense(torch.zeros(2, 2))}, EditProvenance("by hand", model.name, model.weights))
-        with pytest.raises(UnknownWeight, match="expected a value matrix"), edit.on(model):
+        with pytest.raises(UnknownWeight, match="expected the name of a weight"), edit.on(model):
             pass
     wrong = WeightEdit({value_matrix(0): Dense(torch.zeros(32, 128))}, random_edit(model).provenance)
     with pytest.raises(EditError, match=r"shape \(128, 32\)"), wrong.on(model):

@@ -3,8 +3,9 @@
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -37,6 +38,7 @@ from circuits.evaluation.edits.generation import draw, greedy, most_likely, samp
 from circuits.evaluation.edits.regimes import checkpoints, evaluated_steps
 from circuits.evaluation.edits.report import multi_hop_accuracy, not_finite
 from circuits.facts import EditRequest, Fact, Probe
+from circuits.graph import Node, Shape
 from circuits.model import Batch, Model, Tokens
 from tests.models import plain_model, word_fact, zero_weights
 
@@ -85,6 +87,11 @@ class Broken:
 
     provenance: EditProvenance
     chain: tuple[str, ...] = ("broken",)
+    deltas: Mapping[str, Any] = field(default_factory=dict)
+    routers: tuple[Any, ...] = ()
+
+    def nodes(self, shape: Shape) -> tuple[Node, ...]:
+        return (Node(0, "mlp"),)
 
     @contextmanager
     def on(self, model: Model) -> Iterator[Model]:

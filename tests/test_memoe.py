@@ -13,12 +13,12 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from circuits.editing import (
-    AdapterEdit,
     EditError,
     EditProvenance,
     LowRank,
     MemoeOptions,
     Resources,
+    RoutedEdit,
     WeightEdit,
     WrongModel,
     load_edit,
@@ -35,9 +35,9 @@ from circuits.editing.anchors import (
     recogniser_from_json,
     token_ends,
 )
-from circuits.editing.bypass import MoeBypass, Routing
 from circuits.editing.experts import Experts, favourite, initial, load_balance, mixture, route, top_gate
 from circuits.editing.own_texts import sample_texts, texts_about
+from circuits.editing.routed import RoutedBypass, Routing
 from circuits.facts import EditRequest, Probe, Relation, Relations
 from circuits.metrics import Measurement
 from circuits.model import Batch, Model, WordVocabulary
@@ -59,7 +59,7 @@ QUICK = MemoeOptions(layer=0, experts=2, contexts=(), texts=1, text_tokens=3, st
 NAMES = Gazetteer(("w10 w11", "w12", "w30"))
 
 
-def quick(model: Model, requests: Sequence[EditRequest] = (REQUEST,), seed: int = 0, **settings: object) -> AdapterEdit:
+def quick(model: Model, requests: Sequence[EditRequest] = (REQUEST,), seed: int = 0, **settings: object) -> RoutedEdit:
     return memoe(model, requests, options=replace(QUICK, **settings), seed=seed, resources=Resources(recogniser=NAMES))  # type: ignore[arg-type]
 
 
@@ -256,11 +256,11 @@ def test_what_follows_the_prompt_adds_no_anchor(rule: str) -> None:
 # ---- the bypass ------------------------------------------------------------------------------------------------------
 
 
-def hand_bypass(*, scoped: bool, strength: float = 1.0) -> MoeBypass:
+def hand_bypass(*, scoped: bool, strength: float = 1.0) -> RoutedBypass:
     """One linear expert that doubles x, without norm; the subject is "b c"."""
     experts = Experts(torch.zeros(1, 4), 2 * torch.eye(2)[None])
     routing = Routing(strength, 1, False, "so far", scoped=scoped, names=("b c",))
-    return MoeBypass(experts, routing, Norm(), reader("so far"))
+    return RoutedBypass(experts, routing, Norm(), reader("so far"))
 
 
 def test_the_bypass_is_lambda_times_the_mixture_in_scope_and_silent_elsewhere() -> None:
@@ -337,7 +337,7 @@ def test_an_edit_read_from_its_folder_gives_the_same_logits(small_model: Callabl
     model = small_model("gpt2")
     edit = quick(model, steps=5, kind="mlp", hidden=4)
     read = load_edit(edit.save(tmp_path / "edit"))
-    assert isinstance(read, AdapterEdit)
+    assert isinstance(read, RoutedEdit)
     assert read.provenance == edit.provenance
     assert read.routing == edit.routing
     with edit.on(model) as own, read.on(model) as loaded:

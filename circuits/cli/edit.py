@@ -169,10 +169,9 @@ def _edited(
 
 def _matrices(made: Any, model: "Model", target: str) -> list[dict[str, Any]]:
     """Of an edit of weights, matrix by matrix: how concentrated the change is, and where the target shows in it."""
-    from circuits.editing import WeightEdit
     from circuits.editing.diagnostics import TOP_COLUMNS, heatmaps, read_change
 
-    if not isinstance(made, WeightEdit):
+    if not made.deltas:
         return []
     return [
         {

@@ -1,6 +1,6 @@
 """Edits of what a model knows, as values: made by a method, put on a model in a ``with``, added, saved and read."""
 
-from circuits.editing.bypass import AdapterEdit
+from circuits.editing.bypass import Affine, BypassEdit
 from circuits.editing.corpus import Corpus
 from circuits.editing.covariance import IdentityCovariance
 from circuits.editing.delta import Delta, Dense, LowRank, WeightEdit
@@ -12,12 +12,15 @@ from circuits.editing.methods.memit import MemitOptions, memit
 from circuits.editing.methods.memoe import MemoeOptions, memoe
 from circuits.editing.methods.rome import RomeOptions, rome
 from circuits.editing.methods.table import METHODS, UnknownMethod, find_method
+from circuits.editing.prompt import PromptEdit
 from circuits.editing.prune import restrain
 from circuits.editing.resources import Resources
+from circuits.editing.routed import RoutedEdit
 
 __all__ = [
     "METHODS",
-    "AdapterEdit",
+    "Affine",
+    "BypassEdit",
     "Corpus",
     "Delta",
     "Dense",
@@ -30,8 +33,10 @@ __all__ = [
     "MemitOptions",
     "MemoeOptions",
     "Method",
+    "PromptEdit",
     "Resources",
     "RomeOptions",
+    "RoutedEdit",
     "UnknownMethod",
     "WeightEdit",
     "WrongModel",

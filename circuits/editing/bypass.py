@@ -1,77 +1,60 @@
-"""AdapterEdit: an edit that adds a bypass beside one MLP and leaves every weight as it is.
+"""Edits that add a bypass beside one MLP and leave every weight as it is.
 
 The bypass is the node ``x{l}`` of the edited model's graph: it reads what MLP l reads and writes to the residual stream,
-so that circuits found on the edited model run through it.
+so that circuits found on the edited model run through it. What it computes is a module's matter, which is shown the MLP: its
+norm, and what it writes to what the bypass reads.
 """
 
-import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any, Literal, Protocol, get_args, runtime_checkable
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from circuits.editing.anchors import AnchorReader, AnchorRule, Recogniser, recogniser_from_json
 from circuits.editing.chain import EditChain
 from circuits.editing.edit import Edit, EditError, EditProvenance, edited_hash, lend, require_model
-from circuits.editing.experts import Experts, mixture, route, top_gate
-from circuits.editing.files import EditFile, write_edit
+from circuits.editing.files import EditFile, digest_of, write_edit
+from circuits.graph import Node, Shape
 from circuits.model import Batch, Model
-from circuits.model.network import BypassedNetwork, OpenNetwork, shown
-from circuits.model.transformer import Norm, UnsupportedArchitecture
+from circuits.model.network import Bypass, BypassedNetwork, OpenNetwork, shown
+from circuits.model.transformer import Mlp, UnsupportedArchitecture
 
 
-@dataclass(frozen=True, slots=True)
-class Routing:
-    """How a trained mixture is run. ``strength`` is lambda of paper 3, Eq. 11; ``names`` is what the edit is about."""
-
-    strength: float
-    top_k: int
-    renormalise: bool
-    anchors: AnchorRule
-    scoped: bool
-    names: tuple[str, ...]
-
-
-@dataclass(frozen=True, eq=False)
-class AdapterEdit:
-    """A mixture of experts beside the MLP of ``layer``. See `circuits.editing.edit.Edit`."""
+class BesideMlp:
+    """What edits with a bypass share. They say which ``layer``, and what `bypass` computes there."""
 
     layer: int
-    experts: Experts
-    routing: Routing
-    recogniser: Recogniser
     provenance: EditProvenance
-
-    def __post_init__(self) -> None:
-        if not all(torch.isfinite(tensor).all() for tensor in self.experts.tensors().values()):
-            raise EditError(f"the experts of layer {self.layer} are not finite; a smaller learning rate may help")
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 over the layer, the routing, the recogniser and the bytes of the tensors."""
-        said = {"layer": self.layer, "routing": asdict(self.routing), "recogniser": self._recogniser_record()}
-        digest = hashlib.sha256(json.dumps(said, sort_keys=True).encode())
-        for name, tensor in sorted(self.experts.tensors().items()):
-            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-            digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
-        return digest.hexdigest()
+        """SHA-256 over all that the bypass computes with."""
+        raise NotImplementedError
 
-    def _recogniser_record(self) -> object:
-        try:
-            return self.recogniser.as_json()
-        except EditError:
-            # One's own recogniser has no file, yet the edit works while this process lives.
-            return repr(self.recogniser)
+    def bypass(self, model: Model) -> Bypass:
+        """The bypass as this model runs it."""
+        raise NotImplementedError
 
     @property
     def chain(self) -> tuple[str, ...]:
         return (self.digest,)
+
+    @property
+    def deltas(self) -> Mapping[str, Any]:
+        return {}
+
+    @property
+    def routers(self) -> tuple[Any, ...]:
+        return ()
+
+    def nodes(self, shape: Shape) -> tuple[Node, ...]:
+        return (Node(self.layer, "bypass"),)
 
     @contextmanager
     def on(self, model: Model) -> Iterator[Model]:
@@ -79,48 +62,79 @@ class AdapterEdit:
 
         Raises:
             WrongModel: the edit was made for another model.
-            UnsupportedArchitecture: the model does not show its MLP's norm and its embedding, which the bypass reads.
+            UnsupportedArchitecture: the model does not show the MLP, which the bypass is shown.
         """
         require_model(self.provenance, model)
         network = BypassedNetwork.around(model.network, self.layer, self.bypass(model))
         with lend(model.with_network(network, edited_hash(self))) as edited:
             yield edited
 
-    def bypass(self, model: Model) -> "MoeBypass":
-        """The bypass as this model runs it."""
-        norm, anchors = bypass_inputs(model, self.layer, self.routing, self.recogniser)
-        return MoeBypass(self.experts, self.routing, norm, anchors)
-
     def __add__(self, other: Edit) -> EditChain:
         return EditChain.of(self, other)
 
-    # ---- files -----------------------------------------------------------------------------------------------------
+    def save(self, folder: Path) -> Path:
+        raise NotImplementedError
+
+
+@runtime_checkable
+class Module(Protocol):
+    """What a bypass computes, apart from the model that it stands in."""
+
+    @property
+    def kind(self) -> str:
+        """Its name in `MODULES`."""
+        ...
+
+    def tensors(self) -> Mapping[str, Tensor]: ...
+
+    def as_json(self) -> dict[str, Any]:
+        """What it is made from besides its tensors."""
+        ...
+
+    def beside(self, mlp: Mlp) -> Bypass:
+        """What it computes beside that MLP."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class BypassEdit(BesideMlp):
+    """A module beside the MLP of ``layer``. See `circuits.editing.edit.Edit`."""
+
+    layer: int
+    module: Module
+    provenance: EditProvenance
+
+    def __post_init__(self) -> None:
+        if not all(torch.isfinite(tensor).all() for tensor in self.module.tensors().values()):
+            raise EditError(f"the bypass of layer {self.layer} is not finite; a smaller learning rate may help")
+
+    @cached_property
+    def digest(self) -> str:
+        return digest_of(json.dumps(self._content(), sort_keys=True), dict(sorted(self.module.tensors().items())))
+
+    def _content(self) -> dict[str, Any]:
+        return {"layer": self.layer, "module": self.module.kind, **self.module.as_json()}
+
+    def bypass(self, model: Model) -> Bypass:
+        return self.module.beside(innermost(model).components(1).blocks[self.layer].mlp)
 
     def save(self, folder: Path) -> Path:
-        """Write ``edit.json`` (layer, routing, recogniser) and ``edit.safetensors`` (the experts) into ``folder``."""
-        content = {
-            "layer": self.layer,
-            "routing": {**asdict(self.routing), "names": list(self.routing.names)},
-            "recogniser": self.recogniser.as_json(),
-        }
-        return write_edit(folder, "adapter", self.provenance, content, self.experts.tensors(), self.digest)
+        """Write ``edit.json`` (layer and module) and ``edit.safetensors`` (its tensors) into ``folder``."""
+        return write_edit(folder, "bypass", self.provenance, self._content(), self.module.tensors(), self.digest)
 
     @classmethod
-    def read(cls, file: EditFile) -> "AdapterEdit":
+    def read(cls, file: EditFile) -> "BypassEdit":
         """The inverse of `save`.
 
         Raises:
-            EditError: the file is damaged, or its recogniser cannot be loaded here.
+            EditError: the file is damaged, or its module is not known here.
         """
+        content = dict(file.content)
         try:
-            routing = file.content["routing"]
-            edit = cls(
-                int(file.content["layer"]),
-                Experts.of(file.tensors),
-                Routing(**{**routing, "names": tuple(routing["names"])}),
-                recogniser_from_json(file.content["recogniser"]),
-                file.provenance,
-            )
+            layer, kind = int(content.pop("layer")), content.pop("module")
+            if kind not in MODULES:
+                raise EditError(f"{file.source} holds a bypass of kind {kind!r}; known: {', '.join(MODULES)}")
+            edit = cls(layer, MODULES[kind](content, file.tensors), file.provenance)
         except (KeyError, TypeError, AttributeError) as error:
             raise EditError(f"{file.source} is damaged: {type(error).__name__} {error}") from error
         if edit.digest != file.digest:
@@ -128,54 +142,53 @@ class AdapterEdit:
         return edit
 
 
+Sees = Literal["input", "write"]
+"""What the MLP reads, after its norm; or what it writes to that."""
+
+
 @dataclass(frozen=True, eq=False)
-class MoeBypass:
-    """h = lambda * sum over e of G_e W_e x: what the mixture adds to MLP(x) (paper 3, Eq. 11).
+class Affine:
+    """x W + b, of what the MLP reads or of what it writes. With W = -1 and b a value, of the write, the MLP is silenced at every
+    position and says the value in its place."""
 
-    x is the MLP's own input: what it reads, after its norm. With ``routing.scoped`` the gate is 0 at every position none
-    of whose anchors the edit is about, so that there the model is the base model exactly.
-    """
+    W: Float[Tensor, "d_model d_model"]
+    b: Float[Tensor, "d_model"]
+    sees: Sees = "input"
 
-    experts: Experts
-    routing: Routing
-    norm: Norm
-    anchors: AnchorReader
+    def __post_init__(self) -> None:
+        if self.sees not in get_args(Sees):
+            raise EditError(f"expected sees to be one of {', '.join(get_args(Sees))}, got {self.sees!r}")
+
+    @property
+    def kind(self) -> str:
+        return "affine"
+
+    def tensors(self) -> dict[str, Tensor]:
+        return {"W": self.W, "b": self.b}
+
+    def as_json(self) -> dict[str, Any]:
+        return {"sees": self.sees}
+
+    def beside(self, mlp: Mlp) -> Bypass:
+        return _AffineBypass(self, mlp)
+
+
+@dataclass(frozen=True, eq=False)
+class _AffineBypass:
+    module: Affine
+    mlp: Mlp
 
     def __call__(
         self, residual: Float[Tensor, "batch pos d_model"], batch: Batch
     ) -> Float[Tensor, "batch pos d_model"]:
-        x = self.norm(residual)
-        gate = self.gate(x, batch)
-        return self.routing.strength * mixture(x, gate.to(x), _like(self.experts, x))
-
-    def wanted(self, x: Float[Tensor, "batch pos d_model"], batch: Batch) -> Float[Tensor, "batch pos expert"]:
-        """softmax(W_g [x ; embed(anchor)]) (paper 3, Eq. 9 and 12)."""
-        anchored = self.anchors(batch)
-        features = torch.cat((x, anchored.vectors.to(x)), -1)
-        return route(features, self.experts.router.to(x))
-
-    def gate(self, x: Float[Tensor, "batch pos d_model"], batch: Batch) -> Float[Tensor, "batch pos expert"]:
-        """The gate decision G, 0 out of scope."""
-        gate = top_gate(self.wanted(x, batch), self.routing.top_k, renormalise=self.routing.renormalise)
-        if self.routing.scoped:
-            gate = gate * self.anchors(batch).in_scope.to(gate.device)[..., None]
-        return gate
+        x = self.mlp.norm(residual) if self.module.sees == "input" else self.mlp(residual)
+        return x @ self.module.W.to(x) + self.module.b.to(x)
 
 
-def _like(experts: Experts, x: Tensor) -> Experts:
-    return Experts.of({name: tensor.to(x) for name, tensor in experts.tensors().items()})
-
-
-def bypass_inputs(model: Model, layer: int, routing: Routing, recogniser: Recogniser) -> tuple[Norm, AnchorReader]:
-    """(the norm of the layer's MLP, a reader of anchors in the model's own embedding).
-
-    Raises:
-        UnsupportedArchitecture: the model does not show them.
-    """
-    network = innermost(model)
-    parts = network.components(1)
-    reader = AnchorReader(model.vocabulary, parts.W_E, recogniser, routing.names, routing.anchors)
-    return parts.blocks[layer].mlp.norm, reader
+MODULES: Mapping[str, Callable[[Mapping[str, Any], Mapping[str, Tensor]], Module]] = {
+    "affine": lambda content, tensors: Affine(tensors["W"], tensors["b"], content["sees"]),
+}
+"""Kind of module -> what makes it from its JSON and its tensors."""
 
 
 def innermost(model: Model) -> OpenNetwork:

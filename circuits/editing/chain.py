@@ -1,7 +1,7 @@
 """EditChain: edits of different kinds, put on one after another."""
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -9,6 +9,7 @@ from typing import Any, cast
 
 from circuits.editing.edit import Edit, EditProvenance, require_composable, require_model, summed
 from circuits.editing.files import write_edit
+from circuits.graph import Node, Shape
 from circuits.model import Model
 
 
@@ -31,6 +32,17 @@ class EditChain:
     @property
     def chain(self) -> tuple[str, ...]:
         return tuple(digest for part in self.parts for digest in part.chain)
+
+    @property
+    def deltas(self) -> Mapping[str, Any]:
+        return {}
+
+    @property
+    def routers(self) -> tuple[Any, ...]:
+        return tuple(router for part in self.parts for router in part.routers)
+
+    def nodes(self, shape: Shape) -> tuple[Node, ...]:
+        return tuple(dict.fromkeys(node for part in self.parts for node in part.nodes(shape)))
 
     @contextmanager
     def on(self, model: Model) -> Iterator[Model]:

@@ -1,20 +1,21 @@
-"""WeightEdit: an edit that adds something to value matrices.
+"""WeightEdit: an edit that adds something to weights, most often to value matrices.
 
-A value matrix is named and oriented as in TransformerLens whatever the checkpoint does: ``blocks.{l}.mlp.W_out``
-[d_mlp, d_model], the MLP writing ``hidden @ W_out + bias``. A delta has the same orientation, always: its rows belong to
-hidden units (keys), its columns to the residual stream (values).
+A weight is named and oriented as in TransformerLens whatever the checkpoint does (`circuits.model.weights`). A value matrix is
+``blocks.{l}.mlp.W_out`` [d_mlp, d_model], the MLP writing ``hidden @ W_out + bias``: its rows belong to hidden units (keys), its
+columns to the residual stream (values). Weights of attention have a head along their first axis. A delta has its weight's
+orientation, always.
 
-The matrix edited is the one that the model runs with. In compatibility mode (LayerNorm folded, writes centred) that is
+The weight edited is the one that the model runs with. In compatibility mode (LayerNorm folded, writes centred) a value matrix is
 still the trained one up to the mean of each row, which no reader with a LayerNorm sees; hidden units are the same numbers
-either way. So one edit serves both modes, and lens, engines and logits all read the edited matrix.
+either way. So an edit of value matrices serves both modes, and lens, engines and logits all read the edited matrix.
 """
 
-import hashlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -31,27 +32,29 @@ from circuits.editing.edit import (
     require_model,
     summed,
 )
-from circuits.editing.files import EditFile, write_edit
+from circuits.editing.files import EditFile, digest_of, write_edit
+from circuits.graph import Node, Shape
 from circuits.model import Model
+from circuits.model.weights import nodes_of
 
 
 @dataclass(frozen=True, eq=False)
 class LowRank:
     """``left @ right``: rank-1 of ROME, a few of MEMIT's requests or of a sum."""
 
-    left: Float[Tensor, "d_mlp rank"]
-    right: Float[Tensor, "rank d_model"]
+    left: Float[Tensor, "*head rows rank"]
+    right: Float[Tensor, "*head rank columns"]
 
     @property
-    def shape(self) -> tuple[int, int]:
-        return self.left.shape[0], self.right.shape[1]
+    def shape(self) -> tuple[int, ...]:
+        return (*self.left.shape[:-1], self.right.shape[-1])
 
     @property
     def rank(self) -> int:
         """Number of outer products that are added up; at least the matrix's rank."""
-        return self.left.shape[1]
+        return self.left.shape[-1]
 
-    def dense(self) -> Float[Tensor, "d_mlp d_model"]:
+    def dense(self) -> Float[Tensor, "..."]:
         """The delta itself, in float64."""
         return self.left.double() @ self.right.double()
 
@@ -63,17 +66,18 @@ class LowRank:
 class Dense:
     """A delta of full size: what fine-tuning leaves."""
 
-    delta: Float[Tensor, "d_mlp d_model"]
+    delta: Float[Tensor, "..."]
 
     @property
-    def shape(self) -> tuple[int, int]:
-        return self.delta.shape[0], self.delta.shape[1]
+    def shape(self) -> tuple[int, ...]:
+        return tuple(self.delta.shape)
 
     @property
     def rank(self) -> int:
-        return min(self.shape)
+        """Of a matrix, or of each head's; 1 of a vector."""
+        return min(self.shape[-2:]) if len(self.shape) > 1 else 1
 
-    def dense(self) -> Float[Tensor, "d_mlp d_model"]:
+    def dense(self) -> Float[Tensor, "..."]:
         """The delta itself, in float64."""
         return self.delta.double()
 
@@ -92,8 +96,8 @@ def add(first: Delta, second: Delta) -> Delta:
     """
     if first.shape != second.shape:
         raise EditError(f"cannot add deltas of shapes {first.shape} and {second.shape}")
-    if isinstance(first, LowRank) and isinstance(second, LowRank) and first.rank + second.rank < min(first.shape):
-        return LowRank(torch.cat((first.left, second.left), 1), torch.cat((first.right, second.right), 0))
+    if isinstance(first, LowRank) and isinstance(second, LowRank) and first.rank + second.rank < min(first.shape[-2:]):
+        return LowRank(torch.cat((first.left, second.left), -1), torch.cat((first.right, second.right), -2))
     dtype = torch.promote_types(_dtype(first), _dtype(second))
     return Dense((first.dense() + second.dense()).to(dtype))
 
@@ -104,7 +108,7 @@ def _dtype(delta: Delta) -> torch.dtype:
 
 @dataclass(frozen=True, eq=False)
 class WeightEdit:
-    """What to add to which value matrix (`circuits.model.network.value_matrix` gives the names). See `circuits.editing.edit.Edit`."""
+    """What to add to which weight (`circuits.model.weights` names them). See `circuits.editing.edit.Edit`."""
 
     deltas: Mapping[str, Delta]
     provenance: EditProvenance
@@ -123,16 +127,28 @@ class WeightEdit:
     @cached_property
     def digest(self) -> str:
         """SHA-256 over the names, kinds, shapes and bytes of the deltas."""
-        digest = hashlib.sha256()
-        for name, delta in self.deltas.items():
-            for part, tensor in delta.tensors().items():
-                digest.update(f"{name} {part} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-                digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
-        return digest.hexdigest()
+        parts = {
+            f"{name} {part}": tensor for name, delta in self.deltas.items() for part, tensor in delta.tensors().items()
+        }
+        return digest_of("", parts)
 
     @property
     def chain(self) -> tuple[str, ...]:
         return self.steps or (self.digest,)
+
+    @property
+    def of_value_matrices(self) -> Mapping[str, Delta]:
+        """The deltas whose rows belong to hidden units and whose columns belong to the residual stream."""
+        return {name: delta for name, delta in self.deltas.items() if name.endswith(".mlp.W_out")}
+
+    @property
+    def routers(self) -> tuple[Any, ...]:
+        return ()
+
+    def nodes(self, shape: Shape) -> tuple[Node, ...]:
+        """Whose weights change: of attention's, the heads in which they do."""
+        touched = (node for name, delta in self.deltas.items() for node in nodes_of(name, delta.dense(), shape))
+        return tuple(sorted(set(touched)))
 
     @contextmanager
     def on(self, model: Model) -> Iterator[Model]:
@@ -147,8 +163,8 @@ class WeightEdit:
             yield edited
 
     @torch.no_grad()
-    def edited_weights(self, model: Model) -> dict[str, Float[Tensor, "d_mlp d_model"]]:
-        """The model's matrices with the deltas added, by name."""
+    def edited_weights(self, model: Model) -> dict[str, Float[Tensor, "..."]]:
+        """The model's weights with the deltas added, by name."""
         weights = {}
         for name, delta in self.deltas.items():
             weight = model.weight(name)
@@ -178,7 +194,7 @@ class WeightEdit:
             for name, delta in self.deltas.items()
         }
         content = {
-            "orientation": "rows: hidden units; columns: residual stream",
+            "orientation": "as TransformerLens lays weights out; of a value matrix, a row a hidden unit",
             "deltas": deltas,
             "steps": list(self.steps),
         }

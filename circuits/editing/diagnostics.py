@@ -66,8 +66,8 @@ def heatmap(matrix: str, delta: Delta, size: int = MAP_SIZE) -> Heatmap:
 
 
 def heatmaps(edit: WeightEdit, size: int = MAP_SIZE) -> tuple[Heatmap, ...]:
-    """One for each edited matrix, by name."""
-    return tuple(heatmap(name, delta, size) for name, delta in edit.deltas.items())
+    """One for each edited value matrix, by name."""
+    return tuple(heatmap(name, delta, size) for name, delta in edit.of_value_matrices.items())
 
 
 def gini(values: Float[Tensor, "n"]) -> float:
@@ -148,7 +148,8 @@ def read_change(
     reader = _Reader(model, W_U, tokens, promoted)
     edited = edit.edited_weights(model)
     return tuple(
-        _read_matrix(name, delta, model.weight(name), edited[name], reader, top) for name, delta in edit.deltas.items()
+        _read_matrix(name, delta, model.weight(name), edited[name], reader, top)
+        for name, delta in edit.of_value_matrices.items()
     )
 
 

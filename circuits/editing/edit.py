@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from circuits.facts import EditRequest
+from circuits.graph import Node, Shape
 from circuits.model import Model
 
 FORMAT = "kcircuit/edit"
@@ -103,6 +104,20 @@ class Edit(Protocol):
     @property
     def chain(self) -> tuple[str, ...]:
         """SHA-256 over what the edit changes; of a sum, of each edit that was added, in order."""
+        ...
+
+    @property
+    def deltas(self) -> Mapping[str, Any]:
+        """What it adds to weights, by name (`circuits.editing.delta.Delta`), if it does that and nothing else; else nothing."""
+        ...
+
+    @property
+    def routers(self) -> tuple[Any, ...]:
+        """The bypasses with a router in it (`circuits.editing.routed.RoutedEdit`)."""
+        ...
+
+    def nodes(self, shape: Shape) -> tuple[Node, ...]:
+        """The nodes of a graph of that shape that compute something else with the edit on, or that it adds."""
         ...
 
     def on(self, model: Model) -> AbstractContextManager[Model]:

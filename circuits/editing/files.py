@@ -1,11 +1,13 @@
 """Edits as folders: ``edit.json`` says what the edit is and where it comes from, ``edit.safetensors`` holds its tensors."""
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -26,6 +28,15 @@ class EditFile:
     digest: str
 
 
+def digest_of(said: str, tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 over a text, then the names, kinds, shapes and bytes of tensors, in their order."""
+    digest = hashlib.sha256(said.encode())
+    for name, tensor in tensors.items():
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
 def write_edit(
     folder: Path,
     kind: str,
@@ -44,10 +55,11 @@ def write_edit(
         "content": dict(content),
         "digest": digest,
     }
-    # Cloned, because safetensors refuses tensors that share memory.
-    save_file(
-        {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}, folder / TENSOR_FILE
-    )
+    if tensors:
+        # Cloned, because safetensors refuses tensors that share memory.
+        save_file(
+            {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}, folder / TENSOR_FILE
+        )
     write_whole(folder / EDIT_FILE, json.dumps(record, indent=1, ensure_ascii=False) + "\n")
     return folder
 

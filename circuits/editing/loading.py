@@ -3,11 +3,13 @@
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from circuits.editing.bypass import AdapterEdit
+from circuits.editing.bypass import BypassEdit
 from circuits.editing.chain import EditChain
 from circuits.editing.delta import WeightEdit
 from circuits.editing.edit import Edit, EditError
 from circuits.editing.files import EditFile, read_edit
+from circuits.editing.prompt import PromptEdit
+from circuits.editing.routed import RoutedEdit
 
 
 def _read_chain(file: EditFile) -> EditChain:
@@ -19,10 +21,13 @@ def _read_chain(file: EditFile) -> EditChain:
 
 KINDS: Mapping[str, Callable[[EditFile], Edit]] = {
     "weights": WeightEdit.read,
-    "adapter": AdapterEdit.read,
+    "bypass": BypassEdit.read,
+    "routed": RoutedEdit.read,
+    "adapter": RoutedEdit.read,
+    "prompt": PromptEdit.read,
     "chain": _read_chain,
 }
-"""Kind of edit -> what reads it."""
+"""Kind of edit -> what reads it. Files of before call a routed edit an adapter."""
 
 
 def load_edit(folder: Path) -> Edit:

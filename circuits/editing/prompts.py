@@ -31,7 +31,7 @@ class SubjectNotFound(EditError):
 
 @dataclass(frozen=True, slots=True)
 class SubjectPrompt:
-    """A prompt's ids, with BOS where the model expects it, and the index of the subject's last token."""
+    """A prompt's ids, with what the model's prompts open with, and the index of the subject's last token."""
 
     ids: tuple[int, ...]
     subject: int
@@ -50,8 +50,7 @@ def read_prompt(model: Model, template: str, subject: str, context: str = "") ->
     end = len(context) + template.index("{}") + len(subject)
     ids = model.vocabulary.encode(text)
     index = _token_ending(model, ids, text, end)
-    bos = () if model.vocabulary.bos is None else (model.vocabulary.bos,)
-    return SubjectPrompt((*bos, *ids), len(bos) + index)
+    return SubjectPrompt((*model.opening, *ids), len(model.opening) + index)
 
 
 def _token_ending(model: Model, ids: Sequence[int], text: str, end: int) -> int:

@@ -122,6 +122,8 @@ def restrain(
             f"PRUNE restrains what is added to weights; expected a weight edit, got a {type(edit).__name__} "
             f"of method {edit.provenance.method}"
         )
+    if other := [name for name, delta in edit.deltas.items() if len(delta.shape) != 2]:
+        raise EditError(f"PRUNE restrains matrices, each on its own; this edit also changes {', '.join(other)}")
     _require_ceiling(ceiling)
     require_model(edit.provenance, model)
     deltas = {

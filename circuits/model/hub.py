@@ -30,7 +30,9 @@ from circuits.model.errors import ModelError
 from circuits.model.gguf import is_gguf, read_header
 from circuits.model.network import (
     ComponentNetwork,
+    EditableNetwork,
     Network,
+    is_value_matrix,
     layer_of,
     require_shape,
 )
@@ -39,6 +41,7 @@ from circuits.model.rewrite import BlockTrace, require_residual_rewrite
 from circuits.model.taps import Taps
 from circuits.model.text import HubVocabulary
 from circuits.model.transformer import Attention, Block, Components, Mlp, Norm, Rotary, UnsupportedArchitecture
+from circuits.model.weights import named_weight
 
 WEIGHT_FILES = ("model.safetensors", "model.safetensors.index.json")
 """Pickled weights (``pytorch_model.bin``) are never read: loading them may run code."""
@@ -382,12 +385,18 @@ class _BridgeNetwork:
         with self._in_place():
             return _bridge_components(self._bridge, self.shape, self.biases, n_pos)
 
-    def weight(self, name: str) -> Float[Tensor, "d_mlp d_model"]:
+    def weight(self, name: str) -> Float[Tensor, "..."]:
+        if not is_value_matrix(name, self.shape.n_layers):
+            return named_weight(self.components(self.n_ctx), name)
         parameter, transposed = self._value_matrix(name)
         stored = self._replaced.get(name, parameter.detach())
         return stored.T if transposed else stored
 
-    def with_weights(self, weights: Mapping[str, Float[Tensor, "d_mlp d_model"]]) -> "_BridgeNetwork":
+    def with_weights(self, weights: Mapping[str, Float[Tensor, "..."]]) -> "EditableNetwork":
+        """Value matrices are exchanged in the bridge; with any other weight among them, the network is run from its weights
+        as they are read here, which give the same logits (they were compared on loading)."""
+        if not all(is_value_matrix(name, self.shape.n_layers) for name in weights):
+            return ComponentNetwork(self.components(self.n_ctx), self.n_ctx).with_weights(weights)
         replaced = dict(self._replaced)
         for name, tensor in weights.items():
             parameter, transposed = self._value_matrix(name)

@@ -59,6 +59,8 @@ class Model:
         """What was said beside the weights: the first token, wordings, training text, tuned options."""
         self.quantisation = quantisation
         """What the weights were dequantised from, such as Q4_1; None where they were not."""
+        self.shown: tuple[int, ...] = ()
+        """Ids of the text that an edit puts before every prompt."""
 
     # ---- loading ---------------------------------------------------------------------------------------------------
 
@@ -148,32 +150,40 @@ class Model:
         """The model before every edit."""
         return self if self.parent is None else self.parent.unedited
 
-    def weight(self, name: str) -> Float[Tensor, "d_mlp d_model"]:
-        """A value matrix (`circuits.model.network.value_matrix`), one row a hidden unit, whatever way round it is stored.
+    def weight(self, name: str) -> Float[Tensor, "..."]:
+        """A weight (`circuits.model.weights` names them), laid out in one way whatever way round it is stored.
 
-        It is the one that the model runs with, so in compatibility mode its rows are centred.
+        It is the one that the model runs with, so in compatibility mode the norms are folded into what reads after them, and
+        the rows of what writes are centred.
 
         Raises:
             UnknownWeight: no such weight, or one that cannot be edited.
         """
         return self._editable.weight(name)
 
-    def with_weights(self, weights: Mapping[str, Float[Tensor, "d_mlp d_model"]], digest: str) -> "Model":
-        """A model with these value matrices, which calls its weights ``digest``. This one stays as it is."""
+    def with_weights(self, weights: Mapping[str, Float[Tensor, "..."]], digest: str) -> "Model":
+        """A model with these weights, which calls its weights ``digest``. This one stays as it is."""
         return self.with_network(self._editable.with_weights(weights), digest)
 
     def with_network(self, network: Network, digest: str) -> "Model":
         """A model that runs an edit of this one's network, and calls its weights ``digest``."""
-        return Model(
-            network,
-            self.vocabulary,
-            name=self.name,
-            weights=digest,
-            processing=self.processing,
-            parent=self,
-            profile=self.profile,
-            quantisation=self.quantisation,
-        )
+        other = copy.copy(self)
+        other.network, other.weights, other.parent = network, digest, self
+        return other
+
+    def showing(self, text: str, digest: str) -> "Model":
+        """A model that reads ``text`` before every prompt, and calls its weights ``digest``. This one stays as it is.
+
+        The ids of the text and of the prompt are concatenated, the text of a later edit after that of an earlier one.
+        """
+        other = self.with_network(self.network, digest)
+        other.shown = (*self.shown, *self.vocabulary.encode(text))
+        return other
+
+    @property
+    def opening(self) -> tuple[int, ...]:
+        """The ids that every prompt begins with: BOS, if there is one, and what an edit shows before it."""
+        return (*(() if self.vocabulary.bos is None else (self.vocabulary.bos,)), *self.shown)
 
     @property
     def _editable(self) -> EditableNetwork:
@@ -193,8 +203,7 @@ class Model:
         Raises:
             ContextError: prompt and answer do not fit the context.
         """
-        bos = () if self.vocabulary.bos is None else (self.vocabulary.bos,)
-        prompt = (*bos, *self.vocabulary.encode(fact.prompt))
+        prompt = (*self.opening, *self.vocabulary.encode(fact.prompt))
         if isinstance(self.vocabulary, OutputVocabulary):
             tokens = self.vocabulary.answer(prompt, fact.answer)
         else:

@@ -15,8 +15,10 @@ from torch import Tensor
 
 from circuits.graph import Shape, Slot
 from circuits.model.batch import Batch
+from circuits.model.errors import UnknownWeight
 from circuits.model.taps import Projected, ReaderKind, Taps, WriterKind
 from circuits.model.transformer import Attention, Block, Components, Mlp, Norm, UnsupportedArchitecture
+from circuits.model.weights import named_weight, with_named_weights
 
 
 @runtime_checkable
@@ -62,28 +64,29 @@ class OpenNetwork(Network, Protocol):
 
 @runtime_checkable
 class EditableNetwork(Network, Protocol):
-    """A Network of which variants with other value matrices can be made (see `value_matrix`)."""
+    """A Network of which variants with other weights can be made."""
 
-    def weight(self, name: str) -> Float[Tensor, "d_mlp d_model"]:
-        """The weight of that name as it is now, one row a hidden unit: an MLP writes ``hidden @ weight + bias``.
+    def weight(self, name: str) -> Float[Tensor, "..."]:
+        """The weight of that name (`circuits.model.weights`) as it is now. A value matrix has one row a hidden unit: an MLP
+        writes ``hidden @ weight + bias``.
 
         Raises:
             UnknownWeight: it cannot be edited.
         """
         ...
 
-    def with_weights(self, weights: Mapping[str, Float[Tensor, "d_mlp d_model"]]) -> "EditableNetwork":
+    def with_weights(self, weights: Mapping[str, Float[Tensor, "..."]]) -> "EditableNetwork":
         """The same network with these weights in the place of its own; this one stays as it is."""
         ...
-
-
-class UnknownWeight(ValueError):
-    """A name that is not one of a weight that edits can change."""
 
 
 def value_matrix(layer: int) -> str:
     """The name of the matrix that maps the hidden units of that layer's MLP to what it writes."""
     return f"blocks.{layer}.mlp.W_out"
+
+
+def is_value_matrix(name: str, n_layers: int) -> bool:
+    return any(name == value_matrix(layer) for layer in range(n_layers))
 
 
 def layer_of(name: str, n_layers: int) -> int:
@@ -95,10 +98,7 @@ def layer_of(name: str, n_layers: int) -> int:
     for layer in range(n_layers):
         if name == value_matrix(layer):
             return layer
-    raise UnknownWeight(
-        f"expected a value matrix, {value_matrix(0)} to {value_matrix(n_layers - 1)}, got {name!r}; "
-        "no other weight can be edited"
-    )
+    raise UnknownWeight(f"expected a value matrix, {value_matrix(0)} to {value_matrix(n_layers - 1)}, got {name!r}")
 
 
 def require_shape(name: str, got: Tensor, expected: Tensor) -> None:
@@ -151,11 +151,10 @@ class PlainNetwork:
     def readout(self, vectors: Float[Tensor, "*rest d_model"]) -> Float[Tensor, "*rest d_vocab"]:
         return vectors @ self.weights["unembed.W_U"] + self._bias("unembed.b_U", self.d_vocab)
 
-    def weight(self, name: str) -> Float[Tensor, "d_mlp d_model"]:
-        layer_of(name, self.shape.n_layers)
-        return self.weights[name]
+    def weight(self, name: str) -> Float[Tensor, "..."]:
+        return named_weight(self.components(self.n_ctx), name)
 
-    def with_weights(self, weights: Mapping[str, Float[Tensor, "d_mlp d_model"]]) -> "PlainNetwork":
+    def with_weights(self, weights: Mapping[str, Float[Tensor, "..."]]) -> "PlainNetwork":
         for name, tensor in weights.items():
             require_shape(name, tensor, self.weight(name))
         return replace(self, weights={**self.weights, **weights})
@@ -225,16 +224,11 @@ class ComponentNetwork:
     def components(self, n_pos: int) -> Components:
         return self.parts
 
-    def weight(self, name: str) -> Float[Tensor, "d_mlp d_model"]:
-        return self.parts.blocks[layer_of(name, self.shape.n_layers)].mlp.W_out
+    def weight(self, name: str) -> Float[Tensor, "..."]:
+        return named_weight(self.parts, name)
 
-    def with_weights(self, weights: Mapping[str, Float[Tensor, "d_mlp d_model"]]) -> "ComponentNetwork":
-        blocks = list(self.parts.blocks)
-        for name, tensor in weights.items():
-            require_shape(name, tensor, self.weight(name))
-            layer = layer_of(name, self.shape.n_layers)
-            blocks[layer] = replace(blocks[layer], mlp=replace(blocks[layer].mlp, W_out=tensor))
-        return replace(self, parts=replace(self.parts, blocks=tuple(blocks)))
+    def with_weights(self, weights: Mapping[str, Float[Tensor, "..."]]) -> "ComponentNetwork":
+        return replace(self, parts=with_named_weights(self.parts, weights))
 
     def run(self, batch: Batch, taps: Taps | None = None) -> Float[Tensor, "batch pos d_vocab"]:
         taps = taps or Taps()
@@ -319,10 +313,10 @@ class BypassedNetwork:
     def readout(self, vectors: Float[Tensor, "*rest d_model"]) -> Float[Tensor, "*rest d_vocab"]:
         return self.inner.readout(vectors)
 
-    def weight(self, name: str) -> Float[Tensor, "d_mlp d_model"]:
+    def weight(self, name: str) -> Float[Tensor, "..."]:
         return self._editable.weight(name)
 
-    def with_weights(self, weights: Mapping[str, Float[Tensor, "d_mlp d_model"]]) -> "BypassedNetwork":
+    def with_weights(self, weights: Mapping[str, Float[Tensor, "..."]]) -> "BypassedNetwork":
         return BypassedNetwork(self._editable.with_weights(weights), self.bypasses)
 
     @property

@@ -13,7 +13,7 @@ class SpanError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Spans:
-    """Positions of one prompt's tokens, in three classes that share none; the BOS token is in no class.
+    """Positions of one prompt's tokens, in three classes that share none; BOS and what an edit shows before the prompt are in none.
 
     ``last`` is where the answer is predicted. It is never counted as subject or relation, because by then everything
     may have been gathered there. ``relation`` is all that is left: the template's words.
@@ -39,7 +39,7 @@ def spans(model: Model, fact: Fact) -> Spans:
         SpanError: the subject has no token before the last one.
     """
     ids = model.tokens(fact).prompt
-    n_special = int(model.vocabulary.bos is not None)
+    n_special = len(model.opening)
     whole = re.search(rf"(?<!\w){re.escape(fact.subject)}(?!\w)", fact.prompt)
     start = whole.start() if whole else fact.prompt.index(fact.subject)
     # Ends of tokens in the prompt's own letters, counted from its end: tokenizers may add a space before the text.

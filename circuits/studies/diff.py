@@ -10,17 +10,13 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict
 
 from circuits.analysis.lens import Trajectory
-from circuits.editing import Edit, WeightEdit
-from circuits.editing.bypass import AdapterEdit
-from circuits.editing.chain import EditChain
+from circuits.editing import Edit
 from circuits.editing.methods.table import find_method
 from circuits.editing.resources import Resources
 from circuits.evaluation import distinct_beginnings, known, require_distinct_beginnings, said, whole_model
 from circuits.evaluation.roles import known_facts, template_of
 from circuits.facts import EditRequest, Fact, Relations
-from circuits.graph import Node
 from circuits.model import Model
-from circuits.model.network import layer_of
 from circuits.studies.diffs import CircuitDiff, Floor, Side, WriteShares, floor_of, random_floor
 from circuits.studies.explain.sides import Bench, relation_of
 from circuits.studies.explain.verdict import BehaviourError
@@ -162,15 +158,8 @@ def mlp_state(path: Trajectory, layer: int) -> str:
 
 
 def edited_nodes(edit: Edit, model: Model) -> tuple[str, ...]:
-    """The nodes whose weights the edit changes, or that it adds."""
-    match edit:
-        case WeightEdit():
-            return tuple(Node(layer_of(name, model.shape.n_layers), "mlp").name for name in sorted(edit.deltas))
-        case AdapterEdit():
-            return (Node(edit.layer, "bypass").name,)
-        case EditChain():
-            return tuple(dict.fromkeys(name for part in edit.parts for name in edited_nodes(part, model)))
-    raise TypeError(f"no way to tell which nodes a {type(edit).__name__} changes")
+    """The names of the nodes that compute something else with the edit on, or that it adds."""
+    return tuple(node.name for node in edit.nodes(model.shape))
 
 
 def make_edit(
@@ -246,7 +235,7 @@ def diff_edit(
             )
     floors = _floors(diffs, prompts, bench, model, before)
     diffs = {kind: diff.model_copy(update={"floors": (*floors, _random(diff))}) for kind, diff in diffs.items()}
-    layers = tuple(sorted({int(node[1:]) for node in nodes}))
+    layers = tuple(sorted({node.layer for node in edit.nodes(model.shape)}))
     return EditDiff(
         method=method,
         layers=layers,

@@ -134,9 +134,9 @@ class Standing:
 
 def routing(evaluation: Evaluation, model: Model) -> Mapping[str, float | None] | None:
     """The routing of the bypasses that were made beside ``model``, the unedited one; None where none was."""
-    if not evaluation.adapters:
+    if not evaluation.routed:
         return None
-    return pooled([routing_report(edit, model, requests) for edit, requests in evaluation.adapters])
+    return pooled([routing_report(edit, model, requests) for edit, requests in evaluation.routed])
 
 
 LOCAL_KINDS = ("neighbour", "same_subject", "unrelated")

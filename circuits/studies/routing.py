@@ -14,9 +14,9 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from circuits.editing.bypass import AdapterEdit
 from circuits.editing.edit import EditError
 from circuits.editing.experts import favourite
+from circuits.editing.routed import RoutedEdit
 from circuits.facts import EditRequest
 from circuits.graph import Slot
 from circuits.metrics import Measurement
@@ -46,7 +46,7 @@ class PromptRouting:
 
 
 @torch.no_grad()
-def trace_routing(edit: AdapterEdit, model: Model, prompts: Sequence[str]) -> tuple[PromptRouting, ...]:
+def trace_routing(edit: RoutedEdit, model: Model, prompts: Sequence[str]) -> tuple[PromptRouting, ...]:
     """What the edit's bypass does on each prompt, with the edit on ``model``."""
     bypass = edit.bypass(model)
     bos = () if model.vocabulary.bos is None else (model.vocabulary.bos,)
@@ -199,7 +199,7 @@ class RoutingReport:
 
 
 def routing_report(
-    edit: AdapterEdit, model: Model, requests: Sequence[EditRequest], *, n_groups: int = 5, seed: int = 0
+    edit: RoutedEdit, model: Model, requests: Sequence[EditRequest], *, n_groups: int = 5, seed: int = 0
 ) -> RoutingReport:
     """The report on ``requests``, those that the edit was made of, with their probes.
 

@@ -7,6 +7,7 @@ the largest singular value of the summed delta; and how far the values stored by
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import astuple, dataclass
+from typing import cast
 
 import torch
 from jaxtyping import Float
@@ -198,10 +199,12 @@ def sequential_traces(
     return tuple(traces)
 
 
-def _weights(edit: object) -> WeightEdit:
-    if not isinstance(edit, WeightEdit):
-        raise EditError(f"a trace is of edited matrices; expected an edit of weights, got a {type(edit).__name__}")
-    return edit
+def _weights(edit: Edit) -> WeightEdit:
+    if not edit.deltas:
+        raise EditError(
+            f"a trace is of edited matrices; expected an edit of weights, got one by {edit.provenance.method}"
+        )
+    return cast(WeightEdit, edit)
 
 
 def _one_more(

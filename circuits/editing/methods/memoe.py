@@ -8,7 +8,7 @@ what keeps the adapter quiet on other inputs, and its code was not published: `M
 from collections.abc import Sequence
 
 from circuits.editing.anchors import Recogniser, knowing
-from circuits.editing.bypass import AdapterEdit, Routing, bypass_inputs, innermost
+from circuits.editing.bypass import innermost
 from circuits.editing.contexts import sample_contexts
 from circuits.editing.defaults import Settings
 from circuits.editing.forward import require_layers
@@ -17,6 +17,7 @@ from circuits.editing.method import Method, ProgressLine, provenance
 from circuits.editing.own_texts import nothing, sample_texts, texts_about
 from circuits.editing.prompts import forced
 from circuits.editing.resources import Resources
+from circuits.editing.routed import RoutedEdit, Routing, bypass_inputs
 from circuits.facts import EditRequest
 from circuits.model import Model
 from circuits.model.network import ComponentNetwork
@@ -31,7 +32,7 @@ def _run(
     resources: Resources,
     seed: int,
     progress: ProgressLine,
-) -> AdapterEdit:
+) -> RoutedEdit:
     """One bypass for all the requests together. The recogniser is taught their subjects.
 
     Raises:
@@ -49,7 +50,7 @@ def _run(
     progress(f"MEMoE at layer {layer}: {len(said.ids)} prompts, {len(texts)} texts to keep")
     experts, curve = Trainer(model, requests, said, texts, norm, reader, options, seed).train(progress)
     made = provenance("memoe", model, requests, options, seed, (curve,))
-    return AdapterEdit(layer, experts, routing, recogniser, made)
+    return RoutedEdit(layer, experts, routing, recogniser, made)
 
 
 def _defaults(model: Model) -> Settings:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
-from circuits.editing import AdapterEdit, Edit
+from circuits.editing import Edit, RoutedEdit
 from circuits.evaluation.edits.cases import (
     CaseResult,
     EditCase,
@@ -59,8 +59,8 @@ class Evaluation:
     """One for each chain; empty for chains of a single step."""
     seconds: float
     """Spent on making the edits, in all; restraining and evaluating are not counted."""
-    adapters: tuple[tuple[AdapterEdit, tuple[EditRequest, ...]], ...] = ()
-    """The bypasses that were made beside the unedited model, each chain's first, with their requests."""
+    routed: tuple[tuple[RoutedEdit, tuple[EditRequest, ...]], ...] = ()
+    """The bypasses with a router that were made beside the unedited model, each chain's first, with their requests."""
 
     @property
     def seconds_per_request(self) -> float:
@@ -100,7 +100,7 @@ def evaluate(
     results: list[CaseResult] = []
     by_step: dict[int, list[CaseResult]] = {}
     retentions: list[Retention] = []
-    adapters: list[tuple[AdapterEdit, tuple[EditRequest, ...]]] = []
+    routed: list[tuple[RoutedEdit, tuple[EditRequest, ...]]] = []
     seconds = 0.0
     for chain in regime.chains(tuple(cases)):
         steps = evaluated_steps(eval_at, len(chain))
@@ -111,8 +111,8 @@ def evaluate(
         for step, part in enumerate(chain, start=1):
             edit, spent = _extended(model, edit, [case.request for case in part], make)
             seconds += spent
-            if step == 1 and isinstance(edit, AdapterEdit):
-                adapters.append((edit, tuple(case.request for case in part)))
+            if step == 1:
+                routed += [(router, tuple(case.request for case in part)) for router in edit.routers]
             shown = edit
             if restrain is not None and (restrain_each or step in steps):
                 shown = restrain(edit, model)
@@ -133,7 +133,7 @@ def evaluate(
             retentions.append(Retention.of(rows, regime.batch))
     kept = by_step if eval_at == "checkpoints" and regime.steps > 1 else {}
     checkpoints = tuple(Checkpoint(step, tuple(kept[step])) for step in sorted(kept))
-    return Evaluation(regime, eval_at, tuple(results), checkpoints, tuple(retentions), seconds, tuple(adapters))
+    return Evaluation(regime, eval_at, tuple(results), checkpoints, tuple(retentions), seconds, tuple(routed))
 
 
 def _extended(model: Model, edit: Edit | None, requests: Sequence[EditRequest], make: Make) -> tuple[Edit, float]:
