@@ -7,7 +7,10 @@ from dataclasses import replace
 import pytest
 import torch
 
+from circuits.circuit import Provenance
+from circuits.discovery.acdc import acdc
 from circuits.engines.memory import (
+    AT_ONCE,
     Sizes,
     TooLargeError,
     available_memory,
@@ -75,10 +78,32 @@ def test_an_engine_keeps_to_its_memory(small_model: Callable[..., Model]) -> Non
         SparseEngine(model, FACTS, max_memory=1000)
 
 
+def test_what_is_free_decides_whether_a_search_runs_and_never_how() -> None:
+    needed = GPT2_SMALL.peak(64)
+    assert {GPT2_SMALL.width(64, available) for available in (needed, 2 * needed, 2**40)} == {64}
+    with pytest.raises(TooLargeError, match=r"64 variants at once needs .* --max-memory \S+ runs it with fewer"):
+        GPT2_SMALL.width(64, needed - 1)
+    # Large ones are as many as fit into a stated amount, and always one.
+    many = replace(GPT2_SMALL, groups=((200, 8, 1),))
+    assert many.width(64, 2**40) == AT_ONCE // many.per_variant < 64
+    assert replace(GPT2_SMALL, groups=((9000, 8, 1),)).width(64, 2**40) == 1
+
+
+def test_a_searchs_width_and_circuits_run_do_not_depend_on_free_memory(
+    small_model: Callable[..., Model], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs = set[tuple[int, int]]()
+    needed = SparseEngine(small_model("gpt2"), FACTS).estimate().bytes
+    for free in (needed, 100 * needed):
+        monkeypatch.setattr("circuits.engines.sparse.available_memory", lambda device, free=free: free)
+        engine = SparseEngine(small_model("gpt2"), FACTS)
+        acdc(engine, tau=0.05, provenance=Provenance("", ""))
+        runs.add((engine.width, engine.evaluations))
+    assert len(runs) == 1
+
+
 def test_the_estimate_prints_itself() -> None:
-    assert re.fullmatch(
-        r"at most \d+\.\d MB and [\d,]+ s, 64 variants at once", str(estimate(GPT2_SMALL, 64, 2**32, CPU))
-    )
+    assert re.fullmatch(r"at most \d+\.\d MB and [\d,]+ s, 64 variants at once", str(estimate(GPT2_SMALL, 64, CPU)))
 
 
 def test_speed_and_free_memory_are_positive() -> None:

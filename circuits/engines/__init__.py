@@ -45,7 +45,7 @@ def make_engine(
     """The engine with this name; where ``sparse`` cannot run the model, ``hook``, and one line to ``notice`` saying why.
 
     Raises:
-        TooLargeError: the search does not fit into ``max_memory`` bytes (by default, what is free).
+        TooLargeError: the search does not fit into ``max_memory`` bytes (by default, into what is free).
     """
     if name not in ("sparse", "hook"):
         raise ValueError(f"expected engine sparse or hook, got {name!r}")

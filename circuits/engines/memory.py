@@ -15,6 +15,9 @@ import torch
 from circuits.graph import Graph
 from circuits.model.transformer import Components
 
+AT_ONCE = 2 * 2**30
+"""Bytes that the variants of one batch take together, unless the caller says how many they may."""
+
 
 class TooLargeError(ValueError):
     """A search that does not fit into the memory allowed; the message says what would."""
@@ -123,6 +126,23 @@ class Sizes:
             )
         return min(width, most)
 
+    def width(self, wanted: int, available: int) -> int:
+        """How many variants run at once where nobody says how much memory they may take: those that fit into `AT_ONCE`.
+
+        A function of model and facts alone: what happens to be free decides whether a search runs, and never how.
+
+        Raises:
+            TooLargeError: they do not fit into what is available.
+        """
+        width = max(1, min(wanted, AT_ONCE // self.per_variant))
+        self.fit(1, available)
+        if self.peak(width) > available:
+            raise TooLargeError(
+                f"a search {width} variants at once needs {readable(self.peak(width))}, and {readable(available)} is free: "
+                f"--max-memory {readable(available).replace(' ', '')} runs it with fewer at once, to the same circuit"
+            )
+        return width
+
     # ---- time --------------------------------------------------------------------------------------------------------
 
     @property
@@ -152,10 +172,9 @@ class Estimate:
         return f"at most {readable(self.bytes)} and {self.seconds:,.0f} s, {self.width} variants at once"
 
 
-def estimate(sizes: Sizes, width: int, max_memory: int, device: torch.device) -> Estimate:
-    """Raises `TooLargeError` where nothing fits."""
-    fitting = sizes.fit(width, max_memory)
-    return Estimate(sizes.peak(fitting), sizes.operations / matmul_speed(device), fitting)
+def estimate(sizes: Sizes, width: int, device: torch.device) -> Estimate:
+    """At the speed of the device, measured for a moment."""
+    return Estimate(sizes.peak(width), sizes.operations / matmul_speed(device), width)
 
 
 def available_memory(device: torch.device) -> int:
@@ -170,6 +189,9 @@ def available_memory(device: torch.device) -> int:
         # A container may allow less than the machine has.
         limit = Path("/sys/fs/cgroup/memory.max").read_text(encoding="utf-8").strip()
         used = int(Path("/sys/fs/cgroup/memory.current").read_text(encoding="utf-8"))
+        # Files read before are counted as used, and given back where memory is asked for.
+        lines = Path("/sys/fs/cgroup/memory.stat").read_text(encoding="utf-8").splitlines()
+        used -= sum(int(line.split()[1]) for line in lines if line.startswith("inactive_file "))
         free += [int(limit) - used] if limit != "max" else []
     except OSError:
         pass

@@ -64,7 +64,8 @@ class SparseEngine:
         """
         Args:
             width: how many variants run at once, if they fit; by default as many as keep the processor busy.
-            max_memory: bytes that the engine may take, on top of the model's own; by default what is free.
+            max_memory: bytes that the engine may take, on top of the model's own. By default the width depends on model and
+                facts alone (`circuits.engines.memory.Sizes.width`), so that the circuits run do too.
             dtype: to compute in, such as ``torch.bfloat16``; by default that of the weights. Only the same type gives the
                 same decisions.
             metric: what `nll` gives; by default MatchNLL, and squared error for a model whose output is a number.
@@ -92,9 +93,8 @@ class SparseEngine:
             positional_ablation=not no_change,
         )
         wanted = width or max(_width(group.ids.numel(), parts.d_model) for group in groups)
-        memory = available_memory(device) if max_memory is None else max_memory
-        self.width = self.sizes.fit(wanted, memory)
-        self._max_memory = memory
+        available = available_memory(device)
+        self.width = self.sizes.width(wanted, available) if max_memory is None else self.sizes.fit(wanted, max_memory)
         folded = fold(parts, centred=not bypasses)
         with torch.no_grad(), _full_precision():
             self._groups = [
@@ -106,7 +106,7 @@ class SparseEngine:
 
     def estimate(self) -> Estimate:
         """The most memory and time that a search takes with this engine."""
-        return estimate(self.sizes, self.width, self._max_memory, self._groups[0].device)
+        return estimate(self.sizes, self.width, self._groups[0].device)
 
     def noise(self) -> float:
         return self._noise
