@@ -27,7 +27,16 @@ from circuits.pages.overview import LARGE, STRONGEST, survey
 from circuits.pages.picture import circuit_picture
 from circuits.pages.plots import layer_activity, trajectory_plot
 from circuits.pages.run import Page, draw, render
-from circuits.pages.style import MAX_PEN, MIN_PEN, pen_widths, plotly_text, short_token, strongest, token_text
+from circuits.pages.style import (
+    MAX_PEN,
+    MIN_PEN,
+    node_words,
+    pen_widths,
+    plotly_text,
+    short_token,
+    strongest,
+    token_text,
+)
 from circuits.pages.verdict import ordinal, verdict
 from circuits.studies.discover import Run, RunSpec, run
 from tests.planted_heads import FACTS, planted
@@ -151,7 +160,7 @@ def test_a_sub_layer_is_one_rank_and_its_nodes_carry_the_papers_names_roles_and_
         ["m2"],
         ["logits"],
     ]
-    assert r'label="L1H2 mover\nParis", tooltip="L1H2, mover head"' in text
+    assert r'label="L1H2 mover\nRome 2", tooltip="L1H2, mover head"' in text
     assert 'label="MLP0"' in text
     assert "mover head</td>" in text
     assert "mover" not in circuit_to_dot(SMALL)
@@ -199,6 +208,16 @@ def test_a_tokens_outer_spaces_show_and_what_cannot_be_printed_is_escaped() -> N
     assert token_text("\n") == "\\n"
     assert token_text("a\u202eb\ud800") == "a\\u202eb\\ud800"
     assert short_token(" Marseille-sur-Mer") == "Marseill…"
+
+
+def test_a_nodes_second_line_is_the_answer_with_its_rank_or_the_token_on_top() -> None:
+    def line(rank: int) -> str:
+        head = Node(1, "head", 2)
+        (text,) = node_words([replace(readout(head, " Paris", " Luxembourg", " x"), answer_rank=rank)]).values()
+        return text
+
+    assert [line(rank) for rank in (1, 2, 3, 4, 900)] == ["Paris", "Luxem… 2", "x 3", "Paris", "Paris"]
+    assert node_words([NodeReadout(Node(0, "mlp"), (), (), 5, 0.1)]) == {}
 
 
 def test_pen_width_grows_with_the_scores_magnitude_and_an_edge_without_a_score_is_thinnest() -> None:

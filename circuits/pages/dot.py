@@ -15,11 +15,11 @@ from circuits.pages.style import (
     ROLE_COLOURS,
     SLOT_COLOURS,
     SLOT_NAMES,
+    node_words,
     pen_widths,
     printable,
     score_text,
     score_unit,
-    short_token,
 )
 
 FONT = "Helvetica,Arial,sans-serif"
@@ -39,12 +39,12 @@ def circuit_to_dot(
     """Graphviz text of the circuit: input at the bottom, one rank a sub-layer, one line an edge in the circuit's order.
 
     A node shows the paper's name, a head with a role among ``roles`` that role and its colour, and a node among ``readouts``
-    the token it promotes most. An edge's colour tells the slot that reads it (q, k, v, or a whole input), its pen width the
+    its words (`node_words`). An edge's colour tells the slot that reads it (q, k, v, or a whole input), its pen width the
     square root of its |score|, its dash a negative score; its tooltip says name and score in nats. A legend names the colours.
     The same circuit gives the same bytes.
     """
     named = roles or {}
-    promoted = {readout.node: readout.promoted[0].token for readout in readouts if readout.promoted}
+    words = node_words(readouts)
     lines = [
         "digraph circuit {",
         '  graph [rankdir=BT, ranksep=0.45, nodesep=0.15, outputorder=edgesfirst, bgcolor="white", pad=0.2, '
@@ -68,8 +68,8 @@ def circuit_to_dot(
         for node in nodes:
             role = named.get(node)
             label = _escape(node.label if role is None else f"{node.label} {role}")
-            if node in promoted:
-                label += "\\n" + _escape(short_token(promoted[node]))
+            if node in words:
+                label += "\\n" + _escape(words[node])
             fill, outline = FILLS[role or node.kind]
             # Nodes of one group stand above each other where they can.
             group = "" if node.kind == "head" else ", group=spine"

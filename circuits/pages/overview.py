@@ -14,7 +14,7 @@ from circuits.circuit import Circuit
 from circuits.graph import Node
 from circuits.pages.layout import Point
 from circuits.pages.page import plain
-from circuits.pages.style import ROLE_HINTS, short_token
+from circuits.pages.style import ROLE_HINTS
 
 LARGE = 400
 """A circuit of more edges is shown as an overview."""
@@ -146,7 +146,7 @@ def overview_svg(
     nodes: Sequence[Node],
     *,
     label: str,
-    promoted: Mapping[Node, str],
+    lines: Mapping[Node, str],
     roles: Mapping[Node, Role],
     told: bool,
 ) -> str:
@@ -158,7 +158,7 @@ def overview_svg(
             f'<div class="map" id="map" data-width="{width}" data-height="{height}">',
             f'<svg class="wires" {box} aria-hidden="true"></svg><svg class="wires lit" {box} aria-hidden="true"></svg>',
             f'<svg class="components" {box} role="group" aria-label="{plain(label)}">',
-            *components(overview, nodes, promoted=promoted, roles=roles, told=told),
+            *components(overview, nodes, lines=lines, roles=roles, told=told),
             "</svg>",
             "</div>",
         ]
@@ -166,7 +166,7 @@ def overview_svg(
 
 
 def components(
-    overview: Overview, nodes: Sequence[Node], *, promoted: Mapping[Node, str], roles: Mapping[Node, Role], told: bool
+    overview: Overview, nodes: Sequence[Node], *, lines: Mapping[Node, str], roles: Mapping[Node, Role], told: bool
 ) -> list[str]:
     """Rows, lanes and components, without what holds them."""
     width, parts = round(overview.width), list[str]()
@@ -191,7 +191,7 @@ def components(
         rests = overview.lane_of.get(node) == "resting"
         half = HALF_WIDTH - 3 * rests if node.kind == "head" else HALF_RAIL
         small = f"H{node.head}" if node.kind == "head" else node.label
-        token = f'<text class="token" y="12">{plain(short_token(promoted[node]))}</text>' if node in promoted else ""
+        token = f'<text class="token" y="12">{plain(lines[node])}</text>' if node in lines else ""
         said = f'<text class="role-word" y="1">{role}</text>' if role else ""
         classes = " ".join(part for part in ("node", node.kind, role, "resting" if rests else "") if part)
         parts.append(

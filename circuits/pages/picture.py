@@ -10,7 +10,7 @@ from circuits.pages.drawing import circuit_svg
 from circuits.pages.layout import place
 from circuits.pages.overview import LARGE, STRONGEST, components, survey
 from circuits.pages.page import plain
-from circuits.pages.style import FILLS, FONT, GRID, NEUTRAL, SLOT_COLOURS, SLOT_NAMES, pen_widths, strongest
+from circuits.pages.style import FILLS, FONT, GRID, NEUTRAL, SLOT_COLOURS, SLOT_NAMES, node_words, pen_widths, strongest
 
 STRIP = 40
 """Pixels above the drawing for the title and the names of the lines' colours."""
@@ -28,15 +28,15 @@ def circuit_picture(
 ) -> str:
     """The SVG text: nodes by kind and role, edges by the slot that reads them, under the title.
 
-    Every node has the token that it promotes; a circuit of more than `LARGE` edges is an overview, with its `STRONGEST`
-    edges and without tokens. The same circuit gives the same text.
+    Every node has its words (`circuits.pages.style.node_words`); a circuit of more than `LARGE` edges is an overview, with its `STRONGEST`
+    edges and without them. The same circuit gives the same text.
 
     Args:
         resting: heads that an overview shows apart (see `circuits.pages.overview`).
     """
-    promoted = {readout.node: readout.promoted[0].token for readout in readouts if readout.promoted}
+    lines = node_words(readouts)
     if circuit.n_edges > LARGE:
-        edges, drawn = _overview(circuit, promoted, roles or {}, resting)
+        edges, drawn = _overview(circuit, roles or {}, resting)
     else:
         edges, layout = strongest(circuit), place(circuit)
         drawn = circuit_svg(
@@ -46,7 +46,7 @@ def circuit_picture(
             edges,
             label=str(circuit),
             edge_class=lambda edge: _edge_class(circuit, edge),
-            words=lambda node: [("", promoted[node])] if node in promoted else (),
+            words=lambda node: [("", lines[node])] if node in lines else (),
             roles=roles,
         )
     opening, _, rest = drawn.partition(">")
@@ -62,22 +62,20 @@ def _edge_class(circuit: Circuit, edge: Edge) -> str:
     return (edge.reader.slot or "whole") + (" negative" if circuit.score(edge) < 0 else "")
 
 
-def _overview(
-    circuit: Circuit, promoted: Mapping[Node, str], roles: Mapping[Node, Role], resting: Collection[Node]
-) -> tuple[tuple[Edge, ...], str]:
+def _overview(circuit: Circuit, roles: Mapping[Node, Role], resting: Collection[Node]) -> tuple[tuple[Edge, ...], str]:
     overview, edges = survey(circuit, circuit.nodes, roles, resting), strongest(circuit, STRONGEST)
-    lines = []
+    wires = []
     for edge, pen in zip(edges, pen_widths(circuit, edges), strict=True):
         x, y, *rest = overview.curve(edge.writer, edge.reader.node)
-        lines.append(
+        wires.append(
             f'<path class="edge {_edge_class(circuit, edge)}" d="M{x} {y}C{" ".join(map(str, rest))}" stroke-width="{pen:.2g}"/>'
         )
     width, height = round(overview.width), round(overview.height)
-    parts = components(overview, circuit.nodes, promoted=promoted, roles=roles, told=bool(roles))
+    parts = components(overview, circuit.nodes, lines={}, roles=roles, told=bool(roles))
     return edges, "\n".join(
         [
             f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="{plain(str(circuit))}">',
-            *('<g fill="none">', *lines, "</g>", '<g class="overview">', *parts, "</g>", "</svg>"),
+            *('<g fill="none">', *wires, "</g>", '<g class="overview">', *parts, "</g>", "</svg>"),
         ]
     )
 

@@ -31,6 +31,7 @@ from circuits.pages.story import heads_section, story_section
 from circuits.pages.style import (
     SLOT_COLOURS,
     SLOT_NAMES,
+    node_words,
     printable,
     score_unit,
     strongest,
@@ -287,16 +288,13 @@ def _caption(page: Page, drawn: int, large: bool) -> str:
     some = f" <strong>The {drawn:,} strongest of {total:,} edges are drawn.</strong>" if drawn < total else ""
     return (
         "Information flows upwards. An edge is what one component writes as another reads it; the wider, the larger its score "
-        f"(dashed: negative), {_score_sentence(page.circuit)}. A component’s second line is the token it promotes most. Click one "
+        f"(dashed: negative), {_score_sentence(page.circuit)}. A component’s second line is the answer with its rank in what "
+        "it writes, where that is among the first ten, else the token it promotes most. Click one "
         f"to see more; drag to move, + and − to zoom.{some}"
     )
 
 
 # ---- the drawing -----------------------------------------------------------------------------------------------------
-
-
-def _promoted(page: Page) -> dict[Node, str]:
-    return {readout.node: readout.promoted[0].token for readout in page.readouts if readout.promoted}
 
 
 def resting(attention: PromptAttention | None) -> set[Node]:
@@ -310,14 +308,14 @@ def _overview(page: Page, overview: Overview, nodes: tuple[Node, ...]) -> str:
         overview,
         nodes,
         label="The circuit, input at the bottom. Arrow keys move between its components; they are listed beside it, too.",
-        promoted=_promoted(page),
+        lines=node_words(page.readouts),
         roles=_roles(page),
         told=page.reading is not None and page.reading.roles is not None,
     )
 
 
 def _drawing(page: Page, nodes: tuple[Node, ...], edges: tuple[Edge, ...]) -> str:
-    promoted, layout = _promoted(page), place(page.circuit, edges)
+    lines, layout = node_words(page.readouts), place(page.circuit, edges)
 
     def edge_class(edge: Edge) -> str:
         return (edge.reader.slot or "whole") + (" negative" if page.circuit.score(edge) < 0 else "")
@@ -329,7 +327,7 @@ def _drawing(page: Page, nodes: tuple[Node, ...], edges: tuple[Edge, ...]) -> st
         edges,
         label="The circuit, input at the bottom. Arrow keys move between its components; they are listed beside it, too.",
         edge_class=edge_class,
-        words=lambda node: [("", promoted[node])] if node in promoted else (),
+        words=lambda node: [("", lines[node])] if node in lines else (),
         roles=_roles(page),
     )
 
@@ -353,6 +351,7 @@ def _data(
     lens = {readout.node: readout for readout in page.readouts}
     roles, patterns = page.reading.roles if page.reading else None, _patterns(page)
     named, mlps = _roles(page), _mlps(page)
+    writes = {each.node: round(each.logits[0], 2) for each in page.reading.writes} if page.reading else {}
     index, passing = {node: i for i, node in enumerate(nodes)}, set(page.circuit.pruned().edges)
     return {
         "map": _map(overview) if overview else None,
@@ -369,6 +368,7 @@ def _data(
                 "verdict": printable(str(roles.of(node))) if roles and node in named else None,
                 "attention": patterns.get(node),
                 "answer": mlps.get(node),
+                "writes": writes.get(node),
                 **(
                     {"layer": node.layer, "head": node.kind == "head", "lane": overview.lane_of.get(node)}
                     if overview

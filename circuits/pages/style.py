@@ -5,14 +5,15 @@ Colours are Okabe and Ito's, told apart by readers with any common colour vision
 
 import html
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import plotly.graph_objects as go
 
+from circuits.analysis.lens import NodeReadout
 from circuits.analysis.roles import Role
 from circuits.circuit import Circuit
 from circuits.discovery import METHODS
-from circuits.graph import Edge, NodeKind, Slot
+from circuits.graph import Edge, Node, NodeKind, Slot
 
 SCORE_UNIT = "nats"
 
@@ -133,6 +134,21 @@ def short_token(token: str, width: int = 9) -> str:
     """A token as a node's second line: no outer spaces, at most ``width`` characters."""
     text = printable(token.strip(" ")) or token_text(token)
     return text if len(text) <= width else text[: width - 1] + "…"
+
+
+def node_words(readouts: Iterable[NodeReadout]) -> dict[Node, str]:
+    """Each node's second line: the answer and its rank, where it is among the tokens that were read; else the token on top.
+
+    What a head writes seldom reads as a word by itself; where the answer stands in it says more than an accident on top.
+    """
+    words: dict[Node, str] = {}
+    for readout in readouts:
+        rank, promoted = readout.answer_rank, readout.promoted
+        if 1 < rank <= len(promoted):
+            words[readout.node] = f"{short_token(promoted[rank - 1].token, 6)} {rank}"
+        elif promoted:
+            words[readout.node] = short_token(promoted[0].token)
+    return words
 
 
 def plotly_text(text: str) -> str:

@@ -287,6 +287,7 @@
       ...(node.answer ? answerOf(node.answer) : []),
       ...(lens ? [
         el("h4", {}, "What it writes at the last token"),
+        ...(node.writes !== null && !node.answer ? [el("p", { class: "meta" }, `Directly it adds ${signed(node.writes)} logits of `, el("code", {}, answer), ".")] : []),
         el("p", { class: "meta" }, "The answer ", el("code", {}, answer), ` stands at rank ${lens.rank.toLocaleString("en")} in it (probability ${number(lens.probability)}).`),
         el("div", { class: "tokens" }, tokenTable("Promotes (logit)", lens.promoted), tokenTable("Suppresses (logit)", lens.suppressed)),
       ] : [el("p", { class: "meta" }, "No lens reading was made for this component.")]),
