@@ -249,10 +249,13 @@ def tell(
 def test_a_method_is_one_value_and_one_line_and_every_study_knows_it(
     small_model: Callable[..., Model], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setitem(METHODS, "tell", Method("tell", tell, TellOptions, defaults=lambda model: {"times": 2}))
+    monkeypatch.setitem(
+        METHODS, "tell", Method("tell", tell, TellOptions, defaults=lambda model: {"times": 2}, makes="prompt")
+    )
     model = small_model("gpt2")
     assert find_method("tell").options(model) == TellOptions(2)
     contestant = Contestant.parse("tell/batch:2")
+    assert {name for name, method in METHODS.items() if method.makes == "weights"} == {"rome", "memit", "ft-l", "ft-m"}
     edit = maker(contestant.method, settings={"times": 3})(model, (REQUEST, OTHER))
     assert edit.provenance.method == "tell"
     assert load_edit(edit.save(tmp_path)).provenance.options == {"times": 3}

@@ -169,7 +169,7 @@ def _edited(
 
 def _matrices(made: Any, model: "Model", target: str) -> list[dict[str, Any]]:
     """Of an edit of weights, matrix by matrix: how concentrated the change is, and where the target shows in it."""
-    from circuits.editing.diagnostics import TOP_COLUMNS, heatmaps, read_change
+    from circuits.evaluation.edits.change import TOP_COLUMNS, heatmaps, read_change
 
     if not made.deltas:
         return []

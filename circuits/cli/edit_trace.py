@@ -45,8 +45,10 @@ def trace(
     from circuits.studies.sequence import sequential_traces
 
     found_method = find_method(method)
-    if method == "memoe":
-        raise CommandError("a trace is of edited matrices, and memoe leaves them as they are; see `kcircuit edit eval`")
+    if found_method.makes != "weights":
+        raise CommandError(
+            f"a trace is of edited matrices, and {method} leaves them as they are; see `kcircuit edit eval`"
+        )
     restraint = parse_restraint(spec.restrain)
     loaded = Model.load(spec.model)
     make: Any = partial(found_method, options=found_method.options(loaded, **chosen))

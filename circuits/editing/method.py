@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
-from typing import Any, Generic, Protocol, TypeVar, get_args, runtime_checkable
+from typing import Any, Generic, Literal, Protocol, TypeVar, get_args, runtime_checkable
 
 from circuits.editing.defaults import Settings, tuned
 from circuits.editing.edit import Edit, EditError, EditProvenance
@@ -11,6 +11,8 @@ from circuits.editing.resources import Need, Resources
 from circuits.facts import EditRequest
 from circuits.model import Model
 
+Kind = Literal["weights", "bypass", "routed", "prompt"]
+"""What an edit changes: weights, or what is computed beside them, or what is read before a prompt."""
 ProgressLine = Callable[[str], None]
 """Told, in a line, how far a method has come."""
 
@@ -41,6 +43,7 @@ class Method(Generic[OptionsT, EditT]):
 
     ``Options`` is a frozen dataclass whose own defaults are the method's where neither ``defaults``, by the family and depth of
     a model, nor what a model's profile was tuned to says otherwise. ``needs`` is all that ``run`` asks of `Resources`.
+    ``makes`` is the kind of its edits, which can be asked before there is one.
 
     ``site`` is set of a method that is asked for with its values stored at that token, whatever the model was tuned to:
     `at` makes it.
@@ -51,6 +54,7 @@ class Method(Generic[OptionsT, EditT]):
     Options: type[OptionsT]
     needs: frozenset[Need] = frozenset()
     defaults: Callable[[Model], Settings] = lambda model: {}
+    makes: Kind = "weights"
     site: Site | None = None
 
     def __str__(self) -> str:

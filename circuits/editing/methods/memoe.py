@@ -58,7 +58,7 @@ def _defaults(model: Model) -> Settings:
     return {"layer": model.shape.n_layers // 2}
 
 
-memoe = Method("memoe", _run, MemoeOptions, frozenset({"recogniser"}), _defaults)
+memoe = Method("memoe", _run, MemoeOptions, frozenset({"recogniser"}), _defaults, "routed")
 
 
 def _texts_to_keep(
