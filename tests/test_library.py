@@ -107,3 +107,8 @@ def test_a_name_that_is_not_in_the_library_is_refused_with_those_that_are() -> N
         library.get("gpt5")
     assert library.find("gpt2") is None
     assert library.get("factlm") == library.find("factlm")
+
+
+def test_gpt2_of_a_hub_begins_as_the_paper_reads_it_and_an_unknown_model_as_its_tokenizer_does() -> None:
+    assert library.profile_of("gpt2-medium").bos == "<|endoftext|>"
+    assert not library.profile_of("somebody/some-model").names_bos

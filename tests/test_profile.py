@@ -114,4 +114,4 @@ def test_relations_are_worded_as_the_profile_says_and_keep_their_other_templates
 def test_only_a_profile_that_names_a_manifest_has_one() -> None:
     assert manifest_of(Profile()) is None
     assert manifest_of(library.profile_of("factlm")) == Manifest.load()
-    assert library.profile_of("gpt2") == Profile()
+    assert library.profile_of("a-model-of-a-hub") == Profile()

@@ -16,9 +16,13 @@ from pathlib import Path
 from circuits.model.errors import ModelError
 from circuits.model.profile import PROFILE, Profile, Wheel, read_profile
 from circuits.paths import cache_dir, data_dir
+from circuits.records import from_json, read_json
 
 Progress = Callable[[str], None]
 CHUNK = 2**24
+HUB = "hub.json"
+"""Profiles of models of a hub, by name. GPT-2's tokenizer begins a text with nothing, and paper 2 reads GPT-2 with a first
+token, as TransformerLens does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,12 +44,15 @@ def names() -> tuple[str, ...]:
 
 
 def profile_of(name: str) -> Profile:
-    """The profile of the model of this name, or of the folder or GGUF file; of a hub's model, the empty one.
+    """The profile of the model of this name, or of the folder or GGUF file; of a hub's model, the one in `HUB`, or the empty one.
 
     Raises:
         ModelError: a damaged profile.
     """
-    return read_profile(_folder() / name if name in names() else Path(name))
+    if name in names():
+        return read_profile(_folder() / name)
+    known = {} if Path(name).exists() else from_json(dict[str, Profile], read_json(_folder() / HUB), HUB)
+    return known.get(name) or read_profile(Path(name))
 
 
 def find(name: str) -> Path | None:
