@@ -9,6 +9,7 @@ import plotly.graph_objects as go
 import pytest
 
 from circuits.circuit import Circuit
+from circuits.pages import diff as diff_page
 from circuits.pages.diff import render_diff, trajectories, union, who_writes
 from circuits.pages.sides import SideNames, headline
 from circuits.studies.diffs import CircuitDiff
@@ -84,6 +85,14 @@ def test_every_edge_is_drawn_once_and_marked_kept_lost_or_gained():
     data = json.loads(re.findall(r'id="data">(.*?)</script>', text, re.S)[0])
     assert [edge["state"] for edge in data["edges"]] == [name for name in classes]
     assert {node["name"] for node in data["nodes"]} == {"input", "a0.h0", "m0", "m1", "logits"}
+
+
+def test_a_diff_too_large_to_draw_shows_the_strongest_edges_and_says_so(monkeypatch: pytest.MonkeyPatch):
+    assert "strongest of" not in render_diff(FOUND)
+    monkeypatch.setattr(diff_page, "DRAWN", 2)
+    text = render_diff(FOUND)
+    assert "The 2 strongest of 5 edges are drawn." in text
+    assert sum(tag == "path" for tag, _ in Elements(text).tags) == 2
 
 
 def test_the_same_diff_gives_the_same_page_and_a_page_stays_under_three_megabytes():

@@ -23,7 +23,7 @@ from circuits.pages.page import (
     plotly_version,
     signed,
 )
-from circuits.pages.plots import KIND_NAMES, MAX_DRAWN
+from circuits.pages.plots import KIND_NAMES
 from circuits.pages.sides import SideNames, headline
 from circuits.pages.style import ROLE_COLOURS, SCORE_UNIT, TEMPLATE, plotly_text, printable, strongest
 from circuits.studies.diffs import CircuitDiff, Side
@@ -37,6 +37,8 @@ WRITERS = (
     ("input", "input", "#999999"),
 )
 """Who may write an answer: the field of `WriteShares`, its name in a legend, its colour."""
+DRAWN = 800
+"""Edges drawn at most, the strongest of either circuit: every one is a line of its own in two drawings."""
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7")
 
 
@@ -143,7 +145,7 @@ def render_diff(
         command: what a reader types to make the page again.
     """
     both = union(diff.before.circuit, diff.after.circuit)
-    edges = strongest(both, MAX_DRAWN)
+    edges = strongest(both, DRAWN)
     layout = place(both, edges)
     nodes = tuple(sorted(layout.places))
     names = SideNames.of(diff)
