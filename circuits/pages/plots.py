@@ -17,9 +17,6 @@ from circuits.pages.style import (
     plotly_text,
 )
 
-MAX_DRAWN = 5000
-"""Edges drawn at most, the strongest: a picture of more says nothing, and stalls the browser."""
-
 KIND_NAMES: dict[NodeKind, str] = {
     "input": "input",
     "head": "attention head",

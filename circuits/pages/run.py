@@ -26,7 +26,7 @@ from circuits.pages.page import (
     plain,
     plotly_version,
 )
-from circuits.pages.plots import KIND_NAMES, MAX_DRAWN, layer_activity, trajectory_plot
+from circuits.pages.plots import KIND_NAMES, layer_activity, trajectory_plot
 from circuits.pages.story import heads_section, story_section
 from circuits.pages.style import (
     SLOT_COLOURS,
@@ -40,6 +40,9 @@ from circuits.pages.style import (
 from circuits.pages.verdict import certificate_section, verdict
 from circuits.studies.diffs import RESTS
 from circuits.studies.discover import Run
+
+MAX_DRAWN = 5000
+"""Edges on a page at most, the strongest."""
 
 TOP = 5
 """Heads and neurons that an MLP's panel names."""

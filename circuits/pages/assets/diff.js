@@ -82,7 +82,7 @@
       el("span", { class: "soft" }, [nodes[i].role, nodes[i].edited ? "edited" : ""].filter(Boolean).join(", ")),
       el("span", { class: `state ${stateOf(nodes[i])}` }, words[stateOf(nodes[i])]))));
     panel.replaceChildren(el("h3", { id: "panel-heading" }, count(nodes.length, "component")),
-      el("p", { class: "meta" }, `${words.gained}, then ${words.lost}, then in both. Choose one, here or in a drawing, to compare what it does on both sides.`),
+      el("p", { class: "meta" }, `In this order: ${words.gained}, ${words.lost}, in both. Choose one, here or in a drawing, to compare what it does on both sides.`),
       roving(el("ul", { class: "list" }, ...items)));
   }
 
