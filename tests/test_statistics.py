@@ -10,14 +10,15 @@ import torch
 from circuits.datasets import load_relations
 from circuits.datasets.corpus import render_epoch
 from circuits.datasets.manifest import Manifest
-from circuits.editing import EditError, IdentityCovariance, RomeOptions, moments, rome
+from circuits.editing import EditError, IdentityCovariance, RomeOptions, moments, own_texts, rome
 from circuits.editing.artefacts import ArtefactError, cache_folder
 from circuits.editing.corpus import FACTLM_EPOCHS, Corpus, CorpusError
 from circuits.editing.forward import MlpReads
 from circuits.editing.moments import SecondMoment, Statistics, StatisticsError, _Sum
-from circuits.editing.resources import Undeclared
+from circuits.editing.own_texts import own_corpus
+from circuits.editing.resources import Resources, Undeclared
 from circuits.model import Batch, Model
-from circuits.model.network import ComponentNetwork
+from circuits.model.network import ComponentNetwork, value_matrix
 from tests.editing_models import LAYOUTS, OTHER, REQUEST, random_words, resources, statistics
 from tests.test_edit import random_edit
 
@@ -90,11 +91,42 @@ def test_one_value_of_resources_gives_every_model_its_own_moments(
     assert len(paths) == 2
 
 
-def test_a_model_without_statistics_is_told_what_to_give(small_model: Callable[..., Model]) -> None:
-    with pytest.raises(StatisticsError, match="need a text corpus"):
-        rome(small_model("gpt2"), [REQUEST])
-    with pytest.raises(StatisticsError, match="name a file"):
-        Statistics.of(small_model("gpt2"))
+@pytest.mark.parametrize("layout", ["llama", "neox"])
+def test_without_a_corpus_a_model_writes_its_own_text_once_and_the_edit_says_so(
+    layout: str, small_model: Callable[..., Model], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a first token and without one. The control: a named corpus is another, and is named as such."""
+    model = small_model(layout)
+    options = RomeOptions(contexts=(), steps=2)
+    edit = rome(model, [REQUEST], options=options, resources=Resources(cache=tmp_path))
+    assert any("wrote itself" in note and "seed 0" in note for note in edit.provenance.notes)
+    named = rome(model, [REQUEST], options=options, resources=resources(tmp_path))
+    assert not any("wrote itself" in note for note in named.provenance.notes)
+
+    corpus = own_corpus(model, cache=tmp_path)
+    read = [model.vocabulary.encode(text) for text in corpus.documents]
+    assert sum(map(len, read)) >= 60 * model.weight(value_matrix(0)).shape[0]
+    assert len(set(corpus.documents)) == len(corpus.documents)
+    monkeypatch.setattr(own_texts, "sample_texts", lambda *_, **__: pytest.fail("written anew"))
+    assert own_corpus(model, cache=tmp_path).digest == corpus.digest
+    with pytest.raises(pytest.fail.Exception, match="written anew"):
+        own_corpus(model, cache=tmp_path, seed=1)
+
+
+def test_what_a_model_writes_is_drawn_from_its_own_distribution(
+    small_model: Callable[..., Model], tmp_path: Path
+) -> None:
+    """The first tokens of many texts against the probabilities after the start, BOS left out: total variation as chance has it."""
+    model = small_model("llama")
+    corpus = own_corpus(model, cache=tmp_path)
+    start = torch.tensor([[model.vocabulary.bos]])
+    expected = model.logits(Batch.of_prompts(start))[0, -1].softmax(-1)
+    expected[model.vocabulary.bos] = 0
+    first = torch.tensor([model.vocabulary.encode(text)[0] for text in corpus.documents])
+    found = torch.bincount(first, minlength=len(expected)) / len(first)
+    assert float((found - expected / expected.sum()).abs().sum() / 2) < 0.5
+    uniform = torch.full_like(expected, 1 / len(expected))
+    assert float((found - uniform).abs().sum()) > float((found - expected / expected.sum()).abs().sum())
 
 
 def test_the_identity_is_used_only_when_asked_for_and_says_so_in_the_edit(small_model: Callable[..., Model]) -> None:

@@ -21,7 +21,7 @@ SetOption = Annotated[
 CorpusOption = Annotated[
     Path | None,
     typer.Option(
-        help="Text file, one document a line: the covariance of ROME and MEMIT for a model other than factlm."
+        help="Text file, one document a line: the covariance of ROME and MEMIT, in place of text that the model itself writes."
     ),
 ]
 CasesOption = Annotated[

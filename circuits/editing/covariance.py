@@ -26,14 +26,14 @@ def covariances(
     published results with and without it differ.
 
     Raises:
-        StatisticsError: ``corpus`` was asked for, and there is none for this model.
+        EditError: ``corpus`` was asked for, none is given, and the model cannot write one.
     """
     if kind == "identity":
         note = "identity covariance: the edit is not kept away from the keys that the model uses for other facts"
         warnings.warn(note, IdentityCovariance, stacklevel=4)
         sizes = {layer: model.weight(value_matrix(layer)).shape[0] for layer in layers}
         return {layer: SecondMoment.identity(n) for layer, n in sizes.items()}, (note,)
-    statistics = resources.moments_of(model)
+    statistics = resources.moments_of(model, progress)
     moments = statistics.second_moments(layers, progress)
     notes = [f"layer {layer}: {moment}" for layer, moment in moments.items()]
     return moments, (f"second moments on {statistics.corpus.name}", *notes)

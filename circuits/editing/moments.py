@@ -22,6 +22,7 @@ from circuits.editing.artefacts import Artefact, ArtefactError
 from circuits.editing.corpus import Corpus
 from circuits.editing.edit import EditError
 from circuits.editing.forward import MlpReads, open_network, require_layers
+from circuits.editing.own_texts import own_corpus
 from circuits.editing.prompts import padded
 from circuits.model import Model
 from circuits.model.network import ComponentNetwork, value_matrix
@@ -111,24 +112,26 @@ class Statistics:
 
     @classmethod
     def of(
-        cls, model: Model, corpus: Corpus | None = None, *, documents: int = DOCUMENTS, cache: Path | None = None
+        cls,
+        model: Model,
+        corpus: Corpus | None = None,
+        *,
+        documents: int = DOCUMENTS,
+        cache: Path | None = None,
+        progress: Callable[[str], None] = lambda _: None,
     ) -> "Statistics":
-        """Those of the model before every edit; of one that was taught here (factlm) on its training text, unless another corpus
-        is given.
+        """Those of the model before every edit. Unless a corpus is given: of one that was taught here (factlm) on its training
+        text, of any other on text that it writes itself (`circuits.editing.own_texts.own_corpus`).
 
         Raises:
-            StatisticsError: another model, and no corpus.
+            EditError: no corpus is given, and the model cannot write one.
         """
         model = model.unedited
-        if corpus is None:
-            if model.profile.corpus is None:
-                raise StatisticsError(
-                    f"the second moments of {model.name} need a text corpus: name a file, one document a line "
-                    "(a few thousand like the text that the model was trained on)"
-                )
-            corpus = Corpus.of_factlm()
         if documents < 8:
             raise StatisticsError(f"expected at least 8 documents to take second moments over, got {documents}")
+        if corpus is None:
+            taught = model.profile.corpus is not None
+            corpus = Corpus.of_factlm() if taught else own_corpus(model, cache=cache, progress=progress)
         return cls(model, corpus, documents, cache)
 
     def artefact(self, layer: int) -> Artefact:

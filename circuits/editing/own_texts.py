@@ -1,16 +1,62 @@
 """Texts that a model itself writes: what an edit may take as the model's behaviour to keep, where no data is at hand."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from circuits.editing.anchors import Recogniser, token_ends
-from circuits.model import Vocabulary
+from circuits.editing.artefacts import Artefact
+from circuits.editing.corpus import Corpus
+from circuits.editing.forward import open_network
+from circuits.model import Model, Vocabulary
 from circuits.model.network import ComponentNetwork
+from circuits.model.past import Past
 
 Ids = tuple[int, ...]
+AT_ONCE = 64
+"""Texts that are written side by side."""
 DRAWN, OPENING = 64, 16
 """How many texts are drawn for their beginnings, and the tokens that each is given to come to an entity."""
+TEXT_TOKENS = 128
+"""Length of a text of `own_corpus`, if the context reaches so far."""
+TOKENS_A_UNIT = 65
+"""What a model writes for its second moments, in tokens for each hidden unit of an MLP."""
+_VERSION = 1
+
+
+def own_corpus(
+    model: Model, *, seed: int = 0, cache: Path | None = None, progress: Callable[[str], None] = lambda _: None
+) -> Corpus:
+    """What the model writes from nothing, as a corpus; written once, and kept under the hash of the model's weights.
+
+    Drawn from the model's own distribution at temperature 1, so that its keys are weighed as it uses them. A model whose texts
+    begin with nothing is given its first token, which is then left out.
+
+    Raises:
+        EditError: a model that does not show its weights, whose tokens see those after them, or that was edited by a bypass.
+    """
+    start, length = nothing(model.vocabulary), min(model.n_ctx, TEXT_TOKENS)
+    network = open_network(model, torch.tensor([start * length]))
+    d_mlp = max(block.mlp.W_out.shape[0] for block in network.parts.blocks)
+    n_texts = max(AT_ONCE, -(-TOKENS_A_UNIT * d_mlp // length))
+
+    def write() -> dict[str, Tensor]:
+        texts: list[Ids] = []
+        while len(texts) < n_texts:
+            starts = [start] * min(AT_ONCE, n_texts - len(texts))
+            # A seed of its own for each lot.
+            own = seed * n_texts + len(texts)
+            texts += sample_texts(network, starts, length - 1, bos=model.vocabulary.bos, seed=own)
+            progress(f"{model.name} writes text for its second moments: {len(texts):,} of {n_texts:,} texts")
+        return {"ids": torch.tensor(texts)}
+
+    kept = Artefact("own-texts", f"{_VERSION} {model.weights} {start} {n_texts} {length} {seed}", cache).get(write)[
+        "ids"
+    ]
+    documents = tuple(model.vocabulary.decode(text[1:]) for text in kept.tolist())
+    return Corpus(f"text that {model.name} wrote itself ({kept.numel():,} tokens, seed {seed})", documents)
 
 
 def texts_about(
@@ -70,13 +116,15 @@ def sample_texts(
     for row, prefix in enumerate(prefixes):
         by_length.setdefault(len(prefix), []).append(row)
     written: dict[int, Ids] = {}
-    for length, rows in sorted(by_length.items()):
-        ids = torch.tensor([prefixes[row] for row in rows])
-        for _ in range(min(n_tokens, network.n_ctx - length)):
-            final = network.resume(network.parts.embed(ids), 0)
-            chances = network.readout(final[:, -1]).float().cpu().softmax(-1)
-            if bos is not None:
-                chances[:, bos] = 0.0
-            ids = torch.cat((ids, torch.multinomial(chances, 1, generator=generator)), 1)
-        written.update((row, tuple(text)) for row, text in zip(rows, ids.tolist(), strict=True))
+    for length, every in sorted(by_length.items()):
+        for start in range(0, len(every), AT_ONCE):
+            rows, past = every[start : start + AT_ONCE], Past()
+            ids = torch.tensor([prefixes[row] for row in rows])
+            for _ in range(min(n_tokens, network.n_ctx - length)):
+                logits = network.read_on(ids[:, past.length :], past)[:, -1]
+                chances = logits.float().cpu().softmax(-1)
+                if bos is not None:
+                    chances[:, bos] = 0.0
+                ids = torch.cat((ids, torch.multinomial(chances, 1, generator=generator)), 1)
+            written.update((row, tuple(text)) for row, text in zip(rows, ids.tolist(), strict=True))
     return tuple(written[row] for row in range(len(prefixes)))

@@ -30,7 +30,8 @@ class Undeclared(EditError):
 
 @dataclass(frozen=True)
 class Resources:
-    """``corpus`` is the text that moments are taken over and editors are fitted on; None: the model's own, where it has one."""
+    """``corpus`` is the text that moments are taken over and editors are fitted on; None: the text that the model was taught here,
+    or else text that it writes itself."""
 
     corpus: Corpus | None = None
     documents: int = DOCUMENTS
@@ -48,14 +49,14 @@ class Resources:
         """The same, lending nothing but these."""
         return replace(self, lent=needs)
 
-    def moments_of(self, model: Model) -> Statistics:
+    def moments_of(self, model: Model, progress: Callable[[str], None] = lambda _: None) -> Statistics:
         """The second moments of the model before its edits.
 
         Raises:
-            StatisticsError: it has no corpus of its own, and none is given.
+            EditError: no corpus is given, and the model cannot write one.
         """
         self._require("moments")
-        return Statistics.of(model, self.corpus, documents=self.documents, cache=self.cache)
+        return Statistics.of(model, self.corpus, documents=self.documents, cache=self.cache, progress=progress)
 
     def recogniser_for(self, model: Model) -> Recogniser:
         """Finds names in texts as the model's vocabulary gives them."""

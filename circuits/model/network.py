@@ -10,12 +10,13 @@ from dataclasses import dataclass, replace
 from typing import Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from circuits.graph import Shape, Slot
 from circuits.model.batch import Batch
 from circuits.model.errors import UnknownWeight
+from circuits.model.past import Past
 from circuits.model.taps import Projected, ReaderKind, Taps, WriterKind
 from circuits.model.transformer import Attention, Block, Components, Mlp, Norm, UnsupportedArchitecture
 from circuits.model.weights import named_weight, with_named_weights
@@ -248,6 +249,12 @@ class ComponentNetwork:
     ) -> Float[Tensor, "batch pos d_model"]:
         """The residual stream before layer ``stop`` (by default after the last), from what it is before layer ``first``."""
         return self.parts.forward(residual, taps, start=2 * first, stop=None if stop is None else 2 * stop)
+
+    @torch.no_grad()
+    def read_on(self, ids: Int[Tensor, "batch pos"], past: Past, n: int = 1) -> Float[Tensor, "batch n d_vocab"]:
+        """The logits after the last ``n`` ids, which follow what ``past`` has read; it then has read them too."""
+        final = self.parts.forward(self.parts.embed(ids, past.length), past=past)
+        return self.readout(final[:, -n:])
 
     def readout(self, vectors: Float[Tensor, "*rest d_model"]) -> Float[Tensor, "*rest d_vocab"]:
         return self.parts.readout(vectors)

@@ -17,6 +17,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from circuits.graph import SLOTS, Shape
+from circuits.model.past import Past
 from circuits.model.taps import Taps
 
 NormKind = Literal["none", "layer", "rms"]
@@ -233,11 +234,11 @@ class Components:
         """The same weights in another precision."""
         return map_tensors(self, lambda tensor: tensor.to(dtype))
 
-    def embed(self, ids: Tensor) -> Float[Tensor, "batch pos d_model"]:
-        """What the node ``input`` writes."""
+    def embed(self, ids: Tensor, first: int = 0) -> Float[Tensor, "batch pos d_model"]:
+        """What the node ``input`` writes; ``first`` is the position of ``ids[:, 0]``."""
         ids = ids.to(self.W_E.device)
         embedded = self.W_E[ids]
-        return embedded if self.W_pos is None else embedded + self.W_pos[: ids.shape[1]]
+        return embedded if self.W_pos is None else embedded + self.W_pos[first : first + ids.shape[1]]
 
     def forward(
         self,
@@ -246,27 +247,32 @@ class Components:
         *,
         start: int = 0,
         stop: int | None = None,
+        past: Past | None = None,
     ) -> Float[Tensor, "batch pos d_model"]:
         """The residual stream at point ``stop`` (by default after the last layer), from what it is at point ``start``.
 
         A *point* is a place between the sub-layers: 2 l before the attention of layer l, 2 l + 1 before its MLP. In a
         parallel block the MLP reads at 2 l too, and no pass starts at 2 l + 1.
+
+        With a ``past``, ``x`` is at the positions after it, and it then holds these too.
         """
         stop = 2 * len(self.blocks) if stop is None else stop
         for layer in range(start // 2, (stop + 1) // 2):
             before, mlp = x, self.blocks[layer].mlp
             if start <= 2 * layer:
-                x = x + self._attention(layer, before, taps) + self.b_O[layer]
+                x = x + self._attention(layer, before, taps, past) + self.b_O[layer]
             if stop > 2 * layer + 1:
                 read = before if self.shape.parallel else x
                 written = mlp(taps.read("mlp", layer, None, read) if taps else read)
                 if taps:
                     taps.write("mlp", layer, written)
                 x = x + written
+        if past is not None:
+            past.advance(x.shape[1])
         return x
 
     def _attention(
-        self, layer: int, x: Float[Tensor, "batch pos d_model"], taps: Taps | None
+        self, layer: int, x: Float[Tensor, "batch pos d_model"], taps: Taps | None, past: Past | None
     ) -> Float[Tensor, "batch pos d_model"]:
         """What a layer's heads write together."""
         attention, n_pos = self.blocks[layer].attention, x.shape[1]
@@ -285,8 +291,13 @@ class Components:
             q, k, v = (torch.einsum("bpd,hde->bhpe", shared, weight) + bias[:, None] for weight, bias in weights)
         if taps:
             q, k, v = taps.projected(layer, (q, k, v))
-        q, k = attention.query(q), attention.key(k)
-        pattern = attention_pattern(q, k, attention.visible(n_pos, n_pos, x.device), attention.scale)
+        first = 0 if past is None else past.length
+        q, k = attention.query(q, first), attention.key(k, first)
+        if past is not None:
+            if not attention.causal:
+                raise UnsupportedArchitecture("tokens that see those after them cannot be read in parts")
+            k, v = past.extend(layer, k, v)
+        pattern = attention_pattern(q, k, attention.visible(n_pos, first + n_pos, x.device), attention.scale)
         mixed = pattern.to(v.dtype) @ v
         if taps is None:
             return torch.einsum("bhpe,hed->bpd", mixed, attention.W_O)

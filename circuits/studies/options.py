@@ -135,7 +135,9 @@ Settings = Annotated[
 ]
 Corpus = Annotated[
     str | None,
-    Option("Text file, one document a line: the covariance of ROME and MEMIT for a model other than factlm."),
+    Option(
+        "Text file, one document a line: the covariance of ROME and MEMIT, in place of text that the model itself writes."
+    ),
 ]
 EditCases = Annotated[
     str | None,

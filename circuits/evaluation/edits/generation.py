@@ -15,12 +15,15 @@ from torch import Tensor
 
 from circuits.metrics import require_finite
 from circuits.model import Batch, Model
-from circuits.model.network import on_weights, shown
+from circuits.model.network import ComponentNetwork, on_weights, shown
+from circuits.model.past import Past
 from circuits.model.transformer import UnsupportedArchitecture
 
 SENTENCE_END = (".", "!", "?", ";")
 TOP_K = 5
 """Tokens that are sampled from at each step, as ROME's and KnowEdit's fluency have it."""
+ROWS_AT_ONCE = 64
+"""Texts that are written side by side, at most: what is kept of each grows with its length."""
 
 Ids = tuple[int, ...]
 
@@ -132,31 +135,38 @@ def _write(model: Model, prompts: Sequence[Ids], rule: _Rule) -> tuple[Ids, ...]
     by_length: dict[int, list[int]] = defaultdict(list)
     for row, prompt in enumerate(prompts):
         by_length[len(prompt)].append(row)
-    for length in sorted(by_length):
-        active, step = by_length[length], 0
-        while active and length + step <= model.n_ctx:
-            ids = torch.tensor([(*prompts[row], *written[row]) for row in active])
-            still = []
-            for row, logits in zip(active, next_logits(Batch.continued(ids, length)), strict=True):
-                token = rule.choose(model, row, step, logits)
-                if token is not None:
-                    written[row].append(token)
-                    if not rule.ended(model, row, written[row]):
-                        still.append(row)
-            active, step = still, step + 1
+    for length, rows in sorted(by_length.items()):
+        for start in range(0, len(rows), ROWS_AT_ONCE):
+            active, step, past = rows[start : start + ROWS_AT_ONCE], 0, Past()
+            while active and length + step <= model.n_ctx:
+                ids = torch.tensor([(*prompts[row], *written[row]) for row in active])
+                still = []
+                for place, logits in enumerate(next_logits(Batch.continued(ids, length), past)):
+                    row = active[place]
+                    token = rule.choose(model, row, step, logits)
+                    if token is not None:
+                        written[row].append(token)
+                        if not rule.ended(model, row, written[row]):
+                            still.append(place)
+                if len(still) < len(active):
+                    active, past = [active[place] for place in still], past.rows(still)
+                step += 1
     return tuple(tuple(written[row]) for row in range(len(prompts)))
 
 
-def _next_logits(model: Model) -> Callable[[Batch], Tensor]:
-    """Logits after each row's last id.
+def _next_logits(model: Model) -> Callable[[Batch, Past], Tensor]:
+    """Logits after each row's last id, given what was kept of the ids before it.
 
     From the model's weights, where it shows them: several times faster than the model itself, which says what each of its
-    parts does, and the same up to rounding.
+    parts does, and the same up to rounding. A bypass may look at any position at every step, so with one, and where tokens see
+    those after them, the whole row is read each time.
     """
     network = model.network
     try:
-        fast = on_weights(network, shown(network).components(model.n_ctx))
-        return torch.no_grad()(lambda batch: fast.run(batch)[:, -1])
+        parts = shown(network).components(model.n_ctx)
     except UnsupportedArchitecture:
-        pass
-    return lambda batch: model.logits(batch)[:, -1]
+        return lambda batch, past: model.logits(batch)[:, -1]
+    fast = on_weights(network, parts)
+    if isinstance(fast, ComponentNetwork) and all(block.attention.causal for block in parts.blocks):
+        return lambda batch, past: fast.read_on(batch.ids[:, past.length :], past)[:, -1]
+    return torch.no_grad()(lambda batch, past: fast.run(batch)[:, -1])
