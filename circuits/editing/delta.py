@@ -58,6 +58,10 @@ class LowRank:
         """The delta itself, in float64."""
         return self.left.double() @ self.right.double()
 
+    def rows(self, start: int, stop: int) -> Float[Tensor, "some columns"]:
+        """Some rows of a matrix's delta, in float64, without the rest being laid out."""
+        return self.left[start:stop].double() @ self.right.double()
+
     def tensors(self) -> dict[str, Tensor]:
         return {"left": self.left, "right": self.right}
 
@@ -80,6 +84,10 @@ class Dense:
     def dense(self) -> Float[Tensor, "..."]:
         """The delta itself, in float64."""
         return self.delta.double()
+
+    def rows(self, start: int, stop: int) -> Float[Tensor, "some columns"]:
+        """Some rows of a matrix's delta, in float64."""
+        return self.delta[start:stop].double()
 
     def tensors(self) -> dict[str, Tensor]:
         return {"delta": self.delta}

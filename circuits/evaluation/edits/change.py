@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from circuits.editing.delta import Delta, LowRank, WeightEdit
+from circuits.editing.delta import Delta, WeightEdit
 from circuits.editing.edit import EditError
 from circuits.editing.prune import factored_svd
 from circuits.metrics import rank
@@ -58,7 +58,7 @@ def heatmap(matrix: str, delta: Delta, size: int = MAP_SIZE) -> Heatmap:
     unit_edges, model_edges = _edges(n_units, size), _edges(d_model, size)
     rows, columns = [], []
     for start, stop in unit_edges:
-        block = _rows(delta, start, stop).abs()
+        block = delta.rows(start, stop).abs()
         columns.append(block.sum(1))
         across = block.amax(0)
         rows.append(torch.stack([across[a:b].amax() for a, b in model_edges]))
@@ -85,12 +85,6 @@ def _edges(n: int, size: int) -> list[tuple[int, int]]:
     pieces = min(n, size)
     cuts = [i * n // pieces for i in range(pieces + 1)]
     return list(pairwise(cuts))
-
-
-def _rows(delta: Delta, start: int, stop: int) -> Float[Tensor, "unit d_model"]:
-    if isinstance(delta, LowRank):
-        return delta.left[start:stop].double() @ delta.right.double()
-    return delta.delta[start:stop].double()
 
 
 # ---- Figure 7: what the change says ----------------------------------------------------------------------------------
@@ -182,7 +176,7 @@ def _read_matrix(
     reader: _Reader,
     top: int,
 ) -> UnembeddedChange:
-    changed = torch.cat([_rows(delta, a, b).norm(dim=1) for a, b in _edges(delta.shape[0], MAP_SIZE)])
+    changed = torch.cat([delta.rows(a, b).norm(dim=1) for a, b in _edges(delta.shape[0], MAP_SIZE)])
     units = changed.topk(min(top, len(changed))).indices.tolist()
     parts = factored_svd(delta)
     live = max(1, int((parts.values > parts.values[0] * 1e-9).sum()))
