@@ -1,20 +1,34 @@
 """A prefiltered search is ACDC among the edges let through, the others ablated from the start; what it lost is counted."""
 
+import math
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from circuits.circuit import Circuit, Provenance, Scores
 from circuits.discovery.acdc import Interrupted, State, Traversal, acdc, fingerprint, sweep
 from circuits.discovery.eap import eap
-from circuits.discovery.prefilter import AmountError, Loss, candidates, compare, n_edges
+from circuits.discovery.prefilter import (
+    AmountError,
+    DestroyedError,
+    Loss,
+    Start,
+    candidates,
+    compare,
+    n_edges,
+    require_alive,
+    start,
+)
 from circuits.engines import HookEngine, SparseEngine
 from circuits.engines.engine import Engine
+from circuits.facts import Fact
 from circuits.graph import Graph, Shape
-from tests.models import random_plain_model, word_fact
+from circuits.model import Model
+from tests.models import plain_model, random_plain_model, word_fact, zero_weights
 
 HERE = Provenance("by hand", "00")
 FACTS = (word_fact("1 2", "3"), word_fact("4 0 2", "5"))
@@ -156,6 +170,53 @@ def test_a_prefiltered_search_can_be_stopped_and_continued(tmp_path: Path) -> No
     assert (
         acdc(engine, tau=0.01, walk=Traversal(engine.graph, candidates=allowed), provenance=HERE, state=state) == whole
     )
+
+
+# ---- where the search begins -----------------------------------------------------------------------------------------------
+
+
+def test_the_start_is_the_circuit_of_all_candidates_and_nothing_else() -> None:
+    engine = SparseEngine(random_plain_model(3), FACTS)
+    allowed = candidates(eap(engine.model, FACTS, provenance=HERE), "50%")
+    begins = start(engine, allowed, 6)
+    by_hand = HookEngine(engine.model, FACTS)
+    assert begins.nll == pytest.approx(by_hand.nll(allowed).mean(), abs=1e-5)
+    assert begins.nll_model == pytest.approx(by_hand.nll(engine.graph.legal).mean(), abs=1e-5)
+    assert begins.nll_uniform == math.log(6)
+    assert start(engine, engine.graph.legal, 6).is_alive
+
+
+def test_a_start_is_alive_while_the_answer_is_a_tenth_as_likely_and_better_than_a_guess() -> None:
+    # With 100 tokens a guess costs ln 100 = 4.6 nats.
+    for nll, nll_model, alive in ((0.1, 0.1, True), (2.3, 0.1, True), (2.5, 0.1, False), (4.7, 4.0, False)):
+        assert Start(nll, nll_model, math.log(100)).is_alive == alive
+
+
+def either_of_many(n: int = 8) -> Model:
+    """Each of n MLPs looks the answer up, and any two of them are enough: no single edge matters, all together do."""
+    weights = zero_weights(n_layers=n, n_heads=1, d_model=8, d_head=1, d_mlp=4, d_vocab=16, n_ctx=3)
+    weights["embed.W_E"][:4, :4] = torch.eye(4)
+    for layer in range(n):
+        weights[f"blocks.{layer}.mlp.W_in"][:4] = torch.eye(4)
+        weights[f"blocks.{layer}.mlp.W_out"][:, 4:] = 9 * torch.eye(4)
+    weights["unembed.W_U"][4:, 4:8] = torch.eye(4)
+    return plain_model(weights, "a b c d p q r s 1 2 3 4 5 6 7 8")
+
+
+def test_a_filter_that_loses_the_answer_is_refused_and_the_message_says_what_to_do() -> None:
+    engine = SparseEngine(either_of_many(), (Fact("a", "a", "p"),))
+    graph, chosen = engine.graph, np.zeros_like(engine.graph.legal)
+    for layer in range(4):  # what the MLPs write, without what they read
+        chosen[graph.edge(f"m{layer}->logits")] = True
+    dead = start(engine, chosen, 16)
+    with pytest.raises(
+        DestroyedError, match=r"eap's best 20% of the edges alone .* 2\.77 nats.*--keep.*eap-ig.*--force"
+    ):
+        require_alive(dead, "eap", "20%")
+    # The control: the same edges and what they need are alive, though most of the model is ablated.
+    for layer in range(4):
+        chosen[graph.edge(f"input->m{layer}")] = True
+    require_alive(start(engine, chosen, 16), "eap", "20%")
 
 
 # ---- the loss ----------------------------------------------------------------------------------------------------------

@@ -238,7 +238,8 @@ def print_summary(result: "Run", summary: dict[str, Any]) -> None:
         )
     if "candidates" in summary:
         console.print(
-            f"The prefilter {summary['prefilter']} let {summary['candidates']:,} of {summary['edges_total']:,} edges through."
+            f"The prefilter {summary['prefilter']} let {summary['candidates']:,} of {summary['edges_total']:,} edges through; with "
+            f"these alone, where the search began, the answer's NLL is {summary['nll_start']:.3g} nats."
         )
     if "share_lost" in summary:
         console.print(

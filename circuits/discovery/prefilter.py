@@ -1,6 +1,8 @@
 """A quick method's scores say which edges ACDC need not try: the others are ablated before the search begins.
 
-What the filter wrongly drops is lost, so `compare` says how much of full ACDC's circuit that is.
+What the filter wrongly drops is lost, so `compare` says how much of full ACDC's circuit that is. Where it drops so much that
+the answer is gone, there is nothing left to search for, and `require_alive` refuses: scores of single edges at the clean run
+do not tell what cutting most of them at once does.
 """
 
 import math
@@ -11,15 +13,23 @@ import numpy as np
 from jaxtyping import Bool
 
 from circuits.circuit import Circuit, Scores
+from circuits.engines.engine import Engine
 
 KEEP = "20%"
 """Share of the edges that a prefilter lets through, by default."""
+
+FALL = 10.0
+"""By what factor the answer may be less likely with the candidates alone than in the whole model."""
 
 _AMOUNT = re.compile(r"(?P<number>\d+(\.\d+)?)(?P<percent>\s*%)?")
 
 
 class AmountError(ValueError):
     """A number of edges that cannot be read, or that the graph does not have."""
+
+
+class DestroyedError(ValueError):
+    """A prefilter whose candidates alone no longer give the answer; the message says what would."""
 
 
 def require_amount(amount: str) -> tuple[float, bool]:
@@ -51,6 +61,41 @@ def n_edges(amount: str, total: int) -> int:
 def candidates(scores: Scores, keep: str = KEEP) -> Bool[np.ndarray, "writer reader"]:
     """The edges of largest score by magnitude: what a `circuits.discovery.acdc.Traversal` is given to try."""
     return scores.top(n_edges(keep, scores.graph.n_edges), absolute=True).kept
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """Where a prefiltered search begins: all candidates kept, all other edges ablated. NLL in nats, mean over the facts."""
+
+    nll: float
+    nll_model: float
+    nll_uniform: float
+    """ln V: the NLL of a guess among all tokens."""
+
+    @property
+    def is_alive(self) -> bool:
+        """Better than a guess, and the answer at most `FALL` times less likely than in the whole model."""
+        return self.nll < self.nll_uniform and self.nll <= self.nll_model + math.log(FALL)
+
+
+def start(engine: Engine, candidates: Bool[np.ndarray, "writer reader"], d_vocab: int) -> Start:
+    """Measured by the engine that will search."""
+    alone, whole = (float(engine.nll(kept).mean()) for kept in (candidates, engine.graph.legal))
+    return Start(alone, whole, math.log(d_vocab))
+
+
+def require_alive(begins: Start, method: str, keep: str) -> None:
+    """
+    Raises:
+        DestroyedError: with the candidates alone the answer is gone.
+    """
+    if not begins.is_alive:
+        raise DestroyedError(
+            f"with {method}'s best {keep} of the edges alone the answer costs {begins.nll:.2f} nats, {begins.nll_model:.2f} in the "
+            f"whole model and {begins.nll_uniform:.2f} as a guess among all tokens: a search from there is of a broken model. "
+            "Let more edges through (--keep 60%), take --prefilter eap-ig, which sees what cutting many edges does, or search in "
+            "full; --force searches all the same"
+        )
 
 
 @dataclass(frozen=True, slots=True)

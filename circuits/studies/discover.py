@@ -66,6 +66,8 @@ class Prefiltered(BaseModel):
     method: str
     candidates: int
     """Edges that it let through."""
+    nll_start: float | None = None
+    """NLL with these alone, where the search begins, in nats; mean over the facts."""
     loss: prefilter.Loss | None = None
     """Measured only if asked for: it takes the full search."""
 
@@ -192,6 +194,7 @@ class Run(BaseModel):
         if self.prefiltered:
             summary["prefilter"] = self.prefiltered.method
             summary["candidates"] = self.prefiltered.candidates
+            summary["nll_start"] = self.prefiltered.nll_start
             if loss := self.prefiltered.loss:
                 summary |= {
                     "edges_full_search": loss.full,
@@ -282,6 +285,8 @@ def run_sweep(
 
     Raises:
         UnknownFactError: the model does not recall a fact, and ``spec.force`` is off.
+        circuits.discovery.prefilter.DestroyedError: with the prefilter's candidates alone the answer is gone, and
+            ``spec.force`` is off.
         circuits.discovery.acdc.NoiseError: rounding would decide at this tau, and ``spec.force`` is off.
         circuits.engines.memory.TooLargeError: the search does not fit into ``max_memory``.
         circuits.discovery.acdc.Interrupted: on Ctrl-C; its state can be saved to the state file.
@@ -375,7 +380,10 @@ def _searched(
     if spec.prefilter is not None:
         scores = _scores(spec.prefilter, spec, relations, model, engine, provenance(spec.tau), progress)
         candidates = prefilter.candidates(scores, spec.keep or prefilter.KEEP)
-        prefiltered = Prefiltered(method=spec.prefilter, candidates=int(candidates.sum()))
+        begins = prefilter.start(engine, candidates, model.network.d_vocab)
+        if not spec.force:
+            prefilter.require_alive(begins, spec.prefilter, spec.keep or prefilter.KEEP)
+        prefiltered = Prefiltered(method=spec.prefilter, candidates=int(candidates.sum()), nll_start=begins.nll)
     for tau, scores, state in sweep(
         engine,
         taus,
