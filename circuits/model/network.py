@@ -254,7 +254,8 @@ class ComponentNetwork:
     def read_on(self, ids: Int[Tensor, "batch pos"], past: Past, n: int = 1) -> Float[Tensor, "batch n d_vocab"]:
         """The logits after the last ``n`` ids, which follow what ``past`` has read; it then has read them too."""
         final = self.parts.forward(self.parts.embed(ids, past.length), past=past)
-        return self.readout(final[:, -n:])
+        # A product of a slice with strides would copy W_U once a row.
+        return self.readout(final[:, -n:].contiguous())
 
     def readout(self, vectors: Float[Tensor, "*rest d_model"]) -> Float[Tensor, "*rest d_vocab"]:
         return self.parts.readout(vectors)

@@ -28,8 +28,8 @@ class Past:
         kept = self._kept.get(layer)
         if kept is None or kept[0].shape[2] < end:
             room = -(-end // GROWTH) * GROWTH
-            kept = tuple(self._roomy(new, kept and kept[i], room) for i, new in enumerate((key, value)))  # type: ignore[assignment]
-        assert kept is not None
+            old_key, old_value = (None, None) if kept is None else kept
+            kept = (self._roomy(key, old_key, room), self._roomy(value, old_value, room))
         for new, all_ in zip((key, value), kept, strict=True):
             all_[:, :, self.length : end] = new
         self._kept[layer] = kept
