@@ -18,6 +18,7 @@ from circuits import cli
 from circuits.circuit import Circuit
 from circuits.cli.app import fit_threads
 from circuits.graph import Shape
+from circuits.studies.discover import Run
 
 FACT = "w1 w2 w3 w4 => w5"
 SUMMARY_KEYS = {
@@ -330,3 +331,25 @@ def test_a_small_model_gets_one_thread_unless_the_environment_decides(layers, th
     model: Any = SimpleNamespace(shape=Shape(layers, 4), network=SimpleNamespace(d_model=32))
     assert fit_threads(model) is model
     assert given == expected
+
+
+def test_a_run_carries_its_certificate_and_reads_it_back_and_a_fact_of_no_relation_has_none_to_be_specific_among(
+    discover, capsys, tmp_path
+):
+    found = json.loads(succeeds([*discover, "--json", "--out", str(tmp_path)], capsys))["certificate"]
+    assert found.keys() >= {
+        "kl",
+        "overconfident",
+        "own_answer",
+        "this_answer",
+        "n_subjects",
+        "blind",
+        "necessity",
+        "verdict",
+    }
+    assert (found["n_subjects"], found["own_answer"], found["grades"]["specificity"]) == (0, None, "undecided")
+    certificate = Run.load(tmp_path).certificate
+    assert certificate is not None
+    assert certificate.to_json() == found
+    assert "not asked: no relation" in succeeds(discover, capsys)
+    assert "certificate" not in json.loads(succeeds([*discover, "--json", "--no-certificate"], capsys))

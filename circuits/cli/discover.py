@@ -27,6 +27,7 @@ from circuits.studies.specs import DEFAULT_TAU, RunSpec, WhichFacts
 
 if TYPE_CHECKING:
     from circuits.discovery.acdc import Progress
+    from circuits.evaluation.certificate import Certificate
     from circuits.facts import Fact, Relation, Relations
     from circuits.model import Model
     from circuits.studies.discover import Run
@@ -44,6 +45,7 @@ def discover(
     out: Annotated[
         Path | None, typer.Option(help="Folder for run.json, circuit.json, circuit.gv, report.html.")
     ] = None,
+    certificate: Annotated[bool, typer.Option(help="Certify the circuit of a single fact.")] = True,
     as_json: JsonOption = False,
 ) -> None:
     """Find the knowledge circuit of a fact, or one circuit for several facts of a relation."""
@@ -87,7 +89,7 @@ def discover(
     # A sweep writes one folder a threshold.
     folders = {one: out if out is None or len(taus) == 1 else out / f"tau-{one:g}" for one in taus}
     summaries = []
-    for result in _search(spec, folders, relations, loaded, memory):
+    for result in _search(spec, folders, relations, loaded, memory, certificate):
         folder = folders[result.spec.tau]
         if folder is not None:
             export_run(result, folder)
@@ -132,6 +134,7 @@ def _search(
     relations: "Relations",
     model: "Model",
     max_memory: int | None,
+    certified: bool,
 ) -> "Iterator[Run]":
     """The runs of all thresholds. What is interrupted is saved beside its results, and said how to continue."""
     from circuits.discovery.acdc import Interrupted
@@ -157,6 +160,7 @@ def _search(
                 state_file=state_file,
                 max_memory=max_memory,
                 read=True,
+                certified=certified,
                 notice=lambda line: typer.echo(line, err=True),
                 progress=progress,
             ):
@@ -204,6 +208,27 @@ def _progress_bar(what: str) -> Iterator[Callable[["Progress"], None]]:
         yield show
 
 
+def certificate_lines(certificate: "Certificate") -> tuple[str, ...]:
+    """The verdict, and a line a check: its number and interval, what chance gives, and its grade."""
+    sufficiency, specificity, necessity = certificate.sufficiency, certificate.specificity, certificate.necessity
+    surer = "; more certain than the model" if sufficiency.overconfident else ""
+    specific = (
+        f"own answer {specificity.own_answer}, this answer {specificity.this_answer}, blind {specificity.blind:.2f}: {specificity.grade}"
+        if specificity.own_answer.n
+        else "not asked: no relation"
+        if certificate.fact.relation is None
+        else "not asked: no other known subject"
+    )
+    return (
+        f"certificate: {certificate.verdict}",
+        f"  sufficiency: {'gives' if sufficiency.given else 'does not give'} the answer, KL {sufficiency.kl:.3g} nats{surer}; "
+        f"random circuits that give it {sufficiency.random}: {sufficiency.grade}",
+        f"  specificity: {specific}",
+        f"  necessity: without it the answer is {'lost' if necessity.lost else 'given'}; lost without as many random edges "
+        f"{necessity.random}: {necessity.grade}",
+    )
+
+
 def print_summary(result: "Run", summary: dict[str, Any]) -> None:
     from rich.console import Console
     from rich.table import Table
@@ -211,6 +236,9 @@ def print_summary(result: "Run", summary: dict[str, Any]) -> None:
     console = Console(highlight=False, soft_wrap=True)
     console.print(summary["fact"], style="bold", markup=False)
     console.print(f"in {summary['model']}, method {summary['method']}, engine {summary['engine']}", markup=False)
+    if result.certificate:
+        for line in certificate_lines(result.certificate):
+            console.print(line, markup=False)
     table = Table(show_edge=False, pad_edge=False)
     for column in ("", "model", "circuit alone"):
         table.add_column(column, justify="left" if not column else "right")

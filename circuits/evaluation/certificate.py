@@ -33,6 +33,7 @@ from circuits.evaluation.baseline import size_matched
 from circuits.facts import Fact
 from circuits.metrics import Share, kl_divergence, rank
 from circuits.model import Model
+from circuits.records import Number
 
 Grade = Literal["passed", "failed", "undecided"]
 BAR = 0.5
@@ -72,7 +73,7 @@ class Specificity:
     own_answer: Share
     this_answer: Share
     """Those that get the answer of the circuit's own fact."""
-    blind: float
+    blind: Number
     """Share of the commonest answer among these subjects; NaN without any."""
 
     @property

@@ -7,6 +7,7 @@ through the lens.
 import hashlib
 import html
 import platform
+import random
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
@@ -28,8 +29,10 @@ from circuits.datasets import corrupted as corruption
 from circuits.discovery import find_method, prefilter
 from circuits.discovery.acdc import Interrupted, Progress, State, Traversal, acdc, diluted, fingerprint, mean, sweep
 from circuits.engines import Ablation, Engine, make_engine
+from circuits.engines.memory import TooLargeError
 from circuits.engines.sparse import SparseEngine
-from circuits.evaluation import KNOWN_RANK, Answers, standalone, whole_model
+from circuits.evaluation import KNOWN_RANK, Answers, known, standalone, whole_model
+from circuits.evaluation.certificate import Certificate, certify
 from circuits.evaluation.roles import read_known_fact
 from circuits.facts import Fact, Relations
 from circuits.graph import Node
@@ -42,6 +45,8 @@ from circuits.studies.specs import DEFAULT_EDGES, RunSpec
 
 RUN_FILE = "run.json"
 CIRCUIT_FILE = "circuit.json"
+N_SUBJECTS = 30
+"""Other subjects that a certificate asks about, at most."""
 NAMED = 20
 """Near ties that a run names."""
 
@@ -102,6 +107,8 @@ class Run(BaseModel):
     prefiltered: Prefiltered | None = None
     reading: Reading | None = None
     """What heads and MLPs do for the first fact, in the whole model; None where it was not asked for or cannot be told."""
+    certificate: Certificate | None = None
+    """What the circuit of a single fact is worth; None where it was not asked for, or did not fit into memory."""
     attention: PromptAttention | None = None
     """Of the circuit's heads over the first fact's prompt, in the whole model; None where the model hides its weights."""
     bos: str | None = None
@@ -202,6 +209,8 @@ class Run(BaseModel):
                     "share_lost": loss.share_lost,
                     "edges_extra": loss.extra,
                 }
+        if self.certificate:
+            summary["certificate"] = self.certificate.to_json()
         if self.model_test_answers and self.circuit_test_answers:
             summary["test_facts"] = len(self.spec.test_facts)
             summary["hit10_test_model"] = self.model_test_answers.hit(10).value
@@ -237,6 +246,7 @@ def run(
     state_file: Path | None = None,
     max_memory: int | None = None,
     read: bool = False,
+    certified: bool = False,
     notice: Callable[[str], None] | None = None,
     progress: Callable[[Progress], None] = lambda _: None,
 ) -> Run:
@@ -249,6 +259,7 @@ def run(
         state_file=lambda tau: state_file,
         max_memory=max_memory,
         read=read,
+        certified=certified,
         notice=notice,
         progress=progress,
     )
@@ -268,6 +279,7 @@ def run_sweep(
     state_file: Callable[[float], Path | None] = lambda tau: None,
     max_memory: int | None = None,
     read: bool = False,
+    certified: bool = False,
     notice: Callable[[str], None] | None = None,
     progress: Callable[[Progress], None] = lambda _: None,
 ) -> Iterator[Run]:
@@ -279,6 +291,7 @@ def run_sweep(
         state_file: a search that was interrupted is continued from this file, if it exists.
         max_memory: bytes that the fast engine may use; what is free, by default.
         read: tell what heads and MLPs do for the first fact too.
+        certified: certify each circuit, where it is of a single fact.
         notice: told, in a line, what the search will need, and of a fallback to the slow engine; without it the fallback
             is a warning.
         progress: called as edges are decided.
@@ -335,11 +348,52 @@ def run_sweep(
             empty_answers=empty,
             prefiltered=prefiltered,
             reading=reading,
+            certificate=certificate_of(spec, circuit, relations, model, max_memory) if certified else None,
             attention=_attention(model, spec.facts[0], circuit),
             bos=model.bos,
             quantisation=model.quantisation,
             versions=_versions(),
         )
+
+
+def certificate_of(
+    spec: RunSpec, circuit: Circuit, relations: Relations, model: Model, max_memory: int | None = None
+) -> Certificate | None:
+    """The quick certificate of a single fact's circuit, beside at most `N_SUBJECTS` others drawn with the spec's seed.
+
+    None for several facts, and where the engine of the other subjects does not fit into memory. A fact of no relation has no
+    other subjects: its specificity is undecided.
+    """
+    if len(spec.facts) != 1:
+        return None
+    fact = spec.facts[0]
+    try:
+        others = [other for other in corruption.siblings(fact, relations) if other.object != fact.object]
+    except corruption.CorruptionError:
+        others = []
+    fit = [other for other in others if _has_ablation(spec, other, fact, relations, model)]
+    recalled = list(known(model, fit, rank=1)) if fit else []
+    random.Random(f"{spec.seed}/{fact.prompt}").shuffle(recalled)
+    try:
+        return certify(
+            model,
+            lambda facts: engine_for(spec, tuple(facts), relations, model, max_memory, lambda _: None),
+            circuit,
+            fact,
+            recalled[:N_SUBJECTS],
+            seed=spec.seed,
+        )
+    except TooLargeError:
+        return None
+
+
+def _has_ablation(spec: RunSpec, other: Fact, fact: Fact, relations: Relations, model: Model) -> bool:
+    """Whether the other subject's prompt has what the ablation needs, for its own answer and for this fact's."""
+    try:
+        ablation_for(spec, (other, Fact(other.prompt, other.subject, fact.object, other.relation)), relations, model)
+    except corruption.CorruptionError:
+        return False
+    return True
 
 
 def _attention(model: Model, fact: Fact, circuit: Circuit) -> PromptAttention | None:
