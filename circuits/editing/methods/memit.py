@@ -116,8 +116,11 @@ def _run(
 
 
 def _left(missing: Float[Tensor, "key d_model"], asked: Float[Tensor, "key d_model"]) -> float:
-    """Mean over keys of |z - h'| / |z - h|: what is left unwritten of what was asked for."""
-    return float((missing.norm(dim=-1) / asked.norm(dim=-1).clamp_min(1e-12)).mean())
+    """Sum over keys of |z - h'| over that of |z - h|: what is left unwritten of what was asked for.
+
+    Of sums, since what holds already asks for next to nothing, of which any share may be left.
+    """
+    return float(missing.norm(dim=-1).sum() / asked.norm(dim=-1).sum().clamp_min(1e-12))
 
 
 def _residual_note(left: float, weight: float, d_mlp: int) -> str:
