@@ -155,6 +155,8 @@ def script(folder: Path, *numbers: int) -> "subprocess.Popen[str]":
         text=True,
         env={**os.environ, "PYTHONPATH": str(root)},
         start_new_session=True,
+        # What runs the tests may ignore Ctrl-C, as a shell does in the background; a terminal never does.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
 
 
