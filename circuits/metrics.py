@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int, Real
@@ -106,6 +107,15 @@ def squared_error(
     """
     target = F.one_hot(answer, outputs.shape[-1]) if not answer.is_floating_point() else answer[..., None]
     return (outputs.double() - target).square().sum(-1).mean(-1)
+
+
+LEAST_NLL = 1e-9
+"""Nats below which the log-odds of an answer are noise."""
+
+
+def log_odds(nll: Float[np.ndarray, "*rest"], least: float = LEAST_NLL) -> Float[np.ndarray, "*rest"]:
+    """log p / (1 - p) of an answer with NLL = -log p; an NLL below ``least`` counts as that."""
+    return -np.log(np.expm1(np.clip(nll, least, 500.0)))
 
 
 @dataclass(frozen=True, slots=True)

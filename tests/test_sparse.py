@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from circuits.circuit import Provenance
 from circuits.discovery.acdc import Interrupted, Progress, State, acdc, sweep
-from circuits.discovery.speculation import cuts, expected_path, log_odds, measured_shifts, nll_of
+from circuits.discovery.speculation import cuts, expected_path, measured_shifts, nll_of
 from circuits.engines import EngineMismatch, make_engine
 from circuits.engines.ablation import Ablation
 from circuits.engines.engine import Engine, WideEngine
@@ -20,7 +20,7 @@ from circuits.engines.layout import Layout
 from circuits.engines.positions import DEAD, FULL, TAIL, needs
 from circuits.engines.sparse import SparseEngine, nll
 from circuits.graph import Granularity, Graph, Shape
-from circuits.metrics import match_nll
+from circuits.metrics import log_odds, match_nll
 from circuits.model import Batch, Model, WordVocabulary
 from circuits.model.network import Network
 from circuits.model.transformer import UnsupportedArchitecture

@@ -67,6 +67,7 @@ def edit(
         require_writable_folder(out)
     chosen = parse_settings(settings, layer)
     from circuits.editing import find_method
+    from circuits.records import write_whole
 
     find_method(method)
     request = _request(fact, to.strip(), subject, object, model, seed)
@@ -76,7 +77,7 @@ def edit(
     summary, saved, took = _edited(loaded, request, method, chosen, corpus, fluency_samples, seed, as_json)
     if out is not None and (took or force):
         saved.save(out)
-        (out / EVALUATION_FILE).write_text(json.dumps(summary, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+        write_whole(out / EVALUATION_FILE, json.dumps(summary, ensure_ascii=False, indent=1) + "\n")
         summary["out"] = str(out)
     if as_json:
         typer.echo(json.dumps(summary, ensure_ascii=False))

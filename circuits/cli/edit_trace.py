@@ -17,7 +17,7 @@ from circuits.studies.requests import parse_settings, requests_of, resources_of
 from circuits.studies.specs import TraceSpec
 
 if TYPE_CHECKING:
-    from circuits.studies.sequence import Trace
+    from circuits.studies.sequence import SequenceTrace
 
 
 @edit_app.command("trace")
@@ -53,7 +53,7 @@ def trace(
     loaded = Model.load(spec.model)
     make: Any = partial(found_method, options=found_method.options(loaded, **chosen))
     requests = requests_of(loaded, spec.cases, spec.n, spec.seed, notice=told)
-    found: list[Trace] = []
+    found: list[SequenceTrace] = []
     with progress_line() as show:
         # Restrained on the way, the sequence is another one, and the free one is run for comparison.
         for step in [None] if every is None else [None, every]:
@@ -102,7 +102,7 @@ def _linked(figure: Path | None, page: Path) -> str | None:
     return None if figure is None else Path(os.path.relpath(figure, page.parent)).as_posix()
 
 
-def _print(traces: "list[Trace]") -> None:
+def _print(traces: "list[SequenceTrace]") -> None:
     from circuits.pages.sequence import HEADER, lines
     from circuits.pages.tables import grid, show
 

@@ -91,6 +91,7 @@ def read_circuit_file(path: Path) -> "tuple[Circuit, tuple[Fact, ...], str]":
     from circuits.circuit import FORMAT, Circuit
     from circuits.exchange import read_gexf, read_graphml, read_mib
     from circuits.paths import FACTLM
+    from circuits.records import Unreadable, read_json
     from circuits.studies.discover import Run
 
     if path.is_dir():
@@ -100,8 +101,8 @@ def read_circuit_file(path: Path) -> "tuple[Circuit, tuple[Fact, ...], str]":
         found = (read_graphml if path.suffix == ".graphml" else read_gexf)(path)
     else:
         try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, json.JSONDecodeError, UnicodeDecodeError) as error:
+            content = read_json(path)
+        except Unreadable as error:
             raise CommandError(
                 f"expected a saved run or a circuit file, and {path} cannot be read as one: {error}"
             ) from None

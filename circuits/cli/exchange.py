@@ -80,11 +80,12 @@ def _picture(saved: "Run", format: str) -> bytes:
 def _width(model: str) -> int:
     """The width of the residual stream, as the model's folder says."""
     from circuits.model import library
+    from circuits.records import Unreadable, read_json
 
     file = (library.find(model) or Path(model)) / "config.json"
     try:
-        config: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, json.JSONDecodeError, UnicodeDecodeError):
+        config: dict[str, Any] = read_json(file)
+    except Unreadable:
         config = {}
     for name in ("hidden_size", "n_embd", "d_model"):
         if isinstance(config.get(name), int):

@@ -1,13 +1,12 @@
 """Files of relations in any published layout that is known here, told apart by what they hold."""
 
-import json
 from pathlib import Path
-from typing import Any
 
 from circuits.datasets.known1000 import known1000_relations
 from circuits.datasets.lre import DatasetError, load_relation, load_relations
 from circuits.datasets.pararel import load_pararel, load_pararel_relation, pararel_folder
 from circuits.facts import Relations
+from circuits.records import Unreadable, read_json
 
 
 def load_relations_file(path: Path) -> Relations:
@@ -28,7 +27,10 @@ def load_relations_file(path: Path) -> Relations:
     if path.suffix == ".jsonl":
         relation = load_pararel_relation(path)
         return {relation.name: relation}
-    content = _content(path)
+    try:
+        content = read_json(path)
+    except Unreadable as error:
+        raise DatasetError(f"{error} (facts of ParaRel are files *.jsonl)") from error
     if isinstance(content, list):
         return known1000_relations(path)
     if isinstance(content, dict):
@@ -38,12 +40,3 @@ def load_relations_file(path: Path) -> Relations:
         f"{path}: expected a relation of LRE (an object), facts of Known-1000 (a list) or of ParaRel (*.jsonl), "
         f"got {type(content).__name__}"
     )
-
-
-def _content(path: Path) -> Any:
-    try:
-        return json.loads(path.read_bytes())
-    except OSError as error:
-        raise DatasetError(f"cannot read {path}: {error.strerror}") from error
-    except ValueError as error:
-        raise DatasetError(f"{path}: expected JSON, or ParaRel's facts in a file *.jsonl: {error}") from error

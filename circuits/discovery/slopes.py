@@ -56,7 +56,7 @@ class Slopes(Protocol):
 
 
 @dataclass(frozen=True)
-class Batch:
+class Attribution:
     """Facts of like length, their slopes, and what ablation changes.
 
     ``change[w]`` is what writer w's ablated edges carry less what it writes.
@@ -101,7 +101,9 @@ class Batch:
         return scores
 
 
-def batches(model: Model, facts: Sequence[Fact], ablation: Ablation, metric: Metric | None = None) -> Iterator[Batch]:
+def batches(
+    model: Model, facts: Sequence[Fact], ablation: Ablation, metric: Metric | None = None
+) -> Iterator[Attribution]:
     """All facts, in batches that fit into memory. Readers are those of the ``qkv`` graph.
 
     Args:
@@ -123,7 +125,7 @@ def batches(model: Model, facts: Sequence[Fact], ablation: Ablation, metric: Met
         for part in _pieces(group, most):
             carried = ablation.values(model, facts, [part])[0] if values is None else values
             slopes = _slopes(model, graph, part, parts, metric or model.metric)
-            yield Batch(slopes, carried.to(slopes.writes) - slopes.writes, len(graph.readers), most)
+            yield Attribution(slopes, carried.to(slopes.writes) - slopes.writes, len(graph.readers), most)
 
 
 def merged(

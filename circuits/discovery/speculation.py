@@ -16,12 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float
 
-LEAST_NLL = 1e-9
-"""Below it the log-odds of an answer are noise."""
-
-
-def log_odds(nll: Float[np.ndarray, "*rest"]) -> Float[np.ndarray, "*rest"]:
-    return -np.log(np.expm1(np.clip(nll, LEAST_NLL, 500.0)))
+from circuits.metrics import LEAST_NLL, log_odds
 
 
 def nll_of(log_odds: Float[np.ndarray, "*rest"]) -> Float[np.ndarray, "*rest"]:

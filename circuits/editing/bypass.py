@@ -17,8 +17,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from circuits.editing.chain import EditChain
-from circuits.editing.edit import Edit, EditError, EditProvenance, edited_hash, lend, require_model
+from circuits.editing.chain import NoWeights
+from circuits.editing.edit import EditError, EditProvenance, edited_hash, lend, require_model
 from circuits.editing.files import EditFile, digest_of, write_edit
 from circuits.graph import Node, Shape
 from circuits.model import Batch, Model
@@ -26,32 +26,15 @@ from circuits.model.network import Bypass, BypassedNetwork, OpenNetwork, shown
 from circuits.model.transformer import Mlp, UnsupportedArchitecture
 
 
-class BesideMlp:
+class BesideMlp(NoWeights):
     """What edits with a bypass share. They say which ``layer``, and what `bypass` computes there."""
 
     layer: int
     provenance: EditProvenance
 
-    @cached_property
-    def digest(self) -> str:
-        """SHA-256 over all that the bypass computes with."""
-        raise NotImplementedError
-
     def bypass(self, model: Model) -> Bypass:
         """The bypass as this model runs it."""
         raise NotImplementedError
-
-    @property
-    def chain(self) -> tuple[str, ...]:
-        return (self.digest,)
-
-    @property
-    def deltas(self) -> Mapping[str, Any]:
-        return {}
-
-    @property
-    def routers(self) -> tuple[Any, ...]:
-        return ()
 
     def nodes(self, shape: Shape) -> tuple[Node, ...]:
         return (Node(self.layer, "bypass"),)
@@ -68,9 +51,6 @@ class BesideMlp:
         network = BypassedNetwork.around(model.network, self.layer, self.bypass(model))
         with lend(model.with_network(network, edited_hash(self))) as edited:
             yield edited
-
-    def __add__(self, other: Edit) -> EditChain:
-        return EditChain.of(self, other)
 
     def save(self, folder: Path) -> Path:
         raise NotImplementedError

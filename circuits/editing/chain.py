@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
 
@@ -11,6 +12,30 @@ from circuits.editing.edit import Edit, EditProvenance, require_composable, requ
 from circuits.editing.files import write_edit
 from circuits.graph import Node, Shape
 from circuits.model import Model
+
+
+class NoWeights:
+    """What edits share that change no weight, one by one: they have a ``digest``, and added to another they make a chain."""
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 over all that the edit does."""
+        raise NotImplementedError
+
+    @property
+    def chain(self) -> tuple[str, ...]:
+        return (self.digest,)
+
+    @property
+    def deltas(self) -> Mapping[str, Any]:
+        return {}
+
+    @property
+    def routers(self) -> tuple[Any, ...]:
+        return ()
+
+    def __add__(self, other: Edit) -> "EditChain":
+        return EditChain.of(cast(Edit, self), other)
 
 
 @dataclass(frozen=True, eq=False)

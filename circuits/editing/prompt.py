@@ -5,21 +5,21 @@ text is the new fact alone. The edited model reads BOS, the text, then the promp
 as it stands behind the text, whose tokens are positions like any other and belong to no subject.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any
 
-from circuits.editing.chain import EditChain
-from circuits.editing.edit import Edit, EditError, EditProvenance, edited_hash, lend, require_model
+from circuits.editing.chain import NoWeights
+from circuits.editing.edit import EditError, EditProvenance, edited_hash, lend, require_model
 from circuits.editing.files import EditFile, digest_of, write_edit
 from circuits.graph import Node, Shape
 from circuits.model import Model
 
 
 @dataclass(frozen=True, eq=False)
-class PromptEdit:
+class PromptEdit(NoWeights):
     """``text`` before every prompt. See `circuits.editing.edit.Edit`."""
 
     text: str
@@ -30,22 +30,10 @@ class PromptEdit:
         if not self.text.strip():
             raise EditError("expected a text to put before prompts, got none")
 
-    @property
+    @cached_property
     def digest(self) -> str:
         """SHA-256 over the text."""
         return digest_of(self.text, {})
-
-    @property
-    def chain(self) -> tuple[str, ...]:
-        return (self.digest,)
-
-    @property
-    def deltas(self) -> Mapping[str, Any]:
-        return {}
-
-    @property
-    def routers(self) -> tuple[Any, ...]:
-        return ()
 
     def nodes(self, shape: Shape) -> tuple[Node, ...]:
         """None: every node computes what it did, from other tokens."""
@@ -57,9 +45,6 @@ class PromptEdit:
         require_model(self.provenance, model)
         with lend(model.showing(self.text, edited_hash(self))) as edited:
             yield edited
-
-    def __add__(self, other: Edit) -> EditChain:
-        return EditChain.of(self, other)
 
     def save(self, folder: Path) -> Path:
         return write_edit(folder, "prompt", self.provenance, {"text": self.text}, {}, self.digest)

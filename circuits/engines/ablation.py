@@ -18,7 +18,7 @@ from torch import Tensor
 from circuits.choices import AblationKind
 from circuits.facts import Fact
 from circuits.model import Batch, Model
-from circuits.model.batch import Group
+from circuits.model.batch import Group, grouped
 
 PROMPTS = 8
 """Most prompts whose node outputs a mean holds at once."""
@@ -129,14 +129,15 @@ def mean_outputs(model: Model, reference: Sequence[Fact]) -> MeanOutputs:
     """
     shape = (len(model.graph().writers), model.network.d_model)
     first, later, n_later = torch.zeros(shape, dtype=torch.float64), torch.zeros(shape, dtype=torch.float64), 0
-    for group in model.batches(reference):
+    tokens = [model.tokens(fact) for fact in reference]
+    for group in grouped(tokens):
         for start in range(0, len(group.rows), PROMPTS):
             outputs = model.node_outputs(group[start : start + PROMPTS])
             first += outputs[:, :, 0].sum(1, dtype=torch.float64).cpu()
             later += outputs[:, :, 1:].sum((1, 2), dtype=torch.float64).cpu()
             n_later += outputs.shape[1] * (outputs.shape[2] - 1)
     like = model.biases
-    if all(model.tokens(fact).aligned for fact in reference):
+    if all(each.aligned for each in tokens):
         overall = ((first + later) / (len(reference) + n_later)).to(like)
         return MeanOutputs(overall, overall)
     return MeanOutputs((first / len(reference)).to(like), (later / n_later).to(like) if n_later else None)

@@ -17,7 +17,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from circuits.graph import Slot
-from circuits.metrics import NLL, Metric
+from circuits.metrics import NLL, Metric, log_odds
 from circuits.model import Model
 from circuits.model.batch import Group
 from circuits.model.taps import ReaderKind, Taps, WriterKind
@@ -49,7 +49,7 @@ def rounding_noise(
             logits = model.run(runs, rounded)[:, -group.n_answer :]
             values = metric.of(logits.cpu(), runs.answer).view(DRAWS + 1, -1).double().numpy()
             if metric == NLL:
-                values = -np.log(np.expm1(np.clip(values, 1e-12, 500.0)))
+                values = log_odds(values, least=1e-12)
             squares += ((values[1:] - values[0]) ** 2).ravel().tolist()
     return SPREAD * float(np.sqrt(np.mean(squares)))
 

@@ -73,8 +73,12 @@ def _require_words(model: Model) -> None:
 
 def standalone(model: Model, engine: Engine, circuit: Circuit, facts: Sequence[Fact]) -> Answers:
     """The answers of the circuit alone, on the engine's facts."""
+    return answers_in(model, engine.answer_logits(circuit.kept), facts)
+
+
+def answers_in(model: Model, logits: Sequence[Float[Tensor, "answer d_vocab"]], facts: Sequence[Fact]) -> Answers:
+    """The answers that are in each fact's logits at its answer's positions."""
     _require_words(model)
-    logits = engine.answer_logits(circuit.kept)
     return Answers.of([_measure(row, model.tokens(fact).answer) for row, fact in zip(logits, facts, strict=True)])
 
 

@@ -22,13 +22,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from circuits.circuit import Circuit
 from circuits.engines.engine import Engine
-from circuits.evaluation.answers import Answers, known, standalone
+from circuits.evaluation.answers import Answers, answers_in, known
 from circuits.evaluation.baseline import size_matched
 from circuits.facts import Fact
 from circuits.metrics import Share, kl_divergence, rank
@@ -40,6 +41,13 @@ BAR = 0.5
 """Of random circuits, or of cuts of random circuits, the share that must not do what the circuit does."""
 OVERCONFIDENT = 0.1
 """Nats by which the circuit's NLL must be below the model's for it to count as more certain."""
+
+
+def _beyond_chance(does: bool, random: Share) -> Grade:
+    """Whether the circuit does what fewer than `BAR` of the random ones do."""
+    if not does or random.low > BAR:
+        return "failed"
+    return "passed" if random.high < BAR else "undecided"
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,9 +69,7 @@ class Sufficiency:
 
     @property
     def grade(self) -> Grade:
-        if not self.given or self.random.low > BAR:
-            return "failed"
-        return "passed" if self.random.high < BAR else "undecided"
+        return _beyond_chance(self.given, self.random)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,9 +102,7 @@ class Necessity:
 
     @property
     def grade(self) -> Grade:
-        if not self.lost or self.random.low > BAR:
-            return "failed"
-        return "passed" if self.random.high < BAR else "undecided"
+        return _beyond_chance(self.lost, self.random)
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,31 +173,27 @@ def certify(
         draws: random circuits, for either control.
     """
     engine = engine_of((fact,))
-    graph = circuit.graph
+    graph, answer = circuit.graph, model.tokens(fact).answer
     if engine.graph != graph:
         raise ValueError(f"expected an engine of the circuit's graph {graph}, got one of {engine.graph}")
     joined, anywhere = (size_matched(circuit, draws=draws, seed=seed, draw=draw) for draw in ("connected", "uniform"))
-    (whole,), (alone,) = engine.answer_logits(graph.legal), engine.answer_logits(circuit.kept)
-    rest = Circuit(graph, graph.legal & ~circuit.kept, circuit.provenance)
+    whole, alone, rest = (
+        engine.answer_logits(kept) for kept in (graph.legal, circuit.kept, graph.legal & ~circuit.kept)
+    )
     return Certificate(
         fact=fact,
         sufficiency=Sufficiency(
-            circuit=standalone(model, engine, circuit, (fact,)),
-            model=standalone(model, engine, Circuit.full(graph, circuit.provenance), (fact,)),
-            kl=float(kl_divergence(whole, alone).mean()),
-            given=_given(model, engine, circuit, (fact,))[0],
-            random=Share.of([_given(model, engine, other, (fact,))[0] for other in joined]),
+            circuit=answers_in(model, alone, (fact,)),
+            model=answers_in(model, whole, (fact,)),
+            kl=float(kl_divergence(whole[0], alone[0]).mean()),
+            given=_all_first(alone[0], answer),
+            random=Share.of([_given(model, engine, other.kept, (fact,))[0] for other in joined]),
         ),
         specificity=_specificity(model, engine_of, circuit, fact, others),
         necessity=Necessity(
-            without=standalone(model, engine, rest, (fact,)),
-            lost=not _given(model, engine, rest, (fact,))[0],
-            random=Share.of(
-                [
-                    not _given(model, engine, Circuit(graph, graph.legal & ~other.kept, circuit.provenance), (fact,))[0]
-                    for other in anywhere
-                ]
-            ),
+            without=answers_in(model, rest, (fact,)),
+            lost=not _all_first(rest[0], answer),
+            random=Share.of([not _given(model, engine, graph.legal & ~other.kept, (fact,))[0] for other in anywhere]),
         ),
     )
 
@@ -211,17 +211,17 @@ def _specificity(
         return Specificity(Share(0, 0), Share(0, 0), math.nan)
     told = [Fact(each.prompt, each.subject, fact.object, each.relation) for each in asked]
     return Specificity(
-        own_answer=Share.of(_given(model, engine_of(asked), circuit, asked)),
-        this_answer=Share.of(_given(model, engine_of(told), circuit, told)),
+        own_answer=Share.of(_given(model, engine_of(asked), circuit.kept, asked)),
+        this_answer=Share.of(_given(model, engine_of(told), circuit.kept, told)),
         blind=max(Counter(each.object for each in asked).values()) / len(asked),
     )
 
 
-def _given(model: Model, engine: Engine, circuit: Circuit, facts: Sequence[Fact]) -> list[bool]:
+def _given(model: Model, engine: Engine, kept: Bool[np.ndarray, "writer reader"], facts: Sequence[Fact]) -> list[bool]:
     """Whether the circuit alone gives each of the engine's facts its answer: every token of it ranks first."""
     return [
         _all_first(logits, model.tokens(fact).answer)
-        for logits, fact in zip(engine.answer_logits(circuit.kept), facts, strict=True)
+        for logits, fact in zip(engine.answer_logits(kept), facts, strict=True)
     ]
 
 

@@ -11,7 +11,6 @@ token.
 the matrices and biases of attention and MLP.
 """
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +23,7 @@ from torch import Tensor
 
 from circuits.graph import Shape
 from circuits.model.transformer import Attention, Block, Components, Mlp, Norm, UnsupportedArchitecture
+from circuits.records import Unreadable, read_json
 
 CONFIG = "config.json"
 WEIGHTS = "weights.safetensors"
@@ -115,9 +115,9 @@ class _Config:
     def __init__(self, path: Path) -> None:
         self.path = path
         try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, json.JSONDecodeError, UnicodeDecodeError) as error:
-            raise PlainWeightsError(f"cannot read {path}: {error}") from error
+            content = read_json(path)
+        except Unreadable as error:
+            raise PlainWeightsError(str(error)) from error
         if not isinstance(content, dict):
             raise PlainWeightsError(f"expected an object in {path}, got {type(content).__name__}")
         self._content: dict[str, Any] = content

@@ -23,7 +23,7 @@ from circuits.pages.page import (
     plotly_version,
     signed,
 )
-from circuits.pages.plots import KIND_NAMES
+from circuits.pages.plots import KIND_NAMES, rank_axis
 from circuits.pages.sides import SideNames, headline
 from circuits.pages.style import ROLE_COLOURS, SCORE_UNIT, TEMPLATE, plotly_text, printable, strongest
 from circuits.studies.diffs import CircuitDiff, Side
@@ -89,14 +89,7 @@ def trajectories(diff: CircuitDiff) -> go.Figure:
                     hovertemplate="%{x}: rank %{y:,}, probability %{customdata:.3g}<extra>%{fullData.name}</extra>",
                 )
             )
-    decades = int(np.ceil(np.log10(worst)))
-    figure.update_yaxes(
-        title="rank (log)",
-        type="log",
-        range=[decades + 0.1, -0.15],
-        tickvals=[10**k for k in range(decades + 1)],
-        ticktext=[f"{10**k:,}" for k in range(decades + 1)],
-    )
+    figure.update_yaxes(**rank_axis(worst))
     figure.update_xaxes(tickangle=-45)
     figure.update_layout(
         title="Rank of the answers after every sub-layer", height=460, legend={"orientation": "h", "y": 1.12}

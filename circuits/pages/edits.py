@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 
 from circuits.pages.charts import Panel, line_panels
-from circuits.studies.sequence import Trace
+from circuits.studies.sequence import SequenceTrace
 
 
-def trace_panels(traces: Sequence[Trace]) -> str:
+def trace_panels(traces: Sequence[SequenceTrace]) -> str:
     """Condition number, summed delta, locality and success as SVG text, of the matrix whose condition number is the largest.
 
     Raises:

@@ -1,6 +1,7 @@
 """Values to plotly figures, for notebooks and for the page: the answer's trajectory, each layer's part."""
 
 import math
+from typing import Any
 
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
@@ -65,16 +66,7 @@ def trajectory_plot(trajectory: Trajectory, answer: str) -> go.Figure:
         if kind in kinds:
             key = {"size": 9, "color": KIND_COLOURS[kind], "symbol": symbol}
             figure.add_trace(go.Scatter(x=[None], y=[None], mode="markers", marker=key, name=name), row=1, col=1)
-    decades = math.ceil(math.log10(max(max(trajectory.ranks, default=1), 2)))
-    figure.update_yaxes(
-        title="rank (log)",
-        type="log",
-        range=[decades + 0.1, -0.15],
-        tickvals=[10**k for k in range(decades + 1)],
-        ticktext=[f"{10**k:,}" for k in range(decades + 1)],
-        row=1,
-        col=1,
-    )
+    figure.update_yaxes(**rank_axis(max(max(trajectory.ranks, default=1), 2)), row=1, col=1)
     figure.update_yaxes(title="probability", rangemode="tozero", row=2, col=1)
     every = max(1, math.ceil(len(states) / 26))
     figure.update_xaxes(range=[-0.5, len(states) - 0.5], tickvals=states[::every], ticktext=labels[::every])
@@ -87,6 +79,18 @@ def trajectory_plot(trajectory: Trajectory, answer: str) -> go.Figure:
     if trajectory.decided is not None:
         _mark(figure, trajectory.labels.index(trajectory.decided), plotly_text(trajectory.decided), len(states))
     return figure
+
+
+def rank_axis(worst: int) -> dict[str, Any]:
+    """A plotly axis of ranks up to ``worst``, at least 2: the first on top, a tick for every power of ten."""
+    decades = math.ceil(math.log10(worst))
+    return {
+        "title": "rank (log)",
+        "type": "log",
+        "range": [decades + 0.1, -0.15],
+        "tickvals": [10**k for k in range(decades + 1)],
+        "ticktext": [f"{10**k:,}" for k in range(decades + 1)],
+    }
 
 
 def _mark(figure: go.Figure, state: int, label: str, n_states: int) -> None:

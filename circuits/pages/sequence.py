@@ -7,7 +7,7 @@ from typing import Any
 from circuits.model import Model
 from circuits.pages.edits_table import published_record, table
 from circuits.studies.columns import number
-from circuits.studies.sequence import Trace, TracePoint
+from circuits.studies.sequence import SequenceTrace, TracePoint
 
 HEADER = (
     "sequence",
@@ -24,7 +24,7 @@ HEADER = (
 SHARES = ("success", "generality", "locality", "same_subject")
 
 
-def lines(traces: Sequence[Trace]) -> list[list[str]]:
+def lines(traces: Sequence[SequenceTrace]) -> list[list[str]]:
     """One line for each sequence and checkpoint: of the matrix whose condition number is the largest; shares in percent."""
     found = []
     for trace in traces:
@@ -36,7 +36,7 @@ def lines(traces: Sequence[Trace]) -> list[list[str]]:
     return found
 
 
-def to_json(traces: Sequence[Trace]) -> dict[str, Any]:
+def to_json(traces: Sequence[SequenceTrace]) -> dict[str, Any]:
     """The traces, in percent where a share."""
     return {
         "traces": [
@@ -50,7 +50,7 @@ def to_json(traces: Sequence[Trace]) -> dict[str, Any]:
     }
 
 
-def trace_page(traces: Sequence[Trace], model: Model, command: str, restraint: str, figure: str | None) -> str:
+def trace_page(traces: Sequence[SequenceTrace], model: Model, command: str, restraint: str, figure: str | None) -> str:
     """The Markdown text; ``command`` makes it again. ``figure`` is the picture's address as seen from the page."""
     n = traces[0].points[-1].n_edits
     parts = [
@@ -73,7 +73,7 @@ def trace_page(traces: Sequence[Trace], model: Model, command: str, restraint: s
     return "\n\n".join(parts) + "\n"
 
 
-def _verdict(free: Trace, restrained: Trace) -> str:
+def _verdict(free: SequenceTrace, restrained: SequenceTrace) -> str:
     """By how much the restraint helps and what it costs after the last edit."""
     a, b = free.points[-1], restrained.points[-1]
     held, lost = (100 * (getattr(b, name) - getattr(a, name)) for name in ("locality", "success"))
@@ -84,7 +84,7 @@ def _verdict(free: Trace, restrained: Trace) -> str:
     )
 
 
-def _drift(traces: Sequence[Trace]) -> str:
+def _drift(traces: Sequence[SequenceTrace]) -> str:
     """How far the values stored by each quarter of the edits have moved since (paper 1, section 5.6, Figure 5)."""
     text = (
         "‖W_N k_j − W_j k_j‖ / ‖W_j k_j‖: how far the value that edit j stored has moved by the end, on average over each "

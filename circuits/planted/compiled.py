@@ -9,7 +9,6 @@ Their graph has token and position embedding apart; here both are ``input``, who
 both matter to one reader, ablating them together need not do what ablating one does.
 """
 
-import json
 import os
 import random
 from collections.abc import Mapping
@@ -24,6 +23,7 @@ from circuits.facts import Fact
 from circuits.graph import Graph
 from circuits.model import Model
 from circuits.planted.base import Ablated
+from circuits.records import Unreadable, read_json
 
 VARIABLE = "KCIRCUIT_TRACR"
 """The environment variable that names the folder of folders; by default ``../shared/data/tracr`` beside the repository."""
@@ -110,9 +110,9 @@ def read_compiled(folder: Path) -> Compiled:
 
 def _json(path: Path) -> dict[str, Any]:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise CompiledError(f"cannot read {path}: {error}") from error
+        content = read_json(path)
+    except Unreadable as error:
+        raise CompiledError(str(error)) from error
     if not isinstance(content, dict):
         raise CompiledError(f"expected an object in {path}, got {type(content).__name__}")
     return content

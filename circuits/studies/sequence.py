@@ -135,7 +135,7 @@ class TracePoint:
 
 
 @dataclass(frozen=True)
-class Trace:
+class SequenceTrace:
     """One sequence of edits, as a name for a legend and a point at each checkpoint; the first is before any edit."""
 
     name: str
@@ -156,7 +156,7 @@ def sequential_traces(
     seed: int = 0,
     progress: Callable[[str], None] = lambda _: None,
     name: str = "",
-) -> tuple[Trace, ...]:
+) -> tuple[SequenceTrace, ...]:
     """Edit the requests one on top of another and trace the sequence, with and without a restraint.
 
     Without ``every`` there is one sequence, and ``restraint`` is applied to a copy of its sum at each checkpoint, as paper 1
@@ -191,11 +191,11 @@ def sequential_traces(
     assert total is not None
     name = name or total.provenance.method.split("+")[0]
     if every is not None:
-        return (Trace(f"{name}, restrained every {every}", tuple(plain), _drift(total, model, stored)),)
-    traces = [Trace(name, tuple(plain), _drift(total, model, stored))]
+        return (SequenceTrace(f"{name}, restrained every {every}", tuple(plain), _drift(total, model, stored)),)
+    traces = [SequenceTrace(name, tuple(plain), _drift(total, model, stored))]
     if restraint is not None:
         last = _weights(restraint(total, model))
-        traces.append(Trace(f"{name}, restrained", tuple(restrained), _drift(last, model, stored)))
+        traces.append(SequenceTrace(f"{name}, restrained", tuple(restrained), _drift(last, model, stored)))
     return tuple(traces)
 
 

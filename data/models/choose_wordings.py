@@ -21,6 +21,7 @@ from circuits.datasets.split import split_facts
 from circuits.evaluation import KNOWN_RANK, Answers, whole_model
 from circuits.facts import Relation, Relations
 from circuits.model import Model
+from circuits.records import read_json, write_whole
 
 ENOUGH = 20
 """Known facts that a study of a relation wants."""
@@ -77,13 +78,12 @@ def write(profile: Path, model: Model, choices: Sequence[Choice]) -> None:
     """Put the wordings into the profile, keys sorted; a profile that is not there yet gets the model's name and BOS too."""
     content: dict[str, Any]
     if profile.exists():
-        content = json.loads(profile.read_text(encoding="utf-8"))
+        content = read_json(profile)
     else:
         bos = model.vocabulary.bos
         content = {"name": profile.parent.name, "bos": None if bos is None else model.vocabulary.decode([bos])}
     content["wordings"] = dict(sorted({**content.get("wordings", {}), **_wordings(choices)}.items()))
-    profile.parent.mkdir(parents=True, exist_ok=True)
-    profile.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    write_whole(profile, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
 
 
 def _wordings(choices: Sequence[Choice]) -> dict[str, str]:
