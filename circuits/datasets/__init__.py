@@ -1,4 +1,7 @@
-"""Files of facts, read into Relations."""
+"""Files of facts, read into relations, edit requests and texts: one file a format, with what its schema demands.
+
+What is in a file belongs here; whether a model knows it does not.
+"""
 
 from circuits.datasets.files import load_relations_file
 from circuits.datasets.lre import DatasetError, load_relation, load_relations
