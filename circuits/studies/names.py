@@ -1,0 +1,44 @@
+"""Every study by its name: the one table that a new study is entered in. Loads none of them, because that takes torch."""
+
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any
+
+from circuits.studies import specs
+from circuits.studies.study import Study
+
+
+class NoSuchStudy(ValueError):
+    """A name that no study has."""
+
+
+@dataclass(frozen=True, slots=True)
+class Named:
+    """What a study is asked, and where it is."""
+
+    spec: type[specs.Asked]
+    where: str
+    """``module:attribute``."""
+
+    def load(self) -> Study[Any, Any, Any, Any]:
+        module, attribute = self.where.split(":")
+        return getattr(import_module(module), attribute)
+
+
+STUDIES: dict[str, Named] = {
+    "layers": Named(specs.LayersSpec, "circuits.studies.layers:LAYERS"),
+    "stability": Named(specs.StabilitySpec, "circuits.studies.stability:STABILITY"),
+    "table": Named(specs.TableSpec, "circuits.studies.table.table:TABLE"),
+    "truth": Named(specs.TruthSpec, "circuits.studies.truth:TRUTH"),
+}
+
+
+def find_study(name: str) -> Named:
+    """The study of that name.
+
+    Raises:
+        NoSuchStudy: there is none; says which there are.
+    """
+    if name not in STUDIES:
+        raise NoSuchStudy(f"no study called {name!r}; expected {', '.join(sorted(STUDIES))}")
+    return STUDIES[name]
