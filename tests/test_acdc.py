@@ -13,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from circuits.circuit import Circuit, Provenance, Scores
-from circuits.discovery.acdc import Interrupted, Progress, ResumeError, State, Traversal, acdc, diluted, fingerprint
+from circuits.discovery.acdc import AcdcOptions, Interrupted, Progress, ResumeError, State, diluted, fingerprint, search
+from circuits.discovery.traversal import Traversal
 from circuits.engines.engine import Engine
 from circuits.engines.hook import HookEngine
 from circuits.facts import Fact
@@ -24,12 +25,12 @@ from tests.models import plain_model, random_plain_model, word_fact, zero_weight
 HERE = Provenance("by hand", "00", processing="raw", method="acdc", settings={"tau": 0.1})
 
 
-def search(engine: Engine, tau: float, *, absolute: bool = False) -> Scores:
-    return acdc(engine, tau=tau, absolute=absolute, provenance=HERE, force=True)[0]
+def scores_at(engine: Engine, tau: float, *, absolute: bool = False) -> Scores:
+    return search(engine, AcdcOptions(tau, absolute=absolute), provenance=HERE, force=True)[0]
 
 
 def found(model: Model, facts: Sequence[Fact], tau: float, *, absolute: bool = False) -> set[str]:
-    scores = search(HookEngine(model, facts), tau, absolute=absolute)
+    scores = scores_at(HookEngine(model, facts), tau, absolute=absolute)
     return {edge.name for edge in scores.above(tau, absolute=absolute)}
 
 
@@ -87,7 +88,7 @@ def test_acdc_finds_the_one_head_that_copies() -> None:
     model = plain_model(weights, WORDS)
     circuit = edges("input->a0.h0<q> input->a0.h0<k> input->a0.h0<v> a0.h0->logits")
 
-    scores = search(HookEngine(model, COPIES), tau=0.1)
+    scores = scores_at(HookEngine(model, COPIES), tau=0.1)
     assert {edge.name for edge in scores.above(0.1)} == circuit
     by_hand = {
         "a0.h0->logits": math.log(4) - nll(4),
@@ -191,7 +192,7 @@ def test_acdc_finds_an_induction_circuit_of_two_heads() -> None:
     )
     assert float(HookEngine(model, facts).nll(model.graph().legal).max()) == pytest.approx(nll(8, 4), abs=1e-5)
 
-    scores = search(HookEngine(model, facts), tau=0.5)
+    scores = scores_at(HookEngine(model, facts), tau=0.5)
     assert {edge.name for edge in scores.above(0.5)} == circuit
     # Without a1.h0<q> attention is 1/6 each on BOS a p b q a: logits 4/3, and 8/3 for a.
     uniform = math.log(4 * math.exp(4 / 3) + math.exp(8 / 3)) - 4 / 3
@@ -215,7 +216,7 @@ def test_the_signed_rule_drops_a_suppressive_head_and_the_absolute_rule_keeps_it
 
     assert found(model, COPIES, tau=0.1) == copying
     assert found(model, COPIES, tau=0.1, absolute=True) == copying | suppressing
-    absolute = search(HookEngine(model, COPIES), tau=0.1, absolute=True)
+    absolute = scores_at(HookEngine(model, COPIES), tau=0.1, absolute=True)
     by_hand = {
         "a0.h1->logits": nll(4) - nll(1),
         "a0.h0->logits": nll(-3) - nll(1),
@@ -236,7 +237,7 @@ def test_the_reference_moves_with_every_removal() -> None:
     model = plain_model(copying_weights([1, 1, 1]), WORDS)
     tau = 0.3
     assert nll(2) - nll(3) < tau < nll(1) - nll(2)
-    scores = search(HookEngine(model, COPIES), tau)
+    scores = scores_at(HookEngine(model, COPIES), tau)
     graph = scores.graph
     assert scores.values[graph.edge("a0.h2->logits")] == pytest.approx(nll(2) - nll(3), abs=1e-5)
     assert scores.values[graph.edge("a0.h1->logits")] == pytest.approx(nll(1) - nll(2), abs=1e-5)
@@ -313,7 +314,7 @@ def test_acdc_agrees_with_its_definition_edge_for_edge_and_score_for_score(
 ) -> None:
     engine = HookEngine(random_plain_model(seed), RANDOM_FACTS, granularity=granularity)
     expected, kept = naive_acdc(engine, tau, absolute=absolute)
-    scores, state = acdc(engine, tau=tau, absolute=absolute, provenance=HERE, force=True)
+    scores, state = search(engine, AcdcOptions(tau, absolute=absolute), provenance=HERE, force=True)
     assert tried(scores) == expected
     assert {edge.name for edge in scores.above(tau, absolute=absolute)} == kept
     assert state.evaluations == len(expected) + 1
@@ -323,14 +324,16 @@ def test_acdc_agrees_with_its_definition_edge_for_edge_and_score_for_score(
 def test_acdc_agrees_with_its_definition_on_a_model_with_parallel_blocks(small_model: Callable[..., Model]) -> None:
     engine = HookEngine(small_model("neox"), [word_fact("5 6", "7 8")], granularity="node")
     expected, kept = naive_acdc(engine, 0.05, absolute=False)
-    scores = search(engine, 0.05)
+    scores = scores_at(engine, 0.05)
     assert tried(scores) == expected
     assert {edge.name for edge in scores.above(0.05)} == kept
     assert 3 < len(kept) < engine.graph.n_edges - 3
 
 
 def test_the_random_models_are_no_trivial_cases() -> None:
-    found_by_seed = [search(HookEngine(random_plain_model(seed), RANDOM_FACTS), 0.03).above(0.03) for seed in range(5)]
+    found_by_seed = [
+        scores_at(HookEngine(random_plain_model(seed), RANDOM_FACTS), 0.03).above(0.03) for seed in range(5)
+    ]
     assert len({circuit.n_edges for circuit in found_by_seed}) > 1
     assert all(3 < circuit.n_edges < circuit.graph.n_edges - 3 for circuit in found_by_seed)
 
@@ -369,7 +372,7 @@ def engine_of(seed: int) -> HookEngine:
 @given(seed=st.integers(0, 10_000), tau=st.sampled_from([0.0, 0.01, 0.1]), absolute=st.booleans())
 def test_the_result_does_not_depend_on_the_engines_width(seed: int, tau: float, absolute: bool) -> None:
     results = [
-        acdc(_Wrapped(engine_of(seed), width=width), tau=tau, absolute=absolute, provenance=HERE, force=True)
+        search(_Wrapped(engine_of(seed), width=width), AcdcOptions(tau, absolute=absolute), provenance=HERE, force=True)
         for width in (1, 3, 100)
     ]
     assert len({scores.values.tobytes() for scores, _ in results}) == 1
@@ -382,36 +385,36 @@ def test_a_search_that_is_stopped_and_resumed_from_its_file_ends_as_one_that_is_
     tmp_path_factory: pytest.TempPathFactory, seed: int, stops: list[int]
 ) -> None:
     path = tmp_path_factory.mktemp("state") / "state.json"
-    whole, whole_state = acdc(engine_of(seed), tau=0.01, provenance=HERE)
+    whole, whole_state = search(engine_of(seed), AcdcOptions(0.01), provenance=HERE)
     state: State | None = None
     for calls in stops:
         before = 0 if state is None else state.decided
         with pytest.raises(Interrupted) as stopped:
-            acdc(_Wrapped(engine_of(seed), calls=calls), tau=0.01, provenance=HERE, state=state)
+            search(_Wrapped(engine_of(seed), calls=calls), AcdcOptions(0.01), provenance=HERE, state=state)
         stopped.value.state.save(path)
         state = State.load(path, fingerprint(HERE))
         assert state == stopped.value.state
         assert before + calls <= state.decided < len(state.kept)
-    again, state = acdc(engine_of(seed), tau=0.01, provenance=HERE, state=state)
+    again, state = search(engine_of(seed), AcdcOptions(0.01), provenance=HERE, state=state)
     assert again.values.tobytes() == whole.values.tobytes()
     assert again == whole
     assert state == whole_state
 
 
 def test_a_metric_that_returns_numpys_float_can_be_stopped_and_saved_too(tmp_path: Path) -> None:
-    _, state = acdc(engine_of(0), tau=0.01, per_token=np.mean, provenance=HERE)
+    _, state = search(engine_of(0), AcdcOptions(0.01), per_token=np.mean, provenance=HERE)
     state.save(tmp_path / "state.json")
-    assert state == acdc(engine_of(0), tau=0.01, provenance=HERE)[1]
+    assert state == search(engine_of(0), AcdcOptions(0.01), provenance=HERE)[1]
 
 
 def test_stopping_says_how_far_the_search_came() -> None:
     with pytest.raises(KeyboardInterrupt, match="stopped after 4 of 46 edges"):
-        acdc(_Wrapped(engine_of(0), calls=4), tau=0.01, provenance=HERE)
+        search(_Wrapped(engine_of(0), calls=4), AcdcOptions(0.01), provenance=HERE)
 
 
 def test_a_state_of_another_run_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "state.json"
-    _, state = acdc(engine_of(0), tau=0.1, provenance=HERE)
+    _, state = search(engine_of(0), AcdcOptions(0.1), provenance=HERE)
     state.save(path)
     assert State.load(path, fingerprint(HERE)) == state
     for other in (
@@ -439,7 +442,7 @@ def test_a_state_of_another_run_is_refused(tmp_path: Path) -> None:
 )
 def test_a_damaged_state_is_refused_and_names_the_file(tmp_path: Path, damage: Callable[[bytes], bytes]) -> None:
     path = tmp_path / "state.json"
-    _, state = acdc(engine_of(0), tau=0.1, provenance=HERE)
+    _, state = search(engine_of(0), AcdcOptions(0.1), provenance=HERE)
     state.save(path)
     path.write_bytes(damage(path.read_bytes()))
     with pytest.raises(ResumeError, match=str(path)):
@@ -448,7 +451,7 @@ def test_a_damaged_state_is_refused_and_names_the_file(tmp_path: Path, damage: C
 
 def test_progress_counts_up_to_all_edges() -> None:
     seen: list[Progress] = []
-    scores, state = acdc(engine_of(3), tau=0.1, provenance=HERE, progress=seen.append)
+    scores, state = search(engine_of(3), AcdcOptions(0.1), provenance=HERE, progress=seen.append)
     assert [p.done for p in seen] == sorted(p.done for p in seen)
     assert seen[-1].done == seen[-1].total == scores.graph.n_edges
     assert seen[-1].kept == scores.above(0.1).n_edges
@@ -457,7 +460,7 @@ def test_progress_counts_up_to_all_edges() -> None:
 
 def test_the_state_ends_with_the_circuits_own_nll() -> None:
     engine = engine_of(5)
-    scores, state = acdc(engine, tau=0.1, provenance=HERE)
+    scores, state = search(engine, AcdcOptions(0.1), provenance=HERE)
     assert state.nll == pytest.approx(float(engine.nll(scores.above(0.1).kept).mean()), abs=1e-6)
 
 

@@ -13,8 +13,9 @@ from torch import Tensor
 
 from circuits.analysis.lens import trajectory
 from circuits.circuit import Circuit, Provenance
-from circuits.discovery.acdc import Traversal, acdc
+from circuits.discovery.acdc import AcdcOptions, search
 from circuits.discovery.eap import eap
+from circuits.discovery.traversal import Traversal
 from circuits.editing.anchors import Gazetteer
 from circuits.editing.bypass import innermost
 from circuits.editing.experts import Experts
@@ -371,7 +372,7 @@ def test_acdc_keeps_the_same_edges_of_bypassed_models_on_both_engines(
 ) -> None:
     edited = with_bypasses(small_model(name))
     (_, fast), (_, slow) = (
-        acdc(make(edited, FACTS[:1], granularity=granularity), tau=0.05, provenance=Provenance("m", "w"))
+        search(make(edited, FACTS[:1], granularity=granularity), AcdcOptions(0.05), provenance=Provenance("m", "w"))
         for make in (SparseEngine, HookEngine)
     )
     assert fast.kept == slow.kept
@@ -418,7 +419,7 @@ def test_acdc_finds_the_bypass_that_answers_and_the_circuit_survives_its_file(tm
     edited = model.with_network(BypassedNetwork.around(model.network, 1, answers), "edited")
     fact = Fact("ask", "ask", "yes")
     for make in (HookEngine, SparseEngine):
-        scores, _ = acdc(make(edited, [fact]), tau=0.1, provenance=Provenance(edited.name, edited.weights))
+        scores, _ = search(make(edited, [fact]), AcdcOptions(0.1), provenance=Provenance(edited.name, edited.weights))
         found = scores.above(0.1)
         assert [edge.name for edge in found.edges] == ["x1->logits"]
     found.save(tmp_path / "circuit.json")

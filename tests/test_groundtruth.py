@@ -16,7 +16,8 @@ from typer.testing import CliRunner
 
 from circuits.circuit import Provenance
 from circuits.cli.app import app, main
-from circuits.discovery.acdc import Traversal, acdc
+from circuits.discovery.acdc import AcdcOptions, search
+from circuits.discovery.traversal import Traversal
 from circuits.engines import Ablation, HookEngine, SparseEngine
 from circuits.engines.ablation import AblationError
 from circuits.evaluation import whole_model
@@ -120,7 +121,7 @@ def test_what_the_docstrings_say_of_single_edges_is_measured() -> None:
 def found(circuit: Planted, ablation: Ablated, *, absolute: bool, hook: bool = False) -> set[str]:
     case = Case.planted(circuit, ablation)
     engine = HookEngine(case.model, case.facts, ablation=case.ablation) if hook else case.engine
-    scores, _ = acdc(engine, tau=case.tau, absolute=absolute, provenance=HERE)
+    scores, _ = search(engine, AcdcOptions(case.tau, absolute=absolute), provenance=HERE)
     return {edge.name for edge in scores.above(case.tau, absolute=absolute)}
 
 
@@ -148,7 +149,7 @@ def test_of_an_or_acdc_finds_one_branch_under_zero_ablation_and_both_under_resam
     assert found(circuit, "resample", absolute=False) == set(circuit.edges["resample"])
     # Which branch stays is the order's doing alone.
     case = Case.planted(circuit, "zero")
-    scores, _ = acdc(case.engine, tau=case.tau, walk=Traversal(case.engine.graph, True), provenance=HERE)
+    scores, _ = search(case.engine, AcdcOptions(case.tau), walk=Traversal(case.engine.graph, True), provenance=HERE)
     assert {edge.name for edge in scores.above(case.tau)} == {edge for edge in truth if "a0.h0" not in edge}
 
 

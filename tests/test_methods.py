@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from circuits.circuit import Provenance, Scores
-from circuits.discovery import METHODS, MethodError, acdc, exact, find_method, ifr, random_scores
-from circuits.discovery.acdc import Progress
+from circuits.discovery import METHODS, MethodError, exact, find_method, ifr, random_scores
+from circuits.discovery.acdc import AcdcOptions, Progress, search
 from circuits.discovery.ifr import proximity
 from circuits.engines import Ablation, HookEngine, SparseEngine
 from circuits.graph import Granularity, Graph, Shape
@@ -103,7 +103,7 @@ def test_an_unknown_method_is_refused_with_a_list_of_the_known_ones() -> None:
 
 def test_acdc_in_the_table_is_acdc() -> None:
     model = random_plain_model(0)
-    expected, _ = acdc(SparseEngine(model, SMALL), tau=0.05, absolute=True, provenance=HERE)
+    expected, _ = search(SparseEngine(model, SMALL), AcdcOptions(0.05, absolute=True), provenance=HERE)
     found = METHODS["acdc"](model, SMALL, tau=0.05, absolute=True, provenance=HERE)
     assert found == expected
 

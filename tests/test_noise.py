@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from circuits.circuit import Provenance
-from circuits.discovery.acdc import RESOLUTION, NoiseError, Traversal, acdc, diluted, sweep
+from circuits.discovery.acdc import RESOLUTION, AcdcOptions, NoiseError, diluted, search, sweep
+from circuits.discovery.traversal import Traversal
 from circuits.engines.hook import HookEngine
 from circuits.engines.sparse import SparseEngine
 from circuits.model import Model
@@ -63,23 +64,23 @@ def test_a_tau_that_rounding_hides_is_refused_unless_forced(small_model: LoadMod
     engine = SparseEngine(small_model("gpt2"), FACTS, dtype=torch.bfloat16)
     least = RESOLUTION * engine.noise()
     with pytest.raises(NoiseError, match=r"tau is 0\.01, and rounding alone moves .*bfloat16.*float32.*--force"):
-        acdc(engine, tau=0.01, provenance=HERE)
+        search(engine, AcdcOptions(0.01), provenance=HERE)
     with pytest.raises(NoiseError):
         next(sweep(engine, (0.01, 1.0), provenance=lambda tau: HERE))
-    acdc(engine, tau=1.01 * least, provenance=HERE)
-    _, state = acdc(engine, tau=0.01, provenance=HERE, force=True)
+    search(engine, AcdcOptions(1.01 * least), provenance=HERE)
+    _, state = search(engine, AcdcOptions(0.01), provenance=HERE, force=True)
     assert len(state.near_ties) > 10
     # The control: the same threshold in float32 is far above the noise.
-    acdc(SparseEngine(small_model("gpt2"), FACTS), tau=0.01, provenance=HERE)
+    search(SparseEngine(small_model("gpt2"), FACTS), AcdcOptions(0.01), provenance=HERE)
 
 
 def test_a_step_within_the_noise_of_tau_is_named_and_one_beyond_it_is_not() -> None:
     engine = SparseEngine(random_plain_model(0), (word_fact("1 2 3", "4"),))
-    scores, _ = acdc(engine, tau=0.3, absolute=True, provenance=HERE)
+    scores, _ = search(engine, AcdcOptions(0.3, absolute=True), provenance=HERE)
     first, name = abs(float(scores.values[Traversal(engine.graph).edges[0]])), "m1->logits"
     for distance, is_near in ((0.5, True), (-0.5, True), (2.0, False), (-2.0, False)):
         tau = first + distance * engine.noise()
-        _, state = acdc(engine, tau=tau, absolute=True, provenance=HERE)
+        _, state = search(engine, AcdcOptions(tau, absolute=True), provenance=HERE)
         assert (name in state.near_ties) == is_near
 
 
@@ -88,5 +89,5 @@ def test_noise_is_measured_in_the_unit_of_what_is_compared() -> None:
     engine = SparseEngine(random_plain_model(0), (word_fact("1 2 3", "4"),))
     tau = 5 * engine.noise()
     with pytest.raises(NoiseError):
-        acdc(engine, tau=tau, provenance=HERE)
-    acdc(engine, tau=tau, per_token=diluted([4], [1]), provenance=HERE)
+        search(engine, AcdcOptions(tau), provenance=HERE)
+    search(engine, AcdcOptions(tau), per_token=diluted([4], [1]), provenance=HERE)

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from circuits.circuit import Circuit, Provenance, Scores
-from circuits.discovery.acdc import Interrupted, State, Traversal, acdc, fingerprint, sweep
+from circuits.discovery.acdc import AcdcOptions, Interrupted, State, fingerprint, search, sweep
 from circuits.discovery.eap import eap
 from circuits.discovery.prefilter import (
     AmountError,
@@ -23,6 +23,7 @@ from circuits.discovery.prefilter import (
     require_alive,
     start,
 )
+from circuits.discovery.traversal import Traversal
 from circuits.engines import HookEngine, SparseEngine
 from circuits.engines.engine import Engine
 from circuits.facts import Fact
@@ -100,7 +101,9 @@ def test_a_search_among_some_edges_agrees_with_its_definition_on_both_engines(
     allowed = reference.graph.legal & (np.random.default_rng(seed).random(reference.graph.legal.shape) < share)
     expected, kept = naive(reference, tau, allowed)
     for engine in (reference, SparseEngine(model, FACTS)):
-        scores, state = acdc(engine, tau=tau, walk=Traversal(engine.graph, candidates=allowed), provenance=HERE)
+        scores, state = search(
+            engine, AcdcOptions(tau), walk=Traversal(engine.graph, candidates=allowed), provenance=HERE
+        )
         found = tried(scores)
         assert found.keys() == expected.keys()
         assert found == pytest.approx(expected, abs=1e-5)
@@ -110,10 +113,14 @@ def test_a_search_among_some_edges_agrees_with_its_definition_on_both_engines(
 
 def test_all_edges_as_candidates_is_the_full_search_and_none_keeps_none() -> None:
     engine = SparseEngine(random_plain_model(0), FACTS)
-    full = acdc(engine, tau=0.02, provenance=HERE)
-    assert acdc(engine, tau=0.02, walk=Traversal(engine.graph, candidates=engine.graph.legal), provenance=HERE) == full
-    nothing, _ = acdc(
-        engine, tau=0.02, walk=Traversal(engine.graph, candidates=np.zeros_like(engine.graph.legal)), provenance=HERE
+    full = search(engine, AcdcOptions(0.02), provenance=HERE)
+    everything = Traversal(engine.graph, candidates=engine.graph.legal)
+    assert search(engine, AcdcOptions(0.02), walk=everything, provenance=HERE) == full
+    nothing, _ = search(
+        engine,
+        AcdcOptions(0.02),
+        walk=Traversal(engine.graph, candidates=np.zeros_like(engine.graph.legal)),
+        provenance=HERE,
     )
     assert np.isnan(nothing.values).all()
     assert not np.isnan(full[0].values[engine.graph.legal]).all()
@@ -129,7 +136,7 @@ def test_a_sweep_among_some_edges_is_one_search_a_threshold() -> None:
         )
     }
     for tau, scores in together.items():
-        alone, _ = acdc(engine, tau=tau, walk=Traversal(engine.graph, candidates=allowed), provenance=HERE)
+        alone, _ = search(engine, AcdcOptions(tau), walk=Traversal(engine.graph, candidates=allowed), provenance=HERE)
         assert scores.above(tau) == alone.above(tau)
         assert not (scores.above(tau).kept & ~allowed).any()
 
@@ -162,13 +169,25 @@ class Stopping:
 def test_a_prefiltered_search_can_be_stopped_and_continued(tmp_path: Path) -> None:
     engine = HookEngine(random_plain_model(2), FACTS)
     allowed = candidates(eap(engine.model, FACTS, provenance=HERE), "50%")
-    whole = acdc(engine, tau=0.01, walk=Traversal(engine.graph, candidates=allowed), provenance=HERE)
+    whole = search(engine, AcdcOptions(0.01), walk=Traversal(engine.graph, candidates=allowed), provenance=HERE)
     with pytest.raises(Interrupted) as stop:
-        acdc(Stopping(engine, 9), tau=0.01, walk=Traversal(engine.graph, candidates=allowed), provenance=HERE)
+        search(
+            Stopping(engine, 9),
+            AcdcOptions(0.01),
+            walk=Traversal(engine.graph, candidates=allowed),
+            provenance=HERE,
+        )
     stop.value.state.save(tmp_path / "state.json")
     state = State.load(tmp_path / "state.json", fingerprint(HERE))
     assert (
-        acdc(engine, tau=0.01, walk=Traversal(engine.graph, candidates=allowed), provenance=HERE, state=state) == whole
+        search(
+            engine,
+            AcdcOptions(0.01),
+            walk=Traversal(engine.graph, candidates=allowed),
+            provenance=HERE,
+            state=state,
+        )
+        == whole
     )
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from circuits.circuit import Provenance
-from circuits.discovery.acdc import acdc
+from circuits.discovery.acdc import AcdcOptions, search
 from circuits.engines.memory import (
     AT_ONCE,
     Sizes,
@@ -97,7 +97,7 @@ def test_a_searchs_width_and_circuits_run_do_not_depend_on_free_memory(
     for free in (needed, 100 * needed):
         monkeypatch.setattr("circuits.engines.sparse.available_memory", lambda device, free=free: free)
         engine = SparseEngine(small_model("gpt2"), FACTS)
-        acdc(engine, tau=0.05, provenance=Provenance("", ""))
+        search(engine, AcdcOptions(0.05), provenance=Provenance("", ""))
         runs.add((engine.width, engine.evaluations))
     assert len(runs) == 1
 

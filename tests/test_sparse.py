@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from circuits.circuit import Provenance
-from circuits.discovery.acdc import Interrupted, Progress, State, acdc, sweep
+from circuits.discovery.acdc import AcdcOptions, Interrupted, Progress, State, search, sweep
 from circuits.discovery.speculation import cuts, expected_path, measured_shifts, nll_of
 from circuits.engines import EngineMismatch, make_engine
 from circuits.engines.ablation import Ablation
@@ -164,8 +164,10 @@ def test_its_nll_is_match_nll() -> None:
 )
 def test_acdc_keeps_exactly_the_same_edges(small_model: LoadModel, tau: float, ablation: str) -> None:
     model = small_model("gpt2")
-    expected, reference = acdc(HookEngine(model, FACTS, ablation=ABLATIONS[ablation]), tau=tau, provenance=HERE)
-    got, state = acdc(SparseEngine(model, FACTS, ablation=ABLATIONS[ablation]), tau=tau, provenance=HERE)
+    expected, reference = search(
+        HookEngine(model, FACTS, ablation=ABLATIONS[ablation]), AcdcOptions(tau), provenance=HERE
+    )
+    got, state = search(SparseEngine(model, FACTS, ablation=ABLATIONS[ablation]), AcdcOptions(tau), provenance=HERE)
     assert state.kept == reference.kept
     assert (state.decided, state.evaluations) == (reference.decided, reference.evaluations)
     assert np.allclose(got.values, expected.values, atol=1e-4, equal_nan=True)
@@ -181,8 +183,8 @@ def test_acdc_agrees_on_other_layouts(
         hook, sparse = (
             make(small_model(name), (fact,), granularity=granularity) for make in (HookEngine, SparseEngine)
         )
-        _, reference = acdc(hook, tau=0.05, absolute=absolute, provenance=HERE)
-        _, state = acdc(sparse, tau=0.05, absolute=absolute, provenance=HERE)
+        _, reference = search(hook, AcdcOptions(0.05, absolute=absolute), provenance=HERE)
+        _, state = search(sparse, AcdcOptions(0.05, absolute=absolute), provenance=HERE)
         assert state.kept == reference.kept
 
 
@@ -205,7 +207,7 @@ def test_twelve_facts_three_thresholds_every_ablation_and_architecture(
     }[kind]
     hook, sparse = (make(model, TWELVE, ablation=ablation, granularity="node") for make in (HookEngine, SparseEngine))
     for tau in TAUS:
-        (_, slow), (_, fast) = (acdc(engine, tau=tau, provenance=HERE) for engine in (hook, sparse))
+        (_, slow), (_, fast) = (search(engine, AcdcOptions(tau), provenance=HERE) for engine in (hook, sparse))
         assert fast.kept == slow.kept, tau
         assert fast.evaluations == slow.evaluations
 
@@ -238,9 +240,9 @@ def test_the_circuit_depends_on_neither_width_nor_guesses(
 ) -> None:
     model = random_plain_model(seed, n_layers=2, n_heads=3)
     facts = (word_fact("1 2 3", "4"), word_fact("0 5 1 2", "3"), word_fact("2 2 1", "0"))[:n_facts]
-    _, expected = acdc(Sequential(SparseEngine(model, facts)), tau=tau, absolute=absolute, provenance=HERE)
+    _, expected = search(Sequential(SparseEngine(model, facts)), AcdcOptions(tau, absolute=absolute), provenance=HERE)
     engine = SparseEngine(model, facts, width=width)
-    _, state = acdc(engine, tau=tau, absolute=absolute, provenance=HERE)
+    _, state = search(engine, AcdcOptions(tau, absolute=absolute), provenance=HERE)
     if not expected.near_ties:
         assert state.kept == expected.kept
     assert engine.width <= width
@@ -249,7 +251,7 @@ def test_the_circuit_depends_on_neither_width_nor_guesses(
         def forecast(self, kept: np.ndarray, edges: Sequence[tuple[int, int]]) -> np.ndarray:
             return np.random.default_rng(seed).normal(size=(len(edges), len(self.facts)))
 
-    _, misled = acdc(Misleading(model, facts, width=2), tau=tau, absolute=absolute, provenance=HERE)
+    _, misled = search(Misleading(model, facts, width=2), AcdcOptions(tau, absolute=absolute), provenance=HERE)
     if not expected.near_ties:
         assert misled.kept == expected.kept
 
@@ -264,7 +266,7 @@ def test_a_batch_gives_the_numbers_that_its_members_give_alone(small_model: Load
 
 def test_a_stopped_search_continues_to_the_same_circuit(small_model: LoadModel) -> None:
     model = small_model("gpt2")
-    _, whole = acdc(SparseEngine(model, FACTS), tau=0.03, provenance=HERE)
+    _, whole = search(SparseEngine(model, FACTS), AcdcOptions(0.03), provenance=HERE)
     stopped: State | None = None
 
     def stop(progress: Progress) -> None:
@@ -272,10 +274,10 @@ def test_a_stopped_search_continues_to_the_same_circuit(small_model: LoadModel) 
             raise KeyboardInterrupt
 
     with pytest.raises(Interrupted) as caught:
-        acdc(SparseEngine(model, FACTS, width=3), tau=0.03, provenance=HERE, progress=stop)
+        search(SparseEngine(model, FACTS, width=3), AcdcOptions(0.03), provenance=HERE, progress=stop)
     stopped = caught.value.state
     assert 40 < stopped.decided < len(stopped.kept)
-    _, continued = acdc(SparseEngine(model, FACTS), tau=0.03, provenance=HERE, state=stopped)
+    _, continued = search(SparseEngine(model, FACTS), AcdcOptions(0.03), provenance=HERE, state=stopped)
     assert continued.kept == whole.kept
     assert continued.evaluations == whole.evaluations
 
@@ -286,7 +288,7 @@ def test_a_sweep_finds_what_single_searches_find(small_model: LoadModel) -> None
     found = list(sweep(engine, taus, provenance=lambda tau: HERE))
     assert [tau for tau, _, _ in found] == sorted(taus)
     for tau, scores, state in found:
-        expected, alone = acdc(SparseEngine(small_model("gpt2"), FACTS), tau=tau, provenance=HERE)
+        expected, alone = search(SparseEngine(small_model("gpt2"), FACTS), AcdcOptions(tau), provenance=HERE)
         assert state.kept == alone.kept
         assert (state.evaluations, state.near_ties) == (alone.evaluations, alone.near_ties)
         assert np.allclose(scores.values, expected.values, atol=1e-5, equal_nan=True)
@@ -295,9 +297,9 @@ def test_a_sweep_finds_what_single_searches_find(small_model: LoadModel) -> None
 def test_near_ties_are_counted(small_model: LoadModel) -> None:
     # The first edge is tried from the whole model, whatever tau is.
     engine = SparseEngine(small_model("gpt2"), FACTS)
-    scores, before = acdc(engine, tau=0.3, absolute=True, provenance=HERE)
+    scores, before = search(engine, AcdcOptions(0.3, absolute=True), provenance=HERE)
     first = abs(float(scores.values[-1, -1]))
-    _, state = acdc(engine, tau=first, absolute=True, provenance=HERE)
+    _, state = search(engine, AcdcOptions(first, absolute=True), provenance=HERE)
     assert not before.near_ties
     assert "m1->logits" in state.near_ties
 
@@ -312,7 +314,7 @@ def test_it_does_less_than_one_call_an_edge(small_model: LoadModel) -> None:
 
     engine = Counting(small_model("gpt2"), FACTS)
     assert isinstance(engine, WideEngine)
-    _, state = acdc(engine, tau=0.3, provenance=HERE)
+    _, state = search(engine, AcdcOptions(0.3), provenance=HERE)
     assert len(calls) < state.evaluations / 2
 
 

@@ -5,7 +5,8 @@ import pytest
 
 from circuits.circuit import Provenance
 from circuits.datasets.corrupted import corrupted, reference
-from circuits.discovery.acdc import Traversal, acdc
+from circuits.discovery.acdc import AcdcOptions, search
+from circuits.discovery.traversal import Traversal
 from circuits.editing import memoe
 from circuits.engines.ablation import Ablation, AblationKind
 from circuits.engines.hook import HookEngine
@@ -63,7 +64,7 @@ def test_the_reference_takes_the_steps_of_the_fast_engines_search_as_it_took_the
     fact = relation.fact(relation.subjects[1])
     ablation = ablation_of(kind, fact, relations, factlm)
     fast = SparseEngine(factlm, (fact,), ablation=ablation, granularity="node")
-    _, state = acdc(fast, tau=tau, provenance=HERE)
+    _, state = search(fast, AcdcOptions(tau), provenance=HERE)
     reference = HookEngine(factlm, (fact,), ablation=ablation, granularity="node")
     edges, graph = Traversal(fast.graph).edges, fast.graph
     tried = [i for i, score in enumerate(state.scores) if score is not None]
@@ -91,7 +92,7 @@ def test_the_fast_engine_keeps_exactly_the_edges_that_the_reference_keeps(
     fact = relation.fact(relation.subjects[1])
     ablation = ablation_of(kind, fact, relations, factlm)
     (_, fast), (_, slow) = (
-        acdc(make(factlm, (fact,), ablation=ablation, granularity="node"), tau=0.2, provenance=HERE)
+        search(make(factlm, (fact,), ablation=ablation, granularity="node"), AcdcOptions(0.2), provenance=HERE)
         for make in (SparseEngine, HookEngine)
     )
     assert fast.kept == slow.kept
@@ -109,7 +110,7 @@ def test_an_edit_by_memoe_is_searched_as_the_reference_searches_it(factlm: Model
     edit = memoe(factlm, (request,), options=memoe.options(factlm, texts=1, steps=20))
     with edit.on(factlm) as edited:
         (_, fast), (_, slow) = (
-            acdc(make(edited, (request.fact,), granularity="node"), tau=0.3, provenance=HERE)
+            search(make(edited, (request.fact,), granularity="node"), AcdcOptions(0.3), provenance=HERE)
             for make in (SparseEngine, HookEngine)
         )
         assert fast.kept == slow.kept

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from circuits import cli, datasets
 from circuits.circuit import Circuit, Provenance, jaccard
-from circuits.discovery.acdc import Traversal, acdc
+from circuits.discovery.acdc import AcdcOptions, search
+from circuits.discovery.traversal import Traversal
 from circuits.engines.hook import HookEngine
 from circuits.engines.sparse import SparseEngine
 from circuits.evaluation.baseline import random_circuit
@@ -116,8 +117,8 @@ FACTS = tuple(Fact(subject, subject, object_, "first") for subject, object_ in P
 def test_the_order_of_senders_decides_between_two_that_do_the_same():
     assert math.log(1 + 7 * math.exp(-9)) < 0.01
     for engine in (HookEngine(MODEL, FACTS), SparseEngine(MODEL, FACTS)):
-        forward = acdc(engine, tau=0.1, provenance=HERE)[0].above(0.1)
-        backward = acdc(engine, tau=0.1, provenance=HERE, walk=Traversal(GRAPH, True))[0].above(0.1)
+        forward = search(engine, AcdcOptions(0.1), provenance=HERE)[0].above(0.1)
+        backward = search(engine, AcdcOptions(0.1), provenance=HERE, walk=Traversal(GRAPH, True))[0].above(0.1)
         assert {edge.name for edge in forward} == {"input->m0", "m0->logits"}
         assert {edge.name for edge in backward} == {"input->m1", "m1->logits"}
 
@@ -125,11 +126,11 @@ def test_the_order_of_senders_decides_between_two_that_do_the_same():
 def test_both_engines_find_one_circuit_in_reverse_order():
     model, facts = random_plain_model(0), (word_fact("1 2 3", "4"), word_fact("0 5 1", "2"))
     by_hooks, sparse = (
-        acdc(engine, tau=0.05, provenance=HERE, walk=Traversal(GRAPH, True))[0].above(0.05)
+        search(engine, AcdcOptions(0.05), provenance=HERE, walk=Traversal(GRAPH, True))[0].above(0.05)
         for engine in (HookEngine(model, facts), SparseEngine(model, facts))
     )
     assert by_hooks == sparse
-    assert by_hooks != acdc(HookEngine(model, facts), tau=0.05, provenance=HERE)[0].above(0.05)
+    assert by_hooks != search(HookEngine(model, facts), AcdcOptions(0.05), provenance=HERE)[0].above(0.05)
 
 
 def test_a_reversed_traversal_keeps_the_receivers_order():

@@ -1,6 +1,5 @@
 """Discovery: (model, facts, ablation) to Scores, one file a method; `METHODS` lists them by name."""
 
-from circuits.discovery.acdc import acdc
 from circuits.discovery.eap import eap, eap_ig_activations, eap_ig_inputs
 from circuits.discovery.exact import exact
 from circuits.discovery.ifr import ifr
@@ -13,7 +12,6 @@ __all__ = [
     "Method",
     "MethodError",
     "MethodName",
-    "acdc",
     "eap",
     "eap_ig_activations",
     "eap_ig_inputs",

@@ -11,9 +11,8 @@ The order is part of the specification: the same inputs give the same circuit.
 
 import hashlib
 import json
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import InitVar, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +20,7 @@ from jaxtyping import Bool, Float
 
 from circuits.circuit import Provenance, Scores
 from circuits.discovery.speculation import Width, cuts, expected_path, measured_shifts, shift_of
+from circuits.discovery.traversal import Traversal
 from circuits.engines.engine import Engine, WideEngine
 from circuits.graph import Graph
 from circuits.records import Unreadable, read_json, write_whole
@@ -97,49 +97,13 @@ class Progress:
     nll: float
 
 
-@dataclass(frozen=True)
-class Traversal:
-    """ACDC's order over a graph: for each receiver, its candidates' positions in one long list of edges."""
+@dataclass(frozen=True, slots=True)
+class AcdcOptions:
+    """``tau`` is the threshold in nats: larger keeps fewer edges; the default is paper 2's. With ``absolute`` the magnitude
+    of S is compared, so that edges whose removal helps the answer (suppressive ones) stay too."""
 
-    graph: Graph
-    reverse_senders: bool = False
-    """Each receiver's senders from ``input`` to the latest instead: what the order alone decides (stability)."""
-    candidates: InitVar[Bool[np.ndarray, "writer reader"] | None] = None
-    """The edges to try, of all the graph's; all of them by default."""
-    edges: tuple[tuple[int, int], ...] = field(init=False)
-
-    def __post_init__(self, candidates: Bool[np.ndarray, "writer reader"] | None) -> None:
-        step = 1 if self.reverse_senders else -1
-        edges = tuple(
-            (writer, reader)
-            for reader in reversed(range(len(self.graph.readers)))
-            for writer in range(self.graph.upstream[reader])[::step]
-            if candidates is None or candidates[writer, reader]
-        )
-        object.__setattr__(self, "edges", edges)
-
-    def receivers(self) -> Iterator[tuple[int, int, int]]:
-        """(reader, first, end): its candidates are ``edges[first:end]``."""
-        first, count = 0, Counter(reader for _, reader in self.edges)
-        for reader in reversed(range(len(self.graph.readers))):
-            end = first + count[reader]
-            yield reader, first, end
-            first = end
-
-    def depths(self) -> Iterator[list[tuple[int, int, int]]]:
-        """`receivers` in runs that read at one depth: all heads of a layer, its MLP, ``logits``. No reader of a run reads
-        another's node."""
-        run: list[tuple[int, int, int]] = []
-        for receiver in self.receivers():
-            if run and self._depth(receiver[0]) != self._depth(run[0][0]):
-                yield run
-                run = []
-            run.append(receiver)
-        yield run
-
-    def _depth(self, reader: int) -> tuple[int, str]:
-        node = self.graph.readers[reader].node
-        return node.layer, node.kind
+    tau: float = 0.01
+    absolute: bool = False
 
 
 def mean(nll: Float[np.ndarray, "fact"]) -> float:
@@ -147,11 +111,10 @@ def mean(nll: Float[np.ndarray, "fact"]) -> float:
     return float(np.add.reduce(nll)) / len(nll)
 
 
-def acdc(
+def search(
     engine: Engine,
+    options: AcdcOptions,
     *,
-    tau: float,
-    absolute: bool = False,
     per_token: Callable[[np.ndarray], float] = mean,
     provenance: Provenance,
     walk: Traversal | None = None,
@@ -159,12 +122,10 @@ def acdc(
     progress: Callable[[Progress], None] = lambda _: None,
     force: bool = False,
 ) -> tuple[Scores, State]:
-    """Scores of the edges that ACDC tried; ``scores.above(tau)`` is its circuit.
+    """Scores of the edges that ACDC tried, and its last state; ``scores.above(tau)`` is its circuit.
 
     Args:
         engine: bound to the facts and the ablation.
-        tau: the threshold in nats. Larger keeps fewer edges.
-        absolute: compare the magnitude of S, so that edges whose removal helps the answer (suppressive ones) stay too.
         per_token: facts' NLL to the one number compared; the mean by default.
         provenance: what is written into the result.
         walk: the edges to try, in order, with all others ablated from the start; by default all, in ACDC's order. The
@@ -181,7 +142,7 @@ def acdc(
     walk = walk or Traversal(graph)
     noise = _noise(engine, per_token)
     if not force:
-        require_resolvable(noise, tau, engine)
+        require_resolvable(noise, options.tau, engine)
     total = len(walk.edges)
     kept = np.zeros_like(graph.legal)
     writers, readers = np.array(walk.edges, dtype=int).reshape(-1, 2).T
@@ -191,7 +152,7 @@ def acdc(
         state.nll = float(per_token(engine.nll(kept)))
         state.evaluations = 1
     kept[writers, readers] = state.kept
-    search = _Search(walk, kept, state, tau, noise, absolute, per_token)
+    search = _Search(walk, kept, state, options.tau, noise, options.absolute, per_token)
     width = Width(engine.width)
 
     def report() -> None:
@@ -237,15 +198,15 @@ def sweep(
     engine: Engine,
     taus: Sequence[float],
     *,
-    provenance: Callable[[float], Provenance],
     absolute: bool = False,
+    provenance: Callable[[float], Provenance],
     per_token: Callable[[np.ndarray], float] = mean,
     walk: Traversal | None = None,
     resume: Callable[[float], State | None] = lambda tau: None,
     progress: Callable[[Progress], None] = lambda _: None,
     force: bool = False,
 ) -> Iterator[tuple[float, Scores, State]]:
-    """`acdc` for each tau in rising order, on one engine: clean values are computed once, shared first decisions not retaken.
+    """`search` for each tau in rising order, on one engine: clean values are computed once, shared first decisions not retaken.
 
     The same results as one search a tau, up to the engine's rounding. ``resume`` gives the state of an interrupted search.
     """
@@ -255,10 +216,9 @@ def sweep(
         state = resume(tau)
         if state is None and done is not None:
             state = _shared(engine, walk, done, tau, absolute, per_token, fingerprint(origin))
-        scores, done = acdc(
+        scores, done = search(
             engine,
-            tau=tau,
-            absolute=absolute,
+            AcdcOptions(tau, absolute),
             per_token=per_token,
             provenance=origin,
             walk=walk,

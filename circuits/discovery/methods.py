@@ -8,11 +8,13 @@ import numpy as np
 from jaxtyping import Bool
 
 from circuits.circuit import Provenance, Scores, Setting
-from circuits.discovery.acdc import Progress, Traversal, acdc
+from circuits.discovery.acdc import AcdcOptions, Progress
+from circuits.discovery.acdc import search as acdc
 from circuits.discovery.eap import STEPS, eap, eap_ig_activations, eap_ig_inputs
 from circuits.discovery.exact import exact
 from circuits.discovery.ifr import ifr
 from circuits.discovery.random_scores import random_scores
+from circuits.discovery.traversal import Traversal
 from circuits.engines import Ablation, Engine, make_engine
 from circuits.facts import Fact
 from circuits.graph import Granularity
@@ -194,8 +196,7 @@ METHODS: Mapping[str, Method] = {
             "acdc",
             lambda search: acdc(
                 search.engine,
-                tau=search.tau,
-                absolute=search.absolute,
+                AcdcOptions(search.tau, search.absolute),
                 walk=Traversal(search.model.graph(search.granularity), candidates=search.candidates),
                 provenance=search.provenance,
                 progress=search.progress,

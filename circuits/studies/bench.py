@@ -23,7 +23,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from circuits.circuit import Provenance
 from circuits.datasets import corrupted as corruption
-from circuits.discovery.acdc import Progress, State, acdc, fingerprint
+from circuits.discovery.acdc import AcdcOptions, Progress, State, fingerprint
+from circuits.discovery.acdc import search as acdc
 from circuits.engines.ablation import Ablation, AblationKind
 from circuits.engines.engine import Engine
 from circuits.engines.hook import HookEngine
@@ -98,7 +99,7 @@ def compare(
     model: Model, facts: Sequence[Fact], *, tau: float = 0.01, progress: Callable[[str], None] = lambda _: None
 ) -> Comparison:
     """Both engines on each fact, after one unmeasured search that warms up the libraries."""
-    acdc(SparseEngine(model, facts[:1]), tau=tau, provenance=_provenance(model, tau), force=True)
+    acdc(SparseEngine(model, facts[:1]), AcdcOptions(tau), provenance=_provenance(model, tau), force=True)
     pairs, differing, largest = [], 0, 0.0
     for fact in facts:
         fast, state, values = _timed(model, (fact,), tau, SparseEngine)
@@ -157,9 +158,9 @@ def agreement(
             origin = Provenance(model.name, model.weights, model.processing, "acdc", settings, facts=(str(fact),))
             file = references / f"{fingerprint(origin)[:16]}.json"
             state = State.load(file, fingerprint(origin)) if file.exists() else None
-            _, expected = acdc(slow, tau=tau, provenance=origin, state=state)
+            _, expected = acdc(slow, AcdcOptions(tau), provenance=origin, state=state)
             expected.save(file)
-            _, got = acdc(fast, tau=tau, provenance=origin)
+            _, got = acdc(fast, AcdcOptions(tau), provenance=origin)
             row = _agree(fact, kind, tau, got, expected)
             progress(f"{kind}, tau {tau:g}, {fact.prompt}: {row.differing} of {row.decisions} differ, {row.kept} kept")
             yield row
@@ -218,7 +219,7 @@ def _timed(
     """One search with its cost from a loaded model on: making the engine counts."""
     started = time.perf_counter()
     engine = make(model, facts)
-    scores, state = acdc(engine, tau=tau, provenance=_provenance(model, tau), progress=progress, force=True)
+    scores, state = acdc(engine, AcdcOptions(tau), provenance=_provenance(model, tau), progress=progress, force=True)
     seconds = time.perf_counter() - started
     tokens = max(len(model.tokens(fact).forced) for fact in facts)
     return (
@@ -287,12 +288,12 @@ def where_time_goes(model: Model, facts: Sequence[Fact], tau: float, *, interval
             frame = frame.f_back
         counts[_purpose(frame)] += 1
 
-    acdc(SparseEngine(model, facts[:1]), tau=tau, provenance=_provenance(model, tau), force=True)
+    acdc(SparseEngine(model, facts[:1]), AcdcOptions(tau), provenance=_provenance(model, tau), force=True)
     previous = signal.signal(signal.SIGPROF, tick)
     signal.setitimer(signal.ITIMER_PROF, interval, interval)
     try:
         for fact in facts:
-            acdc(SparseEngine(model, (fact,)), tau=tau, provenance=_provenance(model, tau), force=True)
+            acdc(SparseEngine(model, (fact,)), AcdcOptions(tau), provenance=_provenance(model, tau), force=True)
     finally:
         signal.setitimer(signal.ITIMER_PROF, 0)
         signal.signal(signal.SIGPROF, previous)
@@ -312,7 +313,7 @@ def operations(model: Model, facts: Sequence[Fact], tau: float) -> float:
     """Floating-point operations of the matrix products in those searches, all together."""
     with FlopCounterMode(display=False) as counter:
         for fact in facts:
-            acdc(SparseEngine(model, (fact,)), tau=tau, provenance=_provenance(model, tau), force=True)
+            acdc(SparseEngine(model, (fact,)), AcdcOptions(tau), provenance=_provenance(model, tau), force=True)
     return float(counter.get_total_flops())
 
 

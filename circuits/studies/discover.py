@@ -27,7 +27,9 @@ from circuits.analysis.story import Sentence, tell
 from circuits.circuit import Circuit, Provenance, Scores
 from circuits.datasets import corrupted as corruption
 from circuits.discovery import find_method, prefilter
-from circuits.discovery.acdc import Interrupted, Progress, State, Traversal, acdc, diluted, fingerprint, mean, sweep
+from circuits.discovery.acdc import AcdcOptions, Interrupted, Progress, State, diluted, fingerprint, mean, sweep
+from circuits.discovery.acdc import search as acdc
+from circuits.discovery.traversal import Traversal
 from circuits.engines import Ablation, Engine, make_engine
 from circuits.engines.memory import TooLargeError
 from circuits.engines.sparse import SparseEngine
@@ -454,8 +456,7 @@ def _searched(
             try:
                 full, _ = acdc(
                     engine,
-                    tau=tau,
-                    absolute=spec.absolute,
+                    AcdcOptions(tau, absolute=spec.absolute),
                     per_token=per_token,
                     provenance=provenance(tau),
                     progress=progress,

@@ -15,8 +15,9 @@ import numpy as np
 from circuits.circuit import Circuit, Provenance, jaccard
 from circuits.datasets import corrupted as corruption
 from circuits.datasets.split import split_facts
-from circuits.discovery.acdc import Traversal, acdc
+from circuits.discovery.acdc import AcdcOptions, search
 from circuits.discovery.acdc import sweep as sweep_taus
+from circuits.discovery.traversal import Traversal
 from circuits.engines import Ablation, Engine, make_engine
 from circuits.engines.ablation import AblationKind
 from circuits.evaluation import known, whole_model
@@ -164,10 +165,9 @@ class Lab:
 
     def circuit(self, engine: Engine, facts: tuple[Fact, ...], *, reverse_senders: bool = False) -> Circuit:
         tau, absolute = self.spec.tau, self.spec.absolute
-        scores, _ = acdc(
+        scores, _ = search(
             engine,
-            tau=tau,
-            absolute=absolute,
+            AcdcOptions(tau, absolute=absolute),
             provenance=self.provenance(tau, facts),
             walk=Traversal(engine.graph, reverse_senders=reverse_senders),
         )
