@@ -109,6 +109,35 @@ def squared_error(
     return (outputs.double() - target).square().sum(-1).mean(-1)
 
 
+def kl_to_model(
+    outputs: Float[Tensor, "*trial batch answer d_vocab"], own: Float[Tensor, "batch answer d_vocab"]
+) -> Float[Tensor, "*trial batch"]:
+    """KL(model || circuit) of the next token in nats, averaged over the answer's positions; ``own`` are the model's logits.
+
+    What Conmy et al. 2023 search by: 0 for the whole model, and never below. It asks for all that the model says there, what
+    speaks against the answer included. In float64, of which a copy of `DOUBLES_AT_ONCE` logits is the most that is held.
+    """
+    log_p = own.double().log_softmax(-1)
+    trials = outputs.reshape(-1, *own.shape)
+    step = max(1, DOUBLES_AT_ONCE // max(1, own.numel()))
+    found = [(log_p.exp() * (log_p - some.double().log_softmax(-1))).sum(-1).mean(-1) for some in trials.split(step)]
+    return torch.cat(found).reshape(outputs.shape[:-2])
+
+
+def choice_nll(
+    outputs: Float[Tensor, "*trial batch answer d_vocab"], choices: Int[Tensor, "batch answer choice"]
+) -> Float[Tensor, "*trial batch"]:
+    """-log p(answer | it is one of the objects that it is asked among), in nats, summed over the answer's tokens.
+
+    Column 0 of ``choices`` is the answer's own token, the others are those with which another object goes on that began as
+    the answer has so far; -1 stands for none. With one foil it is log(1 + exp(-logit difference)) (Wang et al. 2023,
+    section 2, whose difference it generalises): what makes all objects of the relation likelier alike does not lower it.
+    """
+    index = choices.clamp(min=0).expand(*outputs.shape[:-1], -1)
+    logits = outputs.gather(-1, index).double().masked_fill(choices < 0, -math.inf)
+    return (logits.logsumexp(-1) - logits[..., 0]).sum(-1)
+
+
 LEAST_NLL = 1e-9
 """Nats below which the log-odds of an answer are noise."""
 
@@ -119,20 +148,99 @@ def log_odds(nll: Float[np.ndarray, "*rest"], least: float = LEAST_NLL) -> Float
 
 
 @dataclass(frozen=True, slots=True)
+class Shown:
+    """A group of facts as a metric may need it: the answers, the model's own outputs at their positions, and which facts they are."""
+
+    answer: Real[Tensor, "batch answer"]
+    own: Float[Tensor, "batch answer d_vocab"]
+    rows: tuple[int, ...]
+    """Positions of the facts in the list that the engine has."""
+
+
+def _answer(shown: Shown) -> Tensor:
+    return shown.answer
+
+
+@dataclass(frozen=True, slots=True)
 class Metric:
     """What an engine measures on each fact: 0 or more, smaller for better answers.
 
-    ``of`` takes the outputs at an answer's positions (``*trial batch answer d_vocab``) and the answer (``batch answer``)
-    and gives a number for each of ``*trial batch``. Scores of edges are differences of it, in its unit.
+    ``of`` takes the outputs at an answer's positions (``*trial batch answer d_vocab``) and the target (``batch answer``, and
+    what else it has) and gives a number for each of ``*trial batch``. Scores of edges are differences of it, in its unit.
     """
 
     name: str
     unit: str
     of: Callable[[Tensor, Tensor], Tensor]
+    target: Callable[[Shown], Tensor] = _answer
+    """What the outputs on a group of facts are measured against: by default, the answers."""
+    unsaturated: Callable[[Tensor, Tensor], Float[np.ndarray, "*trial batch"]] | None = None
+    """What rounding moves as far as the metric or farther, where the metric itself saturates at 0; None: nothing but itself.
+
+    -log p of an answer counts by its log-odds, d = -log(exp(NLL) - 1): |change of NLL| <= |change of d|, and the two are close
+    where NLL is large.
+    """
+
+    @property
+    def relative(self) -> bool:
+        """Whether it needs more than outputs and answers."""
+        return self.target is not _answer
 
 
-NLL = Metric("NLL", "nats", match_nll)
+def _odds(nll: Tensor) -> Float[np.ndarray, "*trial batch"]:
+    return log_odds(nll.double().cpu().numpy(), least=1e-12)
+
+
+def _odds_of_answer(outputs: Tensor, answer: Tensor) -> Float[np.ndarray, "*trial batch"]:
+    return _odds(match_nll(outputs, answer))
+
+
+def _odds_of_choice(outputs: Tensor, choices: Tensor) -> Float[np.ndarray, "*trial batch"]:
+    return _odds(choice_nll(outputs, choices))
+
+
+def _odds_of_likeliest(outputs: Tensor, own: Tensor) -> Float[np.ndarray, "*trial batch"]:
+    """Of a KL: the log-odds of what the model says, its likeliest tokens."""
+    return _odds(match_nll(outputs, own.argmax(-1)))
+
+
+NLL = Metric("NLL", "nats", match_nll, unsaturated=_odds_of_answer)
 SQUARED_ERROR = Metric("squared error", "", squared_error)
+KL = Metric("KL", "nats", kl_to_model, lambda shown: shown.own, _odds_of_likeliest)
+
+
+def contrast(answers: Sequence[Sequence[int]], objects: Sequence[Sequence[Sequence[int]]]) -> Metric:
+    """`choice_nll` of each fact among the objects that go with it.
+
+    Args:
+        answers: each fact's answer, in tokens.
+        objects: for each fact, the objects that its answer is asked among, in tokens; the answer may be one of them.
+
+    Raises:
+        ValueError: not a list of objects for each fact, or a fact none of whose objects begins otherwise than its answer.
+    """
+    if len(answers) != len(objects):
+        raise ValueError(f"expected objects for each of {len(answers)} facts, got {len(objects)}")
+    choices = [_choices(answer, others) for answer, others in zip(answers, objects, strict=True)]
+    for row, own in enumerate(choices):
+        if all(len(tokens) == 1 for tokens in own):
+            raise ValueError(f"expected an object that tokens tell from the answer, got none for fact {row}")
+    width = max((len(tokens) for own in choices for tokens in own), default=1)
+
+    def target(shown: Shown) -> Tensor:
+        padded = [[[*tokens, *[-1] * (width - len(tokens))] for tokens in choices[row]] for row in shown.rows]
+        return torch.tensor(padded, device=shown.own.device)
+
+    return Metric("contrast", "nats", choice_nll, target, _odds_of_choice)
+
+
+def _choices(answer: Sequence[int], objects: Sequence[Sequence[int]]) -> list[list[int]]:
+    """At each of the answer's positions its own token, then those of the objects that begin as it does up to there."""
+    found = []
+    for at, own in enumerate(answer):
+        going_on = {tuple(other)[at] for other in objects if len(other) > at and list(other[:at]) == list(answer[:at])}
+        found.append([own, *sorted(going_on - {own})])
+    return found
 
 
 def rank(logits: Float[Tensor, "*rest d_vocab"], token: Int[Tensor, "*rest"]) -> Int[Tensor, "*rest"]:

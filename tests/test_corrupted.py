@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from circuits.datasets.corrupted import CorruptionError, corrupted, reference, siblings
+from circuits.datasets.corrupted import CorruptionError, corrupted, donors, reference, siblings
 from circuits.facts import Fact, Relation, Relations
 from circuits.model import Model, WordVocabulary
 from circuits.model.network import PlainNetwork
@@ -50,11 +50,24 @@ def test_an_answer_that_begins_with_the_same_token_is_no_other_answer(model: Mod
     assert drawn == {"get"}
 
 
+def test_where_no_prompt_is_as_long_the_nearest_in_length_is_taken(model: Model) -> None:
+    relations = relation({"man": "men", "w1 w2": "two", "w1 w2 one": "words", "get two": "get"})
+    drawn = {corrupted(relations["r"].fact("man"), relations, model, seed).subject for seed in range(20)}
+    assert drawn == {"w1 w2", "get two"}
+    # The control: one as long is taken before all of them.
+    alike = relation({"man": "men", "w1 w2": "two", "word": "words"})
+    assert {corrupted(alike["r"].fact("man"), alike, model, seed).subject for seed in range(9)} == {"word"}
+
+
+def test_many_facts_have_the_donors_that_each_has_alone(model: Model) -> None:
+    facts = PLURALS["r"].facts()
+    assert donors(facts, PLURALS, model, 5) == tuple(corrupted(fact, PLURALS, model, 5) for fact in facts)
+
+
 @pytest.mark.parametrize(
     ("pairs", "why"),
     [
         ({"man": "men"}, "there is no other subject"),
-        ({"man": "men", "w1 w2": "two"}, "the other is longer"),
         ({"man": "men", "word": "men"}, "the other has the same answer"),
     ],
 )
@@ -62,7 +75,9 @@ def test_where_there_is_none_the_error_says_what_was_sought_and_what_to_do(
     model: Model, pairs: dict[str, str], why: str
 ) -> None:
     relations = relation(pairs)
-    with pytest.raises(CorruptionError, match=r"no other subject of r .* 8 tokens.*'men'; use mean or zero ablation"):
+    with pytest.raises(
+        CorruptionError, match=r"no other subject of r .* begins otherwise than 'men'.*; use mean or zero ablation"
+    ):
         corrupted(relations["r"].fact("man"), relations, model)
 
 

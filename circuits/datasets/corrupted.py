@@ -2,10 +2,11 @@
 
 import random
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from circuits.facts import Fact, Relation, Relations
 from circuits.model import Model
+from circuits.model.text import Tokens
 
 
 class CorruptionError(ValueError):
@@ -50,23 +51,44 @@ def siblings(fact: Fact, relations: Relations) -> tuple[Fact, ...]:
 
 
 def corrupted(fact: Fact, relations: Relations, model: Model, seed: int = 0) -> Fact:
-    """A prompt of as many tokens with another subject, whose answer begins with another token; drawn with ``seed``.
+    """The same words about another subject, whose answer begins with another token: see `donors`."""
+    return donors((fact,), relations, model, seed)[0]
+
+
+def donors(facts: Sequence[Fact], relations: Relations, model: Model, seed: int = 0) -> tuple[Fact, ...]:
+    """For each fact the same words about another subject, whose answer begins with another token; drawn with ``seed``.
+
+    Of as many tokens where there is one, and else of a length as near to it as there is: the engine aligns the two
+    (`circuits.engines.ablation.aligned`).
 
     Raises:
-        CorruptionError: no subject of the relation gives such a prompt.
+        CorruptionError: all subjects of the relation have an answer that begins so.
     """
-    own = model.tokens(fact)
-    length = len(own.prompt)
-    others = [(other, model.tokens(other)) for other in siblings(fact, relations)]
-    candidates = [
-        other for other, tokens in others if len(tokens.prompt) == length and tokens.answer[0] != own.answer[0]
-    ]
-    if not candidates:
+    known: dict[Fact, Tokens] = {}
+
+    def tokens(each: Fact) -> Tokens:
+        # Facts in the same words have the same others: each is read once.
+        if each not in known:
+            known[each] = model.tokens(each)
+        return known[each]
+
+    return tuple(_donor(fact, siblings(fact, relations), tokens, seed) for fact in facts)
+
+
+def _donor(fact: Fact, others: Sequence[Fact], tokens: Callable[[Fact], Tokens], seed: int) -> Fact:
+    own = tokens(fact)
+    far = {
+        other: abs(len(tokens(other).prompt) - len(own.prompt))
+        for other in others
+        if tokens(other).answer[0] != own.answer[0]
+    }
+    if not far:
         raise CorruptionError(
-            f"no other subject of {fact.relation} gives a prompt of {length} tokens, as {fact.prompt!r} has, with another "
-            f"answer than {fact.object!r}; use mean or zero ablation"
+            f"no other subject of {fact.relation} has an answer that begins otherwise than {fact.object!r}, as the one of "
+            f"{fact.prompt!r} does; use mean or zero ablation"
         )
-    return random.Random(f"{seed}/{fact.prompt}").choice(candidates)
+    nearest = min(far.values())
+    return random.Random(f"{seed}/{fact.prompt}").choice([other for other in far if far[other] == nearest])
 
 
 def reference(facts: Sequence[Fact], relations: Relations) -> tuple[Fact, ...]:

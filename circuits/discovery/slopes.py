@@ -112,7 +112,10 @@ def batches(
     Raises:
         circuits.engines.ablation.AblationError: the ablation lacks the prompts it needs.
         FloatingPointError: logits that are not finite.
+        ValueError: a metric that is relative to the model's own outputs, or to other objects.
     """
+    if metric is not None and metric.relative:
+        raise ValueError(f"expected a metric of outputs and answers alone to differentiate, got {metric.name}")
     graph = model.graph()
     groups = model.batches(facts)
     n_pos = max(group.ids.shape[1] for group in groups)

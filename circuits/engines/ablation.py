@@ -3,8 +3,9 @@
 Zero ablation is paper 2's. Mean ablation takes the sender's mean over a reference set: at the first position the mean over
 first positions, everywhere else the mean over all others. The first position is attention's sink, where real models write
 with norms in the ten thousands (Sun et al. 2024, "Massive Activations in Large Language Models"): a mean across the two
-would carry the sink to positions that never see it. Resample ablation takes the sender's value on a corrupted prompt of the
-same length, position by position.
+would carry the sink to positions that never see it. Resample ablation takes the sender's value on a corrupted prompt, position
+by position; where that prompt has the fact's own words about a subject of another length, subject by subject and words by
+words (`aligned`).
 """
 
 from collections import defaultdict
@@ -50,7 +51,7 @@ class Ablation:
         """For each group, what every writer's ablated edges carry.
 
         Raises:
-            AblationError: a corrupted prompt whose length differs from its fact's.
+            AblationError: a corrupted prompt of another length and in other words than its fact's.
         """
         match self.kind:
             case "zero":
@@ -69,32 +70,56 @@ class Ablation:
     def _resampled(
         self, model: Model, facts: Sequence[Fact], group: Group
     ) -> Float[Tensor, "writer batch pos d_model"]:
-        by_length: dict[int, list[tuple[int, tuple[int, ...]]]] = defaultdict(list)
-        for place, row in enumerate(group.rows):
-            ids = _corrupted_ids(model, facts[row], self.corrupted[row])
-            by_length[len(ids)].append((place, ids))
+        by_length: dict[int, list[tuple[int, tuple[int, ...], list[int]]]] = defaultdict(list)
         n_pos = group.ids.shape[1]
+        for place, row in enumerate(group.rows):
+            ids, at = _corrupted_ids(model, facts[row], self.corrupted[row], n_pos)
+            by_length[len(ids)].append((place, ids, at))
         values: list[Tensor | None] = [None] * len(group.rows)
         for length, members in by_length.items():
-            ids = torch.tensor([ids for _, ids in members])
+            ids = torch.tensor([ids for _, ids, _ in members])
             corrupted = Batch.continued(ids, group.n_prompt + length - n_pos)
-            outputs = model.node_outputs(corrupted)[:, :, :n_pos]
-            for (place, _), value in zip(members, outputs.unbind(1), strict=True):
-                values[place] = value
+            outputs = model.node_outputs(corrupted)
+            for (place, _, at), value in zip(members, outputs.unbind(1), strict=True):
+                values[place] = value[:, at]
         return torch.stack([value for value in values if value is not None], 1)
 
 
-def _corrupted_ids(model: Model, fact: Fact, other: Fact) -> tuple[int, ...]:
-    """What to run for the resampled values: the other prompt, and the answer's own tokens where they are fed."""
+def _corrupted_ids(model: Model, fact: Fact, other: Fact, n_pos: int) -> tuple[tuple[int, ...], list[int]]:
+    """What to run for the resampled values, the other prompt and the answer's own tokens where they are fed; and which of its
+    positions stands for each of the fact's."""
     clean, corrupted = model.tokens(fact), model.tokens(other)
+    ids = replace(clean, prompt=corrupted.prompt).forced
     # Where every position has its own answer, the first positions of a longer prompt are one of the right length.
     longer = clean.aligned and len(corrupted.prompt) > len(clean.prompt)
-    if len(corrupted.prompt) != len(clean.prompt) and not longer:
+    if len(corrupted.prompt) == len(clean.prompt) or longer:
+        return ids, list(range(n_pos))
+    if not _words(fact) & _words(other):
         raise AblationError(
             f"the corrupted prompt {other.prompt!r} is {len(corrupted.prompt)} tokens long, and "
-            f"{fact.prompt!r} is {len(clean.prompt)}: resample ablation goes position by position"
+            f"{fact.prompt!r} is {len(clean.prompt)}: resample ablation goes position by position, and of prompts that differ in "
+            "length it can align those alone that have the same words about their subjects"
         )
-    return replace(clean, prompt=corrupted.prompt).forced
+    return ids, aligned(clean.prompt, corrupted.prompt, n_pos)
+
+
+def _words(fact: Fact) -> set[tuple[str, str]]:
+    """What stands before and after the subject, wherever the prompt has it."""
+    parts = fact.prompt.split(fact.subject) if fact.subject else []
+    return {(fact.subject.join(parts[:i]), fact.subject.join(parts[i:])) for i in range(1, len(parts))}
+
+
+def aligned(clean: Sequence[int], corrupted: Sequence[int], n_pos: int) -> list[int]:
+    """For each of the first ``n_pos`` positions of the clean prompt with what follows it, that of the corrupted one.
+
+    The tokens that both begin with stand for themselves, and so do those that both end with and all that follows; of what is
+    between, the subjects, the last token stands for the last, and so on to the front, where the shorter one's first is taken
+    again. The first position, attention's sink, stands for the first and for no other.
+    """
+    n, m = len(clean), len(corrupted)
+    alike = next((i for i, (one, other) in enumerate(zip(clean, corrupted, strict=False)) if one != other), min(n, m))
+    least = min(max(alike, 1), m - 1)
+    return [at if at < max(alike, 1) else max(least, at + m - n) for at in range(n_pos)]
 
 
 @dataclass(frozen=True)

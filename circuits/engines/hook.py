@@ -17,7 +17,7 @@ from circuits.engines.ablation import Ablation
 from circuits.engines.noise import rounding_noise, type_name
 from circuits.facts import Fact
 from circuits.graph import Granularity, Graph, Node, Reader, Slot
-from circuits.metrics import Metric, require_finite
+from circuits.metrics import Metric, Shown, require_finite
 from circuits.model import Model
 from circuits.model.taps import ReaderKind, Taps, WriterKind
 
@@ -70,9 +70,21 @@ class HookEngine:
 
     def nll(self, kept: Bool[np.ndarray, "writer reader"]) -> Float[np.ndarray, "fact"]:
         logits = self.answer_logits(kept)
-        answers = {row: answer for group in self._groups for row, answer in zip(group.rows, group.answer, strict=True)}
-        per_fact = [self.metric.of(fact.cpu()[None], answers[row][None])[0] for row, fact in enumerate(logits)]
+        per_fact = [
+            self.metric.of(fact.cpu()[None], target[None])[0]
+            for fact, target in zip(logits, self._targets, strict=True)
+        ]
         return torch.stack(per_fact).numpy()
+
+    @cached_property
+    def _targets(self) -> list[Tensor]:
+        """What each fact's outputs are measured against."""
+        found: dict[int, Tensor] = {}
+        for group in self._groups:
+            own = self.model.logits(group)[:, -group.n_answer :].cpu()
+            target = self.metric.target(Shown(group.answer, own, group.rows))
+            found |= dict(zip(group.rows, target, strict=True))
+        return [found[row] for row in range(len(self.facts))]
 
     def nll_without(
         self, kept: Bool[np.ndarray, "writer reader"], reader: int, removals: Sequence[Sequence[int]]

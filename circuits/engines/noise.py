@@ -5,8 +5,8 @@ run every write to the residual stream and every read from it is moved by one un
 of its own. Float32 products round about so much; a sum over writers that cancel, such as massive ones, much more, and the
 simulated one with it, since each writer's last place is that of its own size.
 
-The model's NLL of a fact it knows is near 0 and hardly moves, whatever its logits do; a circuit's need not be. So NLL
-counts by its log-odds, d = -log(exp(NLL) - 1): |change of NLL| <= |change of d|, and the two are close where NLL is large.
+The model's NLL of a fact it knows is near 0 and hardly moves, whatever its logits do; a circuit's need not be. So what
+saturates counts by what does not (`circuits.metrics.Metric.unsaturated`): an NLL by its log-odds.
 """
 
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from circuits.graph import Slot
-from circuits.metrics import NLL, Metric, log_odds
+from circuits.metrics import Metric, Shown
 from circuits.model import Model
 from circuits.model.batch import Group
 from circuits.model.taps import ReaderKind, Taps, WriterKind
@@ -47,9 +47,10 @@ def rounding_noise(
         for batch in (group[start : start + size] for start in range(0, len(group.rows), size)):
             runs, rounded = batch.repeat(DRAWS + 1), _Rounded(DRAWS, torch.finfo(dtype).eps, generator)
             logits = model.run(runs, rounded)[:, -group.n_answer :]
-            values = metric.of(logits.cpu(), runs.answer).view(DRAWS + 1, -1).double().numpy()
-            if metric == NLL:
-                values = log_odds(values, least=1e-12)
+            trials = logits.cpu().view(DRAWS + 1, len(batch.rows), *logits.shape[1:])
+            target = metric.target(Shown(batch.answer, trials[0], batch.rows))
+            moved = metric.unsaturated or (lambda outputs, asked: metric.of(outputs, asked).double().numpy())
+            values = moved(trials, target)
             squares += ((values[1:] - values[0]) ** 2).ravel().tolist()
     return SPREAD * float(np.sqrt(np.mean(squares)))
 

@@ -27,7 +27,7 @@ from circuits.engines.plan import plan
 from circuits.engines.positions import needs
 from circuits.facts import Fact
 from circuits.graph import Granularity, Graph
-from circuits.metrics import NLL, Metric, require_finite
+from circuits.metrics import NLL, Metric, Shown, require_finite
 from circuits.model import Model
 from circuits.model.agreement import disagreement
 from circuits.model.batch import Group
@@ -194,7 +194,6 @@ class _GroupRunner:
         self._graph, self._folded, self._bypasses = graph, folded, bypasses
         self._layout, self._scratch = Layout(graph), Scratch()
         device, dtype = parts.W_U.device, parts.W_U.dtype
-        self._answer = group.answer.to(device)
         if ablated is not None:
             ablated = folded.centre(ablated.to(device, dtype))
         n_batch, n_pos = group.ids.shape
@@ -219,6 +218,7 @@ class _GroupRunner:
         theirs = model.logits(group)[:, -group.n_answer :]
         if off := disagreement(own, theirs):
             raise EngineMismatch(f"its own forward pass gives other logits than {model.name}: {off}")
+        self._target = metric.target(Shown(group.answer.to(device), own, group.rows))
         self._clean = (self._values.delta.clone(), self._values.slots.clone())
         self._set(graph.legal, needs(self._layout, graph.legal))
         self._last: tuple[Mapping[int, Bool[np.ndarray, "variant writer"]], Outcome] | None = None
@@ -287,7 +287,7 @@ class _GroupRunner:
         removed = {r: torch.from_numpy(mask).to(self._values.delta) for r, mask in masks.items() if self._matters(r)}
         done = self._pass(Change(n_variants=len(cut), removed=removed))
         self._last = (masks, done.outcome)
-        return self._measure(self._logits(done.final), self._answer).cpu().numpy()
+        return self._measure(self._logits(done.final), self._target).cpu().numpy()
 
     def _one(self, kept: np.ndarray, edges: Sequence[Cut], row: np.ndarray) -> np.ndarray:
         variant = kept.copy()
@@ -310,7 +310,7 @@ class _GroupRunner:
             return scores
         with torch.enable_grad():
             done = self._pass(Change(probed=tuple(alive)), differentiable=True)
-            loss = self._measure(self._logits(done.final), self._answer).sum()
+            loss = self._measure(self._logits(done.final), self._target).sum()
             probes = [done.outcome.probes[reader] for reader in alive]
             gradients = torch.autograd.grad(loss, probes, allow_unused=True, materialize_grads=True)
         delta = self._values.delta

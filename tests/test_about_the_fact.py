@@ -1,0 +1,171 @@
+"""What makes a circuit about its fact: KL to the model, the answer against other objects, other subjects of any length."""
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+
+from circuits.circuit import Provenance
+from circuits.discovery.acdc import AcdcOptions, search
+from circuits.discovery.eap import eap
+from circuits.engines.ablation import Ablation, AblationError, aligned
+from circuits.engines.engine import Engine
+from circuits.engines.hook import HookEngine
+from circuits.engines.sparse import SparseEngine
+from circuits.facts import Fact
+from circuits.metrics import KL, NLL, Metric, Shown, choice_nll, contrast, kl_divergence, kl_to_model, match_nll
+from circuits.model import Batch, Model
+from tests.models import word_fact
+
+LoadModel = Callable[..., Model]
+ARCHITECTURES = ["gpt2", "llama", "neox"]
+FACTS = (word_fact("3 1 4 1 5 9", "2"), word_fact("6 5 3 5 8 9", "7"), word_fact("2 7 1 8", "2 8"))
+HERE = Provenance("by hand", "00", processing="raw", method="acdc")
+
+
+def about(model: Model, objects: str = "2 7|2 8|2 8 9|11|12") -> Metric:
+    """The facts' answers among these objects."""
+    others = [model.tokens(word_fact("1", each)).answer for each in objects.split("|")]
+    return contrast([model.tokens(fact).answer for fact in FACTS], [others] * len(FACTS))
+
+
+# ---- the metrics, by hand --------------------------------------------------------------------------------------------------
+
+
+def test_kl_to_the_model_is_the_mean_divergence_at_the_answers_positions() -> None:
+    own = torch.tensor([[[math.log(1), math.log(3)], [0.0, 0.0]]])
+    outputs = torch.tensor([[[[0.0, 0.0], [0.0, 0.0]]], [[[math.log(1), math.log(3)], [5.0, 5.0]]]])
+    first = 0.25 * math.log(0.25 / 0.5) + 0.75 * math.log(0.75 / 0.5)
+    assert kl_to_model(outputs, own)[:, 0].tolist() == pytest.approx([first / 2, 0.0])
+    assert float(kl_to_model(outputs[0], own)) == pytest.approx(float(kl_divergence(own, outputs[0]).mean()))
+
+
+def test_the_answer_among_objects_is_blind_to_what_no_object_begins_with_and_to_what_makes_all_likelier() -> None:
+    """Objects a (0), b (1) and c (2) of five tokens; logits log 1, log 2, log 5 and others."""
+    choices = torch.tensor([[[1, 0, 2]]])
+    logits = torch.tensor([[[math.log(1), math.log(2), math.log(5), 9.0, -3.0]]])
+    assert float(choice_nll(logits, choices)) == pytest.approx(math.log(8 / 2))
+    for change in ([3, 3, 3, 0, 0], [0, 0, 0, 7, -7]):
+        assert float(choice_nll(logits + torch.tensor(change), choices)) == pytest.approx(math.log(8 / 2))
+        assert float(match_nll(logits + torch.tensor(change), torch.tensor([[1]]))) != pytest.approx(
+            float(match_nll(logits, torch.tensor([[1]])))
+        )
+    # One foil: log(1 + exp(-difference)).
+    assert float(choice_nll(logits, torch.tensor([[[1, 0, -1]]]))) == pytest.approx(math.log(1 + 1 / 2))
+
+
+def test_an_object_is_a_rival_for_as_long_as_it_goes_like_the_answer() -> None:
+    """The answer "2 8" among "2 7", "2 8 9", "11": at its first token two beginnings, at its second two ways to go on."""
+    metric = contrast([(2, 8)], [[(2, 7), (2, 8), (2, 8, 9), (11,)]])
+    logits = torch.zeros(1, 2, 12)
+    logits[0, 0, 11], logits[0, 1, 7] = math.log(3), math.log(4)
+    # The first token: 1 of 1 + 3; the second: 1 of 1 + 4. "2 8 9" goes on with 8 as the answer does.
+    shown = Shown(torch.tensor([[2, 8]]), logits, (0,))
+    assert metric.target(shown).tolist() == [[[2, 11], [8, 7]]]
+    assert float(metric.of(logits, metric.target(shown))) == pytest.approx(math.log(4) + math.log(5))
+
+
+def test_answers_that_no_object_can_be_told_from_are_refused() -> None:
+    with pytest.raises(ValueError, match="that tokens tell from the answer, got none for fact 1"):
+        contrast([(2,), (3,)], [[(1,)], [(3,), (3, 4)]])
+    with pytest.raises(ValueError, match="expected objects for each of 2 facts, got 1"):
+        contrast([(2,), (3,)], [[(1,)]])
+
+
+# ---- both engines ----------------------------------------------------------------------------------------------------------
+
+
+def of(name: str, model: Model) -> Metric:
+    return KL if name == "kl" else about(model)
+
+
+@pytest.mark.parametrize("metric", ["kl", "contrast"])
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_both_engines_measure_random_circuits_alike_by_every_metric(
+    small_model: LoadModel, name: str, metric: str
+) -> None:
+    model, rng = small_model(name), np.random.default_rng(0)
+    hook, sparse = (make(model, FACTS, metric=of(metric, model)) for make in (HookEngine, SparseEngine))
+    for share in (1.0, 0.5, 0.9):
+        kept = sparse.graph.legal & (rng.random(sparse.graph.legal.shape) < share)
+        assert sparse.nll(kept) == pytest.approx(hook.nll(kept), abs=1e-4), share
+        logits = hook.answer_logits(kept)
+        if metric == "kl":
+            whole = hook.answer_logits(hook.graph.legal)
+            expected = [float(kl_divergence(own, alone).mean()) for own, alone in zip(whole, logits, strict=True)]
+            assert sparse.nll(kept) == pytest.approx(expected, abs=1e-4)
+            assert (sparse.nll(kept) < 1e-6).all() == (share == 1.0)
+    assert hook.noise() == sparse.noise() > 0
+
+
+@pytest.mark.parametrize(("metric", "tau"), [("kl", 0.02), ("kl", 0.2), ("contrast", 0.03)])
+def test_both_engines_find_one_circuit_by_every_metric_and_another_than_by_match_nll(
+    small_model: LoadModel, metric: str, tau: float
+) -> None:
+    model = small_model("gpt2")
+    hook, sparse = (make(model, FACTS, metric=of(metric, model)) for make in (HookEngine, SparseEngine))
+    expected, reference = search(hook, AcdcOptions(tau=tau), provenance=HERE)
+    got, state = search(sparse, AcdcOptions(tau=tau), provenance=HERE)
+    assert state.kept == reference.kept
+    assert np.allclose(got.values, expected.values, atol=1e-4, equal_nan=True)
+    assert 0 < sum(state.kept) < len(state.kept)
+    _, by_nll = search(SparseEngine(model, FACTS, metric=NLL), AcdcOptions(tau=tau), provenance=HERE)
+    assert by_nll.kept != state.kept
+
+
+def test_what_is_relative_to_the_model_has_no_slope_there_and_is_refused(small_model: LoadModel) -> None:
+    with pytest.raises(ValueError, match="to differentiate, got KL"):
+        eap(small_model("gpt2"), FACTS, metric=KL, provenance=HERE)
+
+
+# ---- other subjects of any length ------------------------------------------------------------------------------------------
+
+
+def test_subjects_are_aligned_from_their_ends_and_words_with_themselves() -> None:
+    """Prompts BOS the S is; positions of the fact's tokens in the other prompt."""
+    assert aligned((0, 1, 20, 5), (0, 1, 30, 5), 5) == [0, 1, 2, 3, 4]
+    assert aligned((0, 1, 20, 5), (0, 1, 30, 31, 32, 5), 5) == [0, 1, 4, 5, 6]
+    assert aligned((0, 1, 20, 21, 22, 5), (0, 1, 30, 5), 7) == [0, 1, 2, 2, 2, 3, 4]
+    # They begin with the same token, and end with the same: "x Korea" and "x y Korea".
+    assert aligned((0, 8, 9, 5), (0, 8, 7, 9, 5), 4) == [0, 1, 3, 4]
+    # Without BOS the subject has the first position, which stands for itself and no other.
+    assert aligned((20, 5), (30, 31, 5), 3) == [0, 2, 3]
+    assert aligned((20, 21, 5), (30, 5), 4) == [0, 1, 1, 2]
+
+
+@pytest.mark.parametrize("make", [HookEngine, SparseEngine])
+def test_with_every_edge_ablated_each_position_reads_what_stands_for_it_in_the_other_prompt(
+    small_model: LoadModel, make: Callable[..., Engine]
+) -> None:
+    """The last position stands for the last, so its logits are the model's on the other prompt."""
+    model = small_model("gpt2")
+    fact, other = Fact("w1 w3 w4 w2 w5", "w3 w4", "w6 w7"), Fact("w1 w8 w2 w5", "w8", "w9")
+    for one, donor in ((fact, other), (other, fact)):
+        engine = make(model, (one,), ablation=Ablation("resample", corrupted=(donor,)))
+        (logits,) = engine.answer_logits(np.zeros_like(engine.graph.legal))
+        ids = model.tokens(donor).prompt + model.tokens(one).answer[:-1]
+        expected = model.logits(Batch.of_prompts(torch.tensor([ids])))[0, -len(model.tokens(one).answer) :]
+        torch.testing.assert_close(logits, expected, rtol=1e-4, atol=1e-4)
+        # With none ablated nothing of the other prompt is read.
+        (whole,) = engine.answer_logits(engine.graph.legal)
+        own = model.logits(Batch.of_prompts(torch.tensor([model.tokens(one).forced])))
+        torch.testing.assert_close(whole, own[0, -len(whole) :], rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_both_engines_run_circuits_beside_subjects_of_other_lengths_alike(small_model: LoadModel, name: str) -> None:
+    model, rng = small_model(name), np.random.default_rng(0)
+    facts = (Fact("w1 w3 w4 w2 w5", "w3 w4", "w6 w7"), Fact("w1 w8 w2 w5", "w8", "w9"), Fact("w3 w2", "w3", "w9"))
+    ablation = Ablation("resample", corrupted=(facts[1], facts[0], Fact("w8 w9 w10 w2", "w8 w9 w10", "w3")))
+    hook, sparse = (make(model, facts, ablation=ablation) for make in (HookEngine, SparseEngine))
+    for share in (0.5, 0.9):
+        kept = sparse.graph.legal & (rng.random(sparse.graph.legal.shape) < share)
+        assert sparse.nll(kept) == pytest.approx(hook.nll(kept), abs=1e-4)
+
+
+def test_other_words_of_another_length_are_refused(small_model: LoadModel) -> None:
+    other = Fact("w2 w8 w9 w5", "w8 w9", "w9")
+    with pytest.raises(AblationError, match="that have the same words about their subjects"):
+        HookEngine(small_model("gpt2"), [Fact("w1 w8 w5", "w8", "w6")], ablation=Ablation("resample", (), (other,)))
