@@ -70,6 +70,11 @@ def write_files(folder: Path | str, contents: Mapping[str, str | bytes]) -> None
 # ---- JSON ------------------------------------------------------------------------------------------------------------
 
 
+def file_name(name: str) -> str:
+    """A name as part of a file's; two names never make one."""
+    return name.replace("%", "%25").replace("/", "%2F").replace(os.sep, "%2F")
+
+
 def parse_json(text: str | bytes, source: str = "the text") -> Any:
     """The values of a JSON text.
 

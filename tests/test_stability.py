@@ -224,7 +224,7 @@ def test_the_command_reports_every_change_beside_the_random_level(
 ):
     names = ("first", "second")
     guessed = {name: guessed_relation(small_model("gpt2"), name) for name in names}
-    monkeypatch.setattr(datasets, "relations_for", lambda _: guessed)
+    monkeypatch.setattr(datasets, "relations_for", lambda *_: guessed)
     fact = guessed["first"].facts()[0]
     command = [
         "stability",

@@ -501,7 +501,7 @@ def test_the_command_writes_the_table(
     capsys: pytest.CaptureFixture[str],
 ):
     relation = guessed_relation(small_model("gpt2"), "country_language")
-    monkeypatch.setattr(datasets, "relations_for", lambda _: {relation.name: relation})
+    monkeypatch.setattr(datasets, "relations_for", lambda *_: {relation.name: relation})
     out = tmp_path / "table"
     options = ["--n-val", "3", "--n-test", "4", "--tau", "0.5,1", "--draws", "2", "--jobs", "1", "--out", str(out)]
     options += ["--page", str(out / "again.md")]

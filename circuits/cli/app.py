@@ -95,13 +95,24 @@ def _one_paragraph(error: BaseException) -> str:
 
 
 def find_relation(relations: "Relations", name: str) -> "Relation":
-    if name not in relations:
+    found = find_relations(relations, name)
+    if len(found) > 1:
+        raise CommandError(f"{name} holds {len(found)} relations; name one: {', '.join(each.name for each in found)}")
+    return found[0]
+
+
+def find_relations(relations: "Relations", name: str) -> "list[Relation]":
+    """The relation of that name, or all of a file."""
+    from circuits.datasets import named
+
+    names = named(relations, name)
+    if not names:
         import difflib
 
         near = difflib.get_close_matches(name, relations, n=3, cutoff=0.4)
         hint = f"did you mean {' or '.join(near)}?" if near else "`kcircuit facts` lists them"
-        raise CommandError(f"no relation called {name!r} in the dataset; {hint}")
-    return relations[name]
+        raise CommandError(f"no relation called {name!r} in the dataset, and no file of relations; {hint}")
+    return [relations[each] for each in names]
 
 
 def fit_threads(model: "Model") -> "Model":

@@ -122,7 +122,10 @@ def _two_runs(folders: list[Path], out: Path | None, as_json: bool) -> None:
     found = diff_runs(
         before,
         after,
-        relations_for(library.profile_of(before.spec.model)),
+        relations_for(
+            library.profile_of(before.spec.model),
+            *(each.relation for run in (before, after) for each in run.spec.facts),
+        ),
         load=lambda spec: fit_threads(load_model(spec)),
     )
     if out is not None:

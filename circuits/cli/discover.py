@@ -66,7 +66,7 @@ def discover(
     from circuits.datasets import relations_for
     from circuits.model import library
 
-    relations = relations_for(library.profile_of(asked["model"]))
+    relations = relations_for(library.profile_of(asked["model"]), relation)
     asked["tau"] = taus[0]
     if fact is not None:
         from circuits.facts import parse_fact

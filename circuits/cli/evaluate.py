@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from circuits.cli.app import CommandError, JsonOption, app, find_relation, fit_threads
+from circuits.studies.options import A_RELATION
 
 if TYPE_CHECKING:
     from circuits.circuit import Circuit
@@ -26,7 +27,7 @@ def evaluate(
     ] = None,
     subject: Annotated[str | None, typer.Option(help="The subject, as spelled in the prompt.")] = None,
     object: Annotated[str | None, typer.Option(help="The object, where it is more than the last word.")] = None,
-    relation: Annotated[str | None, typer.Option(help="Facts of this relation.")] = None,
+    relation: Annotated[str | None, typer.Option(help=f"Facts of this relation: {A_RELATION}.")] = None,
     split: Annotated[str, typer.Option(help="Half of the relation's facts: val or test.")] = "test",
     n: Annotated[
         int, typer.Option("--n", min=1, help="How many facts of the relation, known to the model or not.")
@@ -55,7 +56,7 @@ def evaluate(
     from circuits.model import library
     from circuits.studies.discover import RunSpec, engine_for, load_model
 
-    relations = relations_for(library.profile_of(model or spec_model))
+    relations = relations_for(library.profile_of(model or spec_model), relation, *(each.relation for each in own))
     facts = _facts(fact, subject, object, relation, split, n, own, relations, seed)
     spec = RunSpec.model_validate(
         {

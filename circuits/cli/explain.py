@@ -17,6 +17,7 @@ from circuits.cli.app import (
     typed_command,
 )
 from circuits.records import write_files
+from circuits.studies.options import A_RELATION
 
 if TYPE_CHECKING:
     from circuits.datasets.manifest import Manifest
@@ -27,11 +28,12 @@ if TYPE_CHECKING:
 explain = typer.Typer(
     help="What a failure, demonstrations, a reversal or an edit of one hop does to the circuit.", no_args_is_help=True
 )
+
 app.add_typer(explain, name="explain")
 
 FactOption = Annotated[str | None, typer.Option(help="A sentence that ends with its object, or 'prompt => object'.")]
 SubjectOption = Annotated[str | None, typer.Option(help="The subject, as the dataset spells it.")]
-RelationOption = Annotated[str | None, typer.Option(help="With --find: look in this relation only.")]
+RelationOption = Annotated[str | None, typer.Option(help=f"With --find: look in this relation only: {A_RELATION}.")]
 WordingOption = Annotated[
     Literal["stated", "bare"],
     typer.Option(
@@ -62,7 +64,7 @@ def hallucination(
 ) -> None:
     """Why the model gives a wrong object: no effective mover, or one that selects wrong information."""
     _one_of(fact, find)
-    setting = _Setting(model, tau, seed, out)
+    setting = _Setting(model, tau, seed, out, relation)
     from circuits.studies.explain.hallucination import explain_hallucination, find_hallucination
 
     if fact is None:
@@ -76,7 +78,7 @@ def hallucination(
 
 @explain.command()
 def icl(
-    relation: Annotated[str | None, typer.Option(help="The relation that is demonstrated.")] = None,
+    relation: Annotated[str | None, typer.Option(help=f"The relation that is demonstrated: {A_RELATION}.")] = None,
     subject: SubjectOption = None,
     shots: Annotated[int, typer.Option(min=1, help="How many demonstrations.")] = 3,
     wording: WordingOption = "stated",
@@ -91,7 +93,7 @@ def icl(
     _one_of(subject, find, "--subject")
     if subject is not None and relation is None:
         raise CommandError("expected --relation with --subject: it says what is demonstrated")
-    setting = _Setting(model, tau, seed, out)
+    setting = _Setting(model, tau, seed, out, relation)
     from circuits.studies.explain.icl import explain_icl, find_icl
 
     if subject is None:
@@ -120,7 +122,7 @@ def reverse(
 ) -> None:
     """Whether a fact is known from its object too, and by the same circuit."""
     _one_of(fact, find)
-    setting = _Setting(model, tau, seed, out)
+    setting = _Setting(model, tau, seed, out, relation)
     from circuits.studies.explain.reverse import explain_reverse, find_reverse
 
     if fact is None:
@@ -166,7 +168,7 @@ def multihop(
     from circuits.studies.explain.multihop import find_case, multi_hop
 
     find_method(edit)
-    setting = _Setting(model, tau, seed, out)
+    setting = _Setting(model, tau, seed, out, first, second)
     if find:
         first, second, subject, to = find_case(setting.model, setting.relations, _manifest(setting.model))
     if first is None or second is None or subject is None or to is None:
@@ -221,7 +223,7 @@ def survey(
 class _Setting:
     """What every explanation needs: dataset, model, and the settings of its searches."""
 
-    def __init__(self, model: str, tau: float, seed: int, out: Path | None) -> None:
+    def __init__(self, model: str, tau: float, seed: int, out: Path | None, *relations: str | None) -> None:
         if out is not None:
             require_writable_folder(out)
         from circuits.datasets import relations_for
@@ -229,7 +231,7 @@ class _Setting:
         from circuits.model import library
         from circuits.studies.discover import RunSpec
 
-        self.relations: Relations = relations_for(library.profile_of(model))
+        self.relations: Relations = relations_for(library.profile_of(model), *relations)
         # The facts are put in by each search; the rest of the spec is checked here, before anything slow.
         self.spec: RunSpec = RunSpec(facts=(Fact("a is", "a", "b"),), model=model, tau=tau, seed=seed)
         self.model: Model = load(model)

@@ -6,12 +6,13 @@ from typing import Annotated
 
 import typer
 
-from circuits.cli.app import JsonOption, ModelOption, WithEditOption, app, find_relation, load, put_edit
+from circuits.cli.app import JsonOption, ModelOption, WithEditOption, app, find_relations, load, put_edit
+from circuits.studies.options import A_RELATION
 
 
 @app.command()
 def facts(
-    relation: Annotated[str | None, typer.Option("--relation", "-r", help="Only this relation.")] = None,
+    relation: Annotated[str | None, typer.Option("--relation", "-r", help=f"Only this relation: {A_RELATION}.")] = None,
     known: Annotated[bool, typer.Option("--known", help="Only facts that the model knows (rank at most 10).")] = False,
     model: ModelOption = "factlm",
     with_edit: WithEditOption = None,
@@ -22,8 +23,8 @@ def facts(
     from circuits.evaluation import KNOWN_RANK, whole_model
     from circuits.model import library
 
-    relations = relations_for(library.profile_of(model))
-    chosen = [find_relation(relations, relation)] if relation else list(relations.values())
+    relations = relations_for(library.profile_of(model), relation)
+    chosen = find_relations(relations, relation) if relation else list(relations.values())
     listed = [fact for item in chosen for fact in item.facts()]
     answers = whole_model(put_edit(load(model), with_edit), listed)
     rows = [

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from circuits.cli.app import CommandError, JsonOption, ModelOption, WithEditOption, app, find_relation, load, put_edit
+from circuits.cli.app import CommandError, JsonOption, ModelOption, WithEditOption, app, find_relations, load, put_edit
 from circuits.cli.heads_survey import checks_json, require_file, survey_heads
+from circuits.studies.options import A_RELATION
 
 if TYPE_CHECKING:
     from circuits.analysis.reading import Reading
@@ -23,7 +24,7 @@ def heads(
         typer.Option(
             "--relation",
             "-r",
-            help="The relation whose facts the roles are told from; all, or several with commas: a line each, with all checks.",
+            help=f"Tell the roles from facts of this relation, {A_RELATION}; all, or several with commas: a line each, with all checks.",
         ),
     ],
     n: Annotated[int, typer.Option("--n", min=1, help="How many facts that the model knows, at most.")] = 50,
@@ -45,12 +46,14 @@ def heads(
     from circuits.datasets import relations_for
     from circuits.model import library
 
-    relations = relations_for(library.profile_of(model))
-    if relation == "all" or "," in relation:
-        names = (
-            list(relations) if relation == "all" else list(dict.fromkeys(name.strip() for name in relation.split(",")))
-        )
-        several = [find_relation(relations, name) for name in names]
+    names = list(dict.fromkeys(name.strip() for name in relation.split(",")))
+    relations = relations_for(library.profile_of(model), *names)
+    several = (
+        list(relations.values())
+        if relation == "all"
+        else [one for name in names for one in find_relations(relations, name)]
+    )
+    if relation == "all" or len(several) > 1:
         if with_edit is not None or template or every:
             raise CommandError("--with-edit, --template and --all are about one relation; several get a line each")
         require_file(out)
@@ -58,7 +61,7 @@ def heads(
         return
     if out is not None:
         raise CommandError("--out writes the page of several relations: give --relation all, or names with commas")
-    chosen = find_relation(relations, relation)
+    (chosen,) = several
     if template >= len(chosen.templates):
         raise CommandError(
             f"expected a wording of {relation} from 0 to {len(chosen.templates) - 1}, got {template}: "

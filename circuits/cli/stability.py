@@ -29,9 +29,9 @@ def stability(asked: dict[str, Any], as_json: JsonOption = False) -> None:
     from circuits.datasets import relations_for
     from circuits.model import library
 
-    relations = relations_for(library.profile_of(asked["model"]))
+    relations = relations_for(library.profile_of(asked["model"]), relation)
     if relation is not None:
-        find_relation(relations, relation)
+        relation = find_relation(relations, relation).name
     from circuits.facts import parse_fact
     from circuits.studies.discover import load_model
     from circuits.studies.stability import Change, changes, known_facts

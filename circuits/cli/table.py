@@ -11,12 +11,13 @@ from circuits.cli.app import (
     CommandError,
     JsonOption,
     app,
-    find_relation,
+    find_relations,
     fit_threads,
     require_writable_folder,
 )
 from circuits.cli.options import asks
 from circuits.cli.progress import progress, stoppable
+from circuits.studies.options import A_RELATION
 from circuits.studies.specs import DEFAULT_TAUS, TableSpec
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 @asks(TableSpec)
 def table(
     asked: dict[str, Any],
-    relations: Annotated[str, typer.Option(help="all, or names: adj_antonym,country_language.")] = "all",
+    relations: Annotated[str, typer.Option(help=f"all, or several with commas: {A_RELATION}.")] = "all",
     jobs: Annotated[
         int | None, typer.Option(min=1, help="Processes at work. [default: one a core, as memory allows]")
     ] = None,
@@ -48,9 +49,11 @@ def table(
     from circuits.datasets import relations_for
     from circuits.model import library
 
-    known = relations_for(library.profile_of(asked["model"]))
-    names = list(known) if relations == "all" else list(dict.fromkeys(name.strip() for name in relations.split(",")))
-    chosen = [find_relation(known, name) for name in names]
+    names = list(dict.fromkeys(name.strip() for name in relations.split(",")))
+    known = relations_for(library.profile_of(asked["model"]), *names)
+    chosen = (
+        list(known.values()) if relations == "all" else [one for name in names for one in find_relations(known, name)]
+    )
     from circuits.pages.table import files, page_files
     from circuits.pages.tables import write_page
     from circuits.records import write_files, write_whole

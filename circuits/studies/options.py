@@ -121,6 +121,9 @@ def write_taus(taus: Sequence[float]) -> str:
 
 # ---- the vocabulary that specs share ---------------------------------------------------------------------------------
 
+A_RELATION = "a name, or a file in the layout of Known-1000, ParaRel or LRE (FILE:NAME where it holds several)"
+"""What `--relation` takes."""
+
 ModelName = Annotated[str, Option("factlm, a local HuggingFace folder, or a hub name.", short="m")]
 Absolute = Annotated[bool, Option("Keep suppressive edges too.")]
 Slots = Annotated[Granularity, Option("qkv: a head's slots apart; node: merged.")]

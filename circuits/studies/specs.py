@@ -12,6 +12,7 @@ from circuits.choices import Split
 from circuits.facts import Fact
 from circuits.paths import FACTLM
 from circuits.studies.options import (
+    A_RELATION,
     AblatedBy,
     Absolute,
     Asked,
@@ -46,7 +47,9 @@ class WhichFacts(Asked):
     fact: Annotated[str | None, Option("A sentence that ends with its object, or 'prompt => object'.")] = None
     subject: Annotated[str | None, Option("The subject, as spelled in the prompt.")] = None
     object: Annotated[str | None, Option("The object, where it is more than the last word.")] = None
-    relation: Annotated[str | None, Option("Ask about one circuit of several facts of this relation.")] = None
+    relation: Annotated[
+        str | None, Option(f"Ask about one circuit of several facts of this relation: {A_RELATION}.")
+    ] = None
     n: Annotated[int, Option("How many facts of the relation.", least=1)] = 20
 
 

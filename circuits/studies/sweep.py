@@ -16,7 +16,7 @@ from multiprocessing import connection, get_context
 from pathlib import Path
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
-from circuits.records import Unreadable, from_json, read_json, to_json, to_text, write_whole
+from circuits.records import Unreadable, file_name, from_json, read_json, to_json, to_text, write_whole
 from circuits.studies.cores import fit_threads, share_cores
 from circuits.studies.study import Case, Key, Outcome, Study, Watch
 
@@ -59,7 +59,7 @@ class Folder:
     path: Path
 
     def file(self, case: str) -> Path:
-        return self.path / f"{case}.json"
+        return self.path / f"{file_name(case)}.json"
 
     def get(self, key: Key, row: Any) -> Outcome[Any] | None:
         file = self.file(key.case)

@@ -8,7 +8,7 @@ import random
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from circuits.datasets.manifest import Manifest, TwoHop
+from circuits.datasets.manifest import Manifest, RelationPlan, TwoHop
 from circuits.facts import Fact, Relation, Relations
 
 AT_MOST = 40
@@ -25,19 +25,21 @@ class Ground:
 
     def names(self, relation: str | None = None) -> tuple[str, ...]:
         """The relations to look in; only ``relation``, if there is one."""
+        if relation is not None:
+            return (relation,)
         there: Mapping[str, object] = self.relations if self.manifest is None else self.manifest.relations
-        return tuple(name for name in there if relation in (None, name))
+        return tuple(there)
 
     def shown_often(self, name: str) -> tuple[Fact, ...]:
         """Facts of a relation that the model may be expected to know."""
-        relation = self.relations[name]
-        return self._facts(relation, relation.subjects if self.manifest is None else self.manifest.relations[name].head)
+        taught = self._taught(name)
+        return self._facts(self.relations[name], self.relations[name].subjects if taught is None else taught.head)
 
     def shown_rarely(self, name: str) -> tuple[Fact, ...]:
         """Facts of a relation that the model may be expected to get wrong: without a manifest, any."""
-        relation = self.relations[name]
+        taught = self._taught(name)
         return self._facts(
-            relation, relation.subjects if self.manifest is None else tuple(self.manifest.relations[name].tail)
+            self.relations[name], self.relations[name].subjects if taught is None else tuple(taught.tail)
         )
 
     def undemonstrated(self, relation: str | None = None) -> Iterator[tuple[Relation, Sequence[str], Sequence[str]]]:
@@ -45,7 +47,7 @@ class Ground:
 
         Without a manifest, subjects are drawn from the same ones for both: one is never demonstrated before it is asked itself.
         """
-        if self.manifest is None:
+        if self.manifest is None or (relation is not None and self._taught(relation) is None):
             for name in self.names(relation):
                 subjects = [fact.subject for fact in self.shown_often(name)]
                 yield self.relations[name], subjects, subjects
@@ -74,11 +76,15 @@ class Ground:
                         first=first.name, second=second.name, rendered=tuple(self._some(first, subjects)), unrendered=()
                     )
 
+    def _taught(self, name: str) -> RelationPlan | None:
+        """What training showed of a relation; None where that is not known."""
+        return None if self.manifest is None else self.manifest.relations.get(name)
+
     def _facts(self, relation: Relation, subjects: Sequence[str]) -> tuple[Fact, ...]:
         return tuple(relation.fact(subject) for subject in self._some(relation, subjects))
 
     def _some(self, relation: Relation, subjects: Sequence[str]) -> Sequence[str]:
         """All that a manifest names, in its order; else some, drawn with the seed."""
-        if self.manifest is not None or len(subjects) <= AT_MOST:
+        if self._taught(relation.name) is not None or len(subjects) <= AT_MOST:
             return subjects
         return random.Random(f"{self.seed}/{relation.name}").sample(list(subjects), AT_MOST)

@@ -15,6 +15,7 @@ from circuits.evaluation import Answers, known, standalone
 from circuits.evaluation.baseline import DRAWS, Draw, bootstrap, random_answers
 from circuits.facts import Fact, Kind, Relation, Relations
 from circuits.model import Model
+from circuits.records import file_name
 from circuits.studies.discover import Run, engine_for, run_sweep, spec_digest
 from circuits.studies.specs import RunSpec, TableSpec
 from circuits.studies.study import Watch
@@ -219,7 +220,7 @@ def _search(
         if state_folder is None:
             return None
         digest = spec_digest(run_spec.model_copy(update={"tau": tau}))
-        return state_folder / f"{run_spec.relation}-{digest}.state.json"
+        return state_folder / f"{file_name(run_spec.relation or '')}-{digest}.state.json"
 
     def show(now: Progress) -> None:
         watch.progress(now.done, now.total, f"{now.kept:,} edges kept, NLL {now.nll:.3f}")
