@@ -10,3 +10,8 @@ Processing = Literal["compatibility", "raw"]
 Dtype = Literal["float32", "bfloat16"]
 Split = Literal["val", "test"]
 """Half of a relation's facts."""
+
+
+def counted(n: int, noun: str) -> str:
+    """How many of a thing, in words: ``1 fact``, ``2,000 facts``."""
+    return f"{n:,} {noun}" if n == 1 else f"{n:,} {noun}s"

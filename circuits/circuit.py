@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from circuits.choices import counted
 from circuits.graph import Edge, Granularity, Graph, Node, Shape
 from circuits.records import Unreadable, digest, read_json, write_whole
 
@@ -347,7 +348,7 @@ class Circuit:
         share = self.n_edges / self.graph.n_edges
         return (
             f"Circuit of {self.n_edges:,} of {self.graph.n_edges:,} edges ({share:.1%}), "
-            f"{len(self.nodes)} nodes, in {self.provenance.model}"
+            f"{counted(len(self.nodes), 'node')}, in {self.provenance.model}"
         )
 
     def __repr__(self) -> str:

@@ -303,6 +303,21 @@ def test_the_same_edit_is_written_in_the_same_bytes_and_few_of_them(
     assert sum(map(len, files[0].values())) < 4096
 
 
+def test_a_full_disk_names_the_file_and_leaves_no_part(
+    small_model: Callable[..., Model], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    edit = random_edit(small_model("gpt2"))
+
+    def full(path: Path, *_: object) -> int:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(OSError, match="No space left on device; the file was not written") as caught:
+        edit.save(tmp_path / "edit")
+    assert Path(caught.value.filename).parent == tmp_path / "edit"
+    assert list((tmp_path / "edit").iterdir()) == []
+
+
 def test_a_damaged_edit_is_told_from_a_whole_one(small_model: Callable[..., Model], tmp_path: Path) -> None:
     folder = random_edit(small_model("gpt2")).save(tmp_path / "edit")
     record, tensors = json.loads((folder / "edit.json").read_text()), load_file(folder / "edit.safetensors")

@@ -51,7 +51,7 @@ def diff(
     ] = None,
     model: ModelOption = "factlm",
     tau: Annotated[float, typer.Option(help="Threshold of the circuit searches, in nats.")] = 0.01,
-    seed: Annotated[int, typer.Option(help="Of the edits, and of the facts and new objects of the table.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Of the edits, and of the facts and new objects of the table.")] = 0,
     force: Annotated[bool, typer.Option("--force", help="Also after an edit that did not take.")] = False,
     out: Annotated[Path | None, typer.Option(help="Folder for diff.json and report.html, or for the table.")] = None,
     as_json: JsonOption = False,

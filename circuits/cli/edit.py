@@ -43,7 +43,7 @@ def edit(
     settings: SetOption = None,
     corpus: CorpusOption = None,
     fluency_samples: FluencyOption = 2,
-    seed: Annotated[int, typer.Option(help="Of everything drawn at random.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Of everything drawn at random.")] = 0,
     force: Annotated[
         bool,
         typer.Option("--force", help="Also for a fact that the model does not know, and an edit that does not take."),

@@ -45,7 +45,7 @@ def evaluate_method(
     settings: SetOption = None,
     corpus: CorpusOption = None,
     fluency_samples: FluencyOption = 2,
-    seed: Annotated[int, typer.Option(help="Of the facts, the new objects and the edits.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Of the facts, the new objects and the edits.")] = 0,
     as_json: JsonOption = False,
 ) -> None:
     """Measure one editing method: every metric beside the unedited model's, with n; classes of failure; retention."""

@@ -1,6 +1,7 @@
 """What the commands that make edits share: options, the requests to edit, and a line of progress."""
 
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from circuits.cli.app import CommandError
+from circuits.cli.progress import SECONDS_BETWEEN_LINES
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -59,15 +61,29 @@ def wide_console() -> "Console":
     return Console(highlight=False, width=None if sys.stdout.isatty() else 150)
 
 
+def _now_and_then(clock: Callable[[], float] = time.monotonic) -> Callable[[str], None]:
+    began = said = clock()
+
+    def show(line: str) -> None:
+        nonlocal said
+        now = clock()
+        if now - said >= SECONDS_BETWEEN_LINES:
+            said = now
+            told(f"{line} ({now - began:.0f} s)")
+
+    return show
+
+
 @contextmanager
 def progress_line() -> Iterator[Callable[[str], None]]:
-    """A line on stderr that says how far things are, where stderr is a terminal; so stdout holds the result alone."""
+    """A line on stderr that says how far things are, so that stdout holds the result alone; without a terminal, the latest
+    one every ten seconds."""
     from rich.console import Console
     from rich.markup import escape
 
     console = Console(stderr=True)
     if not console.is_terminal:
-        yield lambda line: None
+        yield _now_and_then()
         return
     with console.status("") as status:
         yield lambda line: status.update(escape(line))

@@ -44,7 +44,7 @@ def evaluate(
     draws: Annotated[int, typer.Option(min=1, help="Random circuits of each kind, and knockouts of each size.")] = 10,
     engine: Annotated[str, typer.Option(help="sparse: fast; hook: the reference.")] = "sparse",
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...")] = "cpu",
-    seed: Annotated[int, typer.Option(help="Of splits, corrupted prompts, random circuits and knockouts.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Of splits, corrupted prompts, random circuits and knockouts.")] = 0,
     as_json: JsonOption = False,
 ) -> None:
     """Score a circuit: its answers alone, faithfulness, random circuits of its size, minimality and completeness."""

@@ -47,7 +47,7 @@ FindOption = Annotated[
     ),
 ]
 TauOption = Annotated[float, typer.Option(help="Threshold of the circuit searches, in nats.")]
-SeedOption = Annotated[int, typer.Option(help="Of whatever is drawn.")]
+SeedOption = Annotated[int, typer.Option(min=0, help="Of whatever is drawn.")]
 OutOption = Annotated[Path | None, typer.Option(help="Folder for result.json and report.html.")]
 
 

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from circuits.choices import counted
 from circuits.cli.app import JsonOption, ModelOption, WithEditOption, app, find_relations, load, put_edit
 from circuits.studies.options import A_RELATION
 
@@ -49,7 +50,12 @@ def facts(
     from rich.table import Table
 
     table = Table(
-        "relation", "prompt", "object", "rank", "probability", title=f"{len(rows):,} facts, as {model} ranks them"
+        "relation",
+        "prompt",
+        "object",
+        "rank",
+        "probability",
+        title=f"{counted(len(rows), 'fact')}, as {model} ranks them",
     )
     table.columns[3].justify = table.columns[4].justify = "right"
     for row in rows:

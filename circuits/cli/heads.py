@@ -36,7 +36,7 @@ def heads(
         bool,
         typer.Option("--validate", help="Check the labels: paraphrases, held-out facts, wrong answers and ranges."),
     ] = False,
-    seed: Annotated[int, typer.Option(help="Of shuffles and intervals.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Of shuffles and intervals.")] = 0,
     out: Annotated[
         Path | None, typer.Option(help="Write the page of several relations (Markdown) to this file.")
     ] = None,

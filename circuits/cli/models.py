@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, no_type_check
 
 import typer
 
+from circuits.choices import counted
 from circuits.cli.app import JsonOption, app, load
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ def check(
         typer.Option(help="Facts to ask: of LRE, ParaRel or Known-1000, a file or folder. By default the project's."),
     ] = None,
     n: Annotated[int, typer.Option(min=1, help="How many of them, drawn at random.")] = 300,
-    seed: Annotated[int, typer.Option(help="Of the draw.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Of the draw.")] = 0,
     as_json: JsonOption = False,
 ) -> None:
     """Measure each token that the model's prompts may begin with, by the facts that it then knows."""
@@ -88,7 +89,7 @@ def check(
     from rich.markup import escape
     from rich.table import Table
 
-    table = Table("prompts begin with", "Hit@1", "Hit@10", "NLL", "", title=f"{model}: {len(asked)} facts")
+    table = Table("prompts begin with", "Hit@1", "Hit@10", "NLL", "", title=f"{model}: {counted(len(asked), 'fact')}")
     for row in rows:
         marks = [word for word in ("chosen", "habit") if row[word]]
         table.add_row(

@@ -5,12 +5,14 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from circuits.choices import counted
 from circuits.cli.app import CommandError, JsonOption, app, find_relation, fit_threads
+from circuits.cli.edit_options import progress_line, told
 from circuits.cli.options import asks
 from circuits.studies.specs import StabilitySpec, WhichFacts
 
 if TYPE_CHECKING:
-    from circuits.studies.stability import Change, Skip
+    from circuits.studies.stability import Skip
 
 SHOWN = ("tau", "absolute", "granularity", "ablation", "engine", "seed")
 """What of the spec stands beside the result."""
@@ -44,14 +46,15 @@ def stability(asked: dict[str, Any], as_json: JsonOption = False) -> None:
     facts = first if relation is None else known_facts(relations, relation, loaded, which.n, seed=spec.seed)
     spec = spec.model_copy(update={"facts": facts})
     measured: list[Change | Skip] = []
-    for one in changes(spec, relations, loaded, notice=lambda line: typer.echo(line, err=True)):
-        measured.append(one)
-        typer.echo(_progress(one), err=True)
+    with progress_line() as show:
+        for one in changes(spec, relations, loaded, notice=told):
+            measured.append(one)
+            show(f"{counted(len(measured), 'change')} made, the last: {one.name}")
     made = [one for one in measured if isinstance(one, Change)]
     skipped = [one for one in measured if not isinstance(one, Change)]
     result: dict[str, Any] = {
         "model": spec.model,
-        "fact": facts[0].statement if relation is None else f"{len(facts)} facts of {relation}",
+        "fact": facts[0].statement if relation is None else f"{counted(len(facts), 'fact')} of {relation}",
         **{name: getattr(spec, name) for name in SHOWN},
         "edges": next(one.overlap.edges_before for one in made if one.name == "tau"),
         "edges_total": loaded.graph(spec.granularity).n_edges,
@@ -62,16 +65,6 @@ def stability(asked: dict[str, Any], as_json: JsonOption = False) -> None:
         typer.echo(json.dumps(result, ensure_ascii=False))
         return
     _print(result)
-
-
-def _progress(one: "Change | Skip") -> str:
-    from circuits.studies.stability import Change
-
-    if isinstance(one, Change):
-        return (
-            f"{one.name}: {one.detail}: Jaccard {one.overlap.edges:.2f} over edges, {one.overlap.nodes:.2f} over nodes"
-        )
-    return f"{one.name}: left out: {one.reason}"
 
 
 def _print(result: dict[str, Any]) -> None:
@@ -85,7 +78,16 @@ def _print(result: dict[str, Any]) -> None:
         f"in {result['model']}, tau {result['tau']:g} nats: {result['edges']:,} of {result['edges_total']:,} edges",
         markup=False,
     )
-    header = ("change", "", "edges", "survive", "Jaccard", "random, joined", "nodes: Jaccard", "random, joined")
+    header = (
+        "change",
+        "",
+        "edges",
+        "survive",
+        "edges: Jaccard",
+        "edges: random (joined)",
+        "nodes: Jaccard",
+        "nodes: random (joined)",
+    )
     lines = [
         (
             row["change"],
@@ -93,9 +95,9 @@ def _print(result: dict[str, Any]) -> None:
             f"{row['edges_before']} → {row['edges_after']}",
             f"{100 * row['edges_survive']:.0f} %",
             f"{row['edges_jaccard']:.2f}",
-            f"{row['edges_random']['mean']:.3f}, {row['edges_random_connected']['mean']:.3f}",
+            f"{row['edges_random']['mean']:.3f} ({row['edges_random_connected']['mean']:.3f})",
             f"{row['nodes_jaccard']:.2f}",
-            f"{row['nodes_random']['mean']:.2f}, {row['nodes_random_connected']['mean']:.2f}",
+            f"{row['nodes_random']['mean']:.2f} ({row['nodes_random_connected']['mean']:.2f})",
         )
         for row in result["changes"]
     ]

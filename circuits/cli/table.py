@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from circuits.choices import counted
 from circuits.cli.app import (
     CommandError,
     JsonOption,
@@ -78,7 +79,7 @@ def table(
     if not made.rows:
         raise CommandError("no relation has a row: " + "; ".join(skipped.reason for skipped in made.skipped))
     published = load_published()
-    typer.echo(f"{len(made.rows)} relations in {time.perf_counter() - started:.0f} s", err=True)
+    typer.echo(f"{counted(len(made.rows), 'relation')} in {time.perf_counter() - started:.0f} s", err=True)
     if out is not None:
         write_files(out, files(made, published, relations=relations))
     if page is not None:

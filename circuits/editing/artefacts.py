@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor
 
 from circuits.editing.edit import EditError
-from circuits.records import replacing
+from circuits.records import write_whole
 
 CACHE_VARIABLE = "KCIRCUIT_CACHE"
 
@@ -59,8 +59,7 @@ class Artefact:
         return self.read()
 
     def write(self, tensors: Mapping[str, Tensor]) -> None:
-        with replacing(self.path) as part:
-            save_file({key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()}, part)
+        write_whole(self.path, save({key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()}))
 
     def read(self) -> dict[str, Tensor]:
         """Raises:

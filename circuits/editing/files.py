@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor
 
 from circuits.editing.edit import EDIT_FILE, FORMAT, TENSOR_FILE, VERSION, EditError, EditProvenance
@@ -57,9 +57,8 @@ def write_edit(
     }
     if tensors:
         # Cloned, because safetensors refuses tensors that share memory.
-        save_file(
-            {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}, folder / TENSOR_FILE
-        )
+        own = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
+        write_whole(folder / TENSOR_FILE, save(own))
     write_whole(folder / EDIT_FILE, json.dumps(record, indent=1, ensure_ascii=False) + "\n")
     return folder
 

@@ -2,7 +2,10 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
-from typing import Any, Generic, Literal, Protocol, TypeVar, get_args, runtime_checkable
+from types import UnionType
+from typing import Any, Generic, Literal, Protocol, TypeVar, get_args, get_origin, get_type_hints, runtime_checkable
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from circuits.editing.defaults import Settings, tuned
 from circuits.editing.edit import Edit, EditError, EditProvenance
@@ -110,7 +113,7 @@ class Method(Generic[OptionsT, EditT]):
         tuned to with values at one token is not taken for another.
 
         Raises:
-            EditError: no such option.
+            EditError: no such option, or a value that is none of its kind.
         """
         known = self.option_names
         if "layer" in settings and "layer" not in known:
@@ -122,8 +125,27 @@ class Method(Generic[OptionsT, EditT]):
             (settings["layer"],) = layers
         if unknown := sorted(set(settings).difference(known)):
             raise EditError(f"{self.name} has no option {', '.join(unknown)}; it has {', '.join(known)}")
+        kinds = get_type_hints(self.Options)
+        settings = {name: _of_kind(f"{self}'s {name}", kinds[name], value) for name, value in settings.items()}
         own = {**self.defaults(model), **tuned(self.name, self.site, model)}
         return self.Options(**{**own, **({} if self.site is None else {"site": self.site}), **settings})
+
+
+def _of_kind(what: str, kind: Any, value: Any) -> Any:
+    """The value as the option's type has it: a list as a tuple, a whole number as a float; numbers are finite."""
+    try:
+        return TypeAdapter(kind, config=ConfigDict(allow_inf_nan=False)).validate_python(value)
+    except ValidationError:
+        raise EditError(f"expected {what} as {_in_words(kind)}, got {value!r}") from None
+
+
+def _in_words(kind: Any) -> str:
+    """A type, as it is asked for: its words to choose among, or its name."""
+    if get_origin(kind) is Literal:
+        return " or ".join(map(str, get_args(kind)))
+    if get_origin(kind) is UnionType:
+        return " or ".join(_in_words(part) for part in get_args(kind))
+    return {int: "a whole number", float: "a finite number", type(None): "None"}.get(kind) or str(kind)
 
 
 def require_requests(requests: Sequence[EditRequest]) -> tuple[EditRequest, ...]:

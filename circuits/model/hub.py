@@ -119,7 +119,10 @@ def dequantise(file: Path, folder: Path) -> None:
         key: value.contiguous() for key, value in model.state_dict().items() if not (tied and key == "lm_head.weight")
     }
     metadata = {"format": "pt", QUANTISATION: header.quantisation}
-    save_file(state, folder / WEIGHT_FILES[0], metadata=metadata)
+    try:
+        save_file(state, folder / WEIGHT_FILES[0], metadata=metadata)
+    except SafetensorError as error:
+        raise OSError(f"{folder / WEIGHT_FILES[0]} was not written: {error}") from error
 
 
 def _require_model_folder(folder: Path) -> None:

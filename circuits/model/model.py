@@ -13,6 +13,7 @@ from circuits.graph import Granularity, Graph, Shape
 from circuits.metrics import NLL, SQUARED_ERROR, Metric
 from circuits.model import library
 from circuits.model.batch import Batch, Group, grouped
+from circuits.model.device import require_device
 from circuits.model.errors import ModelError
 from circuits.model.hub import Processing, load_pretrained, weight_hash
 from circuits.model.network import (
@@ -85,9 +86,11 @@ class Model:
         A folder of plain weights (`circuits.model.plain`) is loaded as it is, whatever ``processing`` says: it has no norm to fold.
 
         Raises:
+            DeviceError: no such device on this machine.
             ModelError: nothing to load there, a name whose weights were not got yet, a damaged profile, an architecture that
                 TransformerLens does not know, or a model without an exact residual rewrite over heads.
         """
+        require_device(device)
         name = str(name_or_path)
         place = library.find(name)
         profile = library.profile_of(name)

@@ -24,6 +24,7 @@ from circuits.analysis.lens import NodeReadout, Trajectory, read_circuit, trajec
 from circuits.analysis.reading import Reading
 from circuits.analysis.roles import Role
 from circuits.analysis.story import Sentence, tell
+from circuits.choices import counted
 from circuits.circuit import Circuit, Provenance, Scores
 from circuits.datasets import corrupted as corruption
 from circuits.discovery import find_method, prefilter
@@ -55,10 +56,6 @@ NAMED = 20
 
 class UnknownFactError(ValueError):
     """A circuit was asked for a fact that the model does not recall."""
-
-
-class DeviceError(ValueError):
-    """A device that this machine does not have."""
 
 
 class RunFileError(ValueError):
@@ -178,7 +175,9 @@ class Run(BaseModel):
         facts = self.spec.facts
         summary: dict[str, Any] = {
             "model": self.spec.model,
-            "fact": facts[0].statement if self.spec.relation is None else f"{len(facts)} facts of {self.spec.relation}",
+            "fact": facts[0].statement
+            if self.spec.relation is None
+            else f"{counted(len(facts), 'fact')} of {self.spec.relation}",
             "method": self.spec.method,
             "edges_total": circuit.graph.n_edges,
             "edges_kept": circuit.n_edges,
@@ -523,10 +522,8 @@ def load_model(spec: RunSpec) -> Model:
     """The model that ``spec`` asks for.
 
     Raises:
-        DeviceError: a CUDA device where there is none.
+        circuits.model.device.DeviceError: no such device.
     """
-    if spec.device.startswith("cuda") and not torch.cuda.is_available():
-        raise DeviceError(f"no CUDA device is at hand for --device {spec.device}; --device cpu needs none")
     dtype = {"float32": torch.float32, "bfloat16": torch.bfloat16}[spec.dtype]
     return Model.load(spec.model, device=spec.device, dtype=dtype, processing=spec.processing)
 

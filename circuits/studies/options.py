@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, model_validator
 
 from circuits.choices import AblationKind, Dtype, EngineName, Granularity, Processing
 
@@ -23,6 +23,14 @@ class Asked(BaseModel):
     """The base of all specs: frozen, and refusing what it has no field for."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+    @model_validator(mode="after")
+    def _at_least(self) -> "Asked":
+        for each in declared(type(self)):
+            least, value = each.option.least, getattr(self, each.field)
+            if least is not None and value is not None and value < least:
+                raise ValueError(f"expected {each.field} of at least {least}, got {value}")
+        return self
 
 
 @dataclass(frozen=True, slots=True)
