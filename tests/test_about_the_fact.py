@@ -10,6 +10,7 @@ import torch
 from circuits.circuit import Provenance
 from circuits.discovery.acdc import AcdcOptions, search
 from circuits.discovery.eap import eap
+from circuits.discovery.problem import Problem
 from circuits.engines.ablation import Ablation, AblationError, aligned
 from circuits.engines.engine import Engine
 from circuits.engines.hook import HookEngine
@@ -117,7 +118,7 @@ def test_both_engines_find_one_circuit_by_every_metric_and_another_than_by_match
 
 def test_what_is_relative_to_the_model_has_no_slope_there_and_is_refused(small_model: LoadModel) -> None:
     with pytest.raises(ValueError, match="to differentiate, got KL"):
-        eap(small_model("gpt2"), FACTS, metric=KL, provenance=HERE)
+        eap(Problem(small_model("gpt2"), FACTS, metric=KL))
 
 
 # ---- other subjects of any length ------------------------------------------------------------------------------------------

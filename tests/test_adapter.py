@@ -15,6 +15,7 @@ from circuits.analysis.lens import trajectory
 from circuits.circuit import Circuit, Provenance
 from circuits.discovery.acdc import AcdcOptions, search
 from circuits.discovery.eap import eap
+from circuits.discovery.problem import Problem
 from circuits.discovery.traversal import Traversal
 from circuits.editing.anchors import Gazetteer
 from circuits.editing.bypass import innermost
@@ -227,7 +228,7 @@ def test_what_the_prompt_is_reaches_the_bypass_whoever_runs_the_model(small_mode
     request = EditRequest.of(fact, "w9 w2 w5")
     ways = {
         "the whole model": lambda: whole_model(edited, [fact]),
-        "attribution": lambda: eap(edited, [fact], provenance=provenance),
+        "attribution": lambda: eap(Problem(edited, (fact,))),
         "an edit's evaluation": lambda: read(edited, [edited.tokens(fact)]),
         "a layer study": lambda: prepare(edited, [request], FluencySetting(n_samples=0), written="nothing"),
         **{

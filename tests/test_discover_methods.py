@@ -149,7 +149,7 @@ def test_several_thresholds_share_one_prefilter(discover: list[str], capsys: pyt
         (["--method", "eap", "--edges", "many"], "such as 50, or a share"),
         (["--method", "eap", "--edges", "0"], "such as 50, or a share"),
         (["--method", "eap", "--edges", "999999"], "expected from 1 to all"),
-        (["--method", "eap", "--steps", "5"], "only integrated gradients"),
+        (["--method", "eap", "--steps", "5"], "method eap heeds no options, got steps=5"),
         (["--method", "eap-ig", "--steps", "0"], "at least one step, got 0"),
         (["--method", "eap", "--prefilter", "ifr"], "only acdc has edges to try"),
         (["--prefilter", "acdc"], "acdc"),

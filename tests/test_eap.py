@@ -1,7 +1,8 @@
 """Attribution patching is the derivative that it says it is, adds up to what it says, and agrees with TransformerLens."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,10 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from circuits.circuit import Provenance, Scores
+from circuits.circuit import Scores
 from circuits.discovery import slopes
-from circuits.discovery.eap import eap, eap_ig_activations, eap_ig_inputs
+from circuits.discovery.eap import IntegrationOptions, eap, eap_ig, eap_ig_activations
 from circuits.discovery.exact import exact
+from circuits.discovery.method import DiscoveryMethod
+from circuits.discovery.problem import Problem
 from circuits.discovery.slopes import through_norm
 from circuits.engines.ablation import Ablation
 from circuits.engines.hook import HookEngine
@@ -37,7 +40,6 @@ ABLATIONS = {
 }
 ARCHITECTURES = ["gpt2", "llama", "qwen3", "neox", "gptj", "mistral"]
 """Learnt positions, grouped queries, query norms, parallel blocks twice, a sliding window."""
-HERE = Provenance("by hand", "00")
 
 
 def assert_same(left: Scores, right: np.ndarray, tolerance: float = 1e-4) -> None:
@@ -92,13 +94,13 @@ def mask_gradient(model: Model, facts: tuple[Fact, ...], ablation: Ablation, gra
 @pytest.mark.parametrize(("name", "kind"), [("gpt2", "zero"), ("llama", "mean"), ("neox", "resample")])
 def test_eap_is_the_gradient_of_an_edge_mask_at_the_clean_run(small_model: LoadModel, name: str, kind: str) -> None:
     model = small_model(name)
-    found = eap(model, FACTS, ablation=ABLATIONS[kind], provenance=HERE)
+    found = eap(Problem(model, FACTS, ABLATIONS[kind]))
     assert_same(found, mask_gradient(model, FACTS, ABLATIONS[kind], model.graph()))
 
 
 def test_eap_of_merged_slots_is_the_gradient_of_a_mask_on_merged_edges(small_model: LoadModel) -> None:
     model = small_model("gpt2")
-    found = eap(model, FACTS, ablation=ABLATIONS["resample"], granularity="node", provenance=HERE)
+    found = eap(Problem(model, FACTS, ABLATIONS["resample"], "node"))
     assert_same(found, mask_gradient(model, FACTS, ABLATIONS["resample"], model.graph("node")))
 
 
@@ -113,7 +115,7 @@ def test_eap_is_that_gradient_on_models_made_by_hand(seed: int, kind: str) -> No
         "mean": Ablation("mean", reference=others),
         "resample": Ablation("resample", corrupted=others),
     }[kind]
-    found = eap(model, facts, ablation=ablation, provenance=HERE)
+    found = eap(Problem(model, facts, ablation))
     assert_same(found, mask_gradient(model, facts, ablation, model.graph()))
 
 
@@ -133,7 +135,7 @@ def test_eap_scores_the_edges_of_a_bypass_too() -> None:
     edited = model.with_network(BypassedNetwork.around(model.network, 0, Beside(matrix)), "edited")
     facts = (word_fact("1 2 0", "3"),)
     assert "x0" in {node.name for node in edited.graph().writers}
-    found = eap(edited, facts, provenance=HERE)
+    found = eap(Problem(edited, facts))
     assert_same(found, mask_gradient(edited, facts, Ablation(), edited.graph()))
 
 
@@ -141,18 +143,19 @@ def test_eap_scores_the_edges_of_a_bypass_too() -> None:
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
-@pytest.mark.parametrize("method", [eap, eap_ig_inputs, eap_ig_activations])
+@pytest.mark.parametrize("method", [eap, eap_ig, eap_ig_activations])
 def test_slopes_from_the_weights_and_from_the_hooks_agree(
-    small_model: LoadModel, monkeypatch: pytest.MonkeyPatch, name: str, method: Callable[..., Scores]
+    small_model: LoadModel, monkeypatch: pytest.MonkeyPatch, name: str, method: DiscoveryMethod[Any]
 ) -> None:
     model = small_model(name)
     ablation = ABLATIONS["resample" if name == "llama" else "mean"]
-    some = {} if method is eap else {"steps": 2}
+    problem = Problem(model, FACTS[1:], _for(ablation))
+    options = None if method is eap else IntegrationOptions(2)
     with monkeypatch.context() as patch:
         patch.setattr(slopes, "HookSlopes", None)
-        fast = method(model, FACTS[1:], ablation=_for(ablation), provenance=HERE, **some)
+        fast = method(problem, options)
     monkeypatch.setattr(slopes, "_parts", lambda model, n_pos: None)
-    assert_same(fast, method(model, FACTS[1:], ablation=_for(ablation), provenance=HERE, **some).values)
+    assert_same(fast, method(problem, options).values)
 
 
 def _for(ablation: Ablation) -> Ablation:
@@ -178,14 +181,14 @@ def test_neither_batches_nor_their_size_change_the_scores(
 ) -> None:
     model = small_model("gpt2")
     ablation = ABLATIONS["resample"]
-    whole = eap_ig_inputs(model, FACTS, ablation=ablation, steps=5, provenance=HERE)
+    whole = eap_ig(Problem(model, FACTS, ablation), IntegrationOptions(5))
     alone = [
-        eap_ig_inputs(model, [fact], ablation=Ablation("resample", corrupted=(other,)), steps=5, provenance=HERE).values
+        eap_ig(Problem(model, (fact,), Ablation("resample", corrupted=(other,))), IntegrationOptions(5)).values
         for fact, other in zip(FACTS, CORRUPTED, strict=True)
     ]
     assert_same(whole, np.mean(alone, 0))
     monkeypatch.setattr(slopes, "BYTES", 1)
-    assert_same(whole, eap_ig_inputs(model, FACTS, ablation=ablation, steps=5, provenance=HERE).values)
+    assert_same(whole, eap_ig(Problem(model, FACTS, ablation), IntegrationOptions(5)).values)
 
 
 # ---- a linear model ----------------------------------------------------------------------------------------------------
@@ -216,15 +219,16 @@ LINEAR = {
 @pytest.mark.parametrize("kind", LINEAR)
 def test_on_a_linear_model_eap_and_its_integrals_are_exact(kind: str) -> None:
     model, ablation = linear_model(), LINEAR[kind]
-    expected = exact(HookEngine(model, LINEAR_FACTS, ablation=ablation), provenance=HERE)
-    for method in (eap, eap_ig_inputs, eap_ig_activations):
-        assert_same(method(model, LINEAR_FACTS, ablation=ablation, provenance=HERE), expected.values, 1e-3)
+    problem = Problem(model, LINEAR_FACTS, ablation)
+    expected = exact(replace(problem, given=HookEngine(model, LINEAR_FACTS, ablation=ablation)))
+    for method in (eap, eap_ig, eap_ig_activations):
+        assert_same(method(problem), expected.values, 1e-3)
 
 
 def test_on_a_model_that_is_not_linear_eap_is_not_exact() -> None:
     model, facts = random_plain_model(1), (word_fact("1 2 0", "3"),)
-    expected = exact(HookEngine(model, facts), provenance=HERE).values
-    found = eap(model, facts, provenance=HERE)
+    expected = exact(Problem(model, facts, given=HookEngine(model, facts))).values
+    found = eap(Problem(model, facts))
     assert np.nanmax(np.abs(found.values - expected)) > 0.05 * np.nanmax(np.abs(expected))
 
 
@@ -254,14 +258,14 @@ def test_scores_out_of_the_input_add_up_to_its_whole_effect_as_steps_grow(
     expected = rise_without(model, ablation, [0])
 
     def error(steps: int) -> float:
-        found = eap_ig_inputs(model, FACTS, ablation=ablation, steps=steps, provenance=HERE)
+        found = eap_ig(Problem(model, FACTS, ablation), IntegrationOptions(steps))
         return abs(float(np.nansum(found.values[0])) - expected)
 
     coarse, fine = error(3), error(60)
     assert fine < 0.02 * abs(expected)
     assert fine < coarse
     # The control: the slope at the clean run alone does not know what the whole way is worth.
-    first_order = float(np.nansum(eap(model, FACTS, ablation=ablation, provenance=HERE).values[0]))
+    first_order = float(np.nansum(eap(Problem(model, FACTS, ablation)).values[0]))
     assert abs(first_order - expected) > 0.1 * abs(expected)
 
 
@@ -270,10 +274,10 @@ def test_scores_out_of_each_sublayer_add_up_to_its_whole_effect_as_steps_grow(
     small_model: LoadModel, name: str, kind: str
 ) -> None:
     model, ablation = small_model(name), ABLATIONS[kind]
-    found = eap_ig_activations(model, FACTS, ablation=ablation, steps=40, provenance=HERE)
-    first_order = eap(model, FACTS, ablation=ablation, provenance=HERE)
+    found = eap_ig_activations(Problem(model, FACTS, ablation), IntegrationOptions(40))
+    first_order = eap(Problem(model, FACTS, ablation))
     off, off_at_first_order, scale = [], [], []
-    # Under zero ablation the input's way ends where the norm divides by zero: see `eap_ig_inputs`.
+    # Under zero ablation the input's way ends where the norm divides by zero: see `eap_ig`.
     for senders in sublayers(found.graph)[1 if kind == "zero" else 0 :]:
         expected = rise_without(model, ablation, senders)
         scale.append(abs(expected))
@@ -285,12 +289,12 @@ def test_scores_out_of_each_sublayer_add_up_to_its_whole_effect_as_steps_grow(
 
 def test_a_path_of_no_steps_is_refused(small_model: LoadModel) -> None:
     with pytest.raises(ValueError, match="at least one step, got 0"):
-        eap_ig_inputs(small_model("gpt2"), FACTS, steps=0, provenance=HERE)
+        eap_ig(Problem(small_model("gpt2"), FACTS), IntegrationOptions(0))
 
 
 def test_another_metric_can_be_differentiated(small_model: LoadModel) -> None:
     model, facts = random_plain_model(2), (word_fact("1 2 0", "3"),)
-    squared = eap(model, facts, metric=SQUARED_ERROR, provenance=HERE)
+    squared = eap(Problem(model, facts, metric=SQUARED_ERROR))
     engine = HookEngine(model, facts, metric=SQUARED_ERROR)
     whole = engine.nll(engine.graph.legal)[0]
     assert whole != pytest.approx(HookEngine(model, facts).nll(engine.graph.legal)[0])
@@ -350,7 +354,7 @@ def by_transformer_lens(model: Model) -> np.ndarray:
 @pytest.mark.parametrize("name", ["gpt2", "neox"])
 def test_transformer_lens_gives_every_edge_the_same_score(small_model: LoadModel, name: str) -> None:
     model = small_model(name)
-    found = eap(model, FACTS, ablation=ABLATIONS["resample"], provenance=HERE)
+    found = eap(Problem(model, FACTS, ABLATIONS["resample"]))
     assert_same(found, by_transformer_lens(model))
 
 
@@ -366,7 +370,7 @@ def test_edges_out_of_a_node_add_up_to_transformer_lens_score_of_the_node(small_
         lambda logits: match_nll(logits[:, -1:], torch.tensor([tokens.answer]))[0],
         EdgeAttributionConfig(granularity="node"),
     ).node_scores
-    found = eap(model, [fact], ablation=Ablation("resample", corrupted=(other,)), provenance=HERE)
+    found = eap(Problem(model, (fact,), Ablation("resample", corrupted=(other,))))
     for row, node in enumerate(found.graph.writers):
         kind = {"input": "embed", "head": "attn_head_out", "mlp": "mlp_out"}[node.kind]
         own = [

@@ -1,5 +1,7 @@
 """Every discovery method scores the same edges behind one signature; the plain ones are held to their definitions."""
 
+import subprocess
+import sys
 from collections.abc import Callable
 
 import numpy as np
@@ -9,9 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from circuits.circuit import Provenance, Scores
-from circuits.discovery import METHODS, MethodError, exact, find_method, ifr, random_scores
-from circuits.discovery.acdc import AcdcOptions, Progress, search
-from circuits.discovery.ifr import proximity
+from circuits.discovery import METHODS, MethodError, find_method
+from circuits.discovery.acdc import AcdcOptions, acdc, search
+from circuits.discovery.chance import ChanceOptions, chance
+from circuits.discovery.exact import exact
+from circuits.discovery.ifr import ifr, proximity
+from circuits.discovery.method import NoOptions
+from circuits.discovery.problem import Problem, Progress
 from circuits.engines import Ablation, HookEngine, SparseEngine
 from circuits.graph import Granularity, Graph, Shape
 from circuits.model import Model
@@ -31,11 +37,15 @@ SMALL = (word_fact("1 2 0", "3"), word_fact("4 2", "5"))
 # ---- one signature -----------------------------------------------------------------------------------------------------
 
 
+def test_a_method_goes_by_its_own_name() -> None:
+    assert {name: method.name for name, method in METHODS.items()} == {name: name for name in METHODS}
+
+
 @pytest.mark.parametrize("name", METHODS)
 @pytest.mark.parametrize("granularity", ["qkv", "node"])
 def test_every_method_scores_every_edge_the_same_way_twice(name: str, granularity: Granularity) -> None:
     model, method = random_plain_model(0), METHODS[name]
-    one, two = (method(model, SMALL, granularity=granularity) for _ in range(2))
+    one, two = (method(Problem(model, SMALL, granularity=granularity)) for _ in range(2))
     assert one == two
     assert one.graph == model.graph(granularity)
     assert one.provenance.method == name
@@ -49,10 +59,9 @@ def test_every_method_scores_every_edge_the_same_way_twice(name: str, granularit
 @pytest.mark.parametrize("name", METHODS)
 @pytest.mark.parametrize("layout", ["llama", "neox"])
 def test_every_method_takes_grouped_queries_and_parallel_blocks(small_model: LoadModel, name: str, layout: str) -> None:
-    model, method = small_model(layout), METHODS[name]
-    steps = 2 if "steps" in method.heeds else None
-    ablation = RESAMPLE if "ablation" in method.heeds else None
-    found = method(model, FACTS, granularity="node", ablation=ablation, steps=steps)
+    method = METHODS[name]
+    few = method.options(**{"steps": 2} if "steps" in method.option_names else {})
+    found = method(Problem(small_model(layout), FACTS, RESAMPLE, "node"), few)
     assert (~np.isnan(found.values)).sum() > 10
     assert np.nanmax(np.abs(found.values)) > 1e-3
 
@@ -62,37 +71,57 @@ def test_a_network_of_components_is_taken_too(small_model: LoadModel) -> None:
     parts = ComponentNetwork(whole.network.components(8), 8)  # type: ignore[attr-defined]
     model = Model(parts, whole.vocabulary, name="parts", weights=whole.weights, processing="compatibility")
     for name in ("eap", "ifr", "eap-ig-activations"):
-        np.testing.assert_allclose(METHODS[name](model, FACTS).values, METHODS[name](whole, FACTS).values, atol=1e-5)
+        one, other = (METHODS[name](Problem(each, FACTS)) for each in (model, whole))
+        np.testing.assert_allclose(one.values, other.values, atol=1e-5)
+
+
+OTHERS = {"tau": 0.5, "absolute": True, "steps": 1, "seed": 1}
 
 
 @pytest.mark.parametrize("name", METHODS)
 def test_what_a_method_heeds_changes_its_result_and_what_it_does_not_heed_is_refused(name: str) -> None:
-    model, method = random_plain_model(4), METHODS[name]
-    others = {
-        "ablation": Ablation("mean", reference=(word_fact("5 5 1", "0"), word_fact("3 1", "2"))),
-        "steps": 1,
-        "tau": 0.5,
-    }
-    plain = method(model, SMALL)
-    for option, value in others.items():
-        if option in method.heeds:
-            assert not np.array_equal(method(model, SMALL, **{option: value}).values, plain.values, equal_nan=True)
+    problem, method = Problem(random_plain_model(4), SMALL), METHODS[name]
+    plain = method(problem)
+    assert set(method.option_names) <= OTHERS.keys()
+    for option, value in OTHERS.items():
+        if option in method.option_names:
+            found = method(problem, method.options(**{option: value}))
+            assert not np.array_equal(found.values, plain.values, equal_nan=True)
+            assert value in (*found.provenance.settings.values(), found.provenance.seed)
         else:
-            with pytest.raises(MethodError, match=f"method {name} .* got {option}="):
-                method(model, SMALL, **{option: value})
-    changed = not np.array_equal(method(model, SMALL, seed=1).values, plain.values, equal_nan=True)
-    assert changed == ("seed" in method.heeds)
+            heeded = ", ".join(method.option_names) or "no options"
+            with pytest.raises(MethodError, match=f"method {name} heeds {heeded}, got {option}={value}"):
+                method.options(**{option: value})
 
 
-def test_a_given_engine_is_used_and_must_fit_the_graph() -> None:
+@pytest.mark.parametrize("name", METHODS)
+def test_ablation_matters_to_all_but_those_that_ablate_nothing(name: str) -> None:
+    model, mean = random_plain_model(4), Ablation("mean", reference=(word_fact("5 5 1", "0"), word_fact("3 1", "2")))
+    zero, other = (METHODS[name](Problem(model, SMALL, ablation)).values for ablation in (Ablation(), mean))
+    assert np.array_equal(zero, other, equal_nan=True) == (name in ("ifr", "random"))
+
+
+def test_options_are_read_from_words_and_those_of_no_sense_or_of_another_method_are_refused() -> None:
+    assert METHODS["acdc"].options(tau="0.5", absolute="true") == AcdcOptions(0.5, True)
+    with pytest.raises(MethodError, match=r"method acdc: .* number.*, got tau=much"):
+        METHODS["acdc"].options(tau="much")
+    with pytest.raises(MethodError, match="method eap-ig: integrated gradients need at least one step, got 0"):
+        METHODS["eap-ig"].options(steps=0)
+    with pytest.raises(MethodError, match="method ifr heeds NoOptions, got AcdcOptions"):
+        METHODS["ifr"](Problem(random_plain_model(0), SMALL), AcdcOptions())
+
+
+def test_a_given_engine_is_used_and_must_fit_the_problem() -> None:
     model = random_plain_model(0)
     engine = HookEngine(model, SMALL)
-    METHODS["exact"](model, SMALL, engine=engine)
+    exact(Problem(model, SMALL, given=engine), NoOptions())
     assert engine.evaluations == 1 + engine.graph.n_edges
     with pytest.raises(MethodError, match="expected an engine on"):
-        METHODS["exact"](model, SMALL, engine=engine, granularity="node")
-    with pytest.raises(MethodError, match="takes no engine"):
-        METHODS["eap"](model, SMALL, engine=engine)
+        Problem(model, SMALL, granularity="node", given=engine)
+    with pytest.raises(MethodError, match=r"for 1 facts, got one on .* for 2"):
+        Problem(model, SMALL[:1], given=engine)
+    with pytest.raises(MethodError, match="at least one fact"):
+        Problem(model, ())
 
 
 def test_an_unknown_method_is_refused_with_a_list_of_the_known_ones() -> None:
@@ -101,10 +130,16 @@ def test_an_unknown_method_is_refused_with_a_list_of_the_known_ones() -> None:
     assert find_method("eap").name == "eap"
 
 
-def test_acdc_in_the_table_is_acdc() -> None:
+def test_naming_the_methods_loads_none_of_them() -> None:
+    code = "import sys; from circuits.discovery import METHODS; print(*METHODS); print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == [*METHODS, "False"]
+
+
+def test_acdc_in_the_table_is_its_search() -> None:
     model = random_plain_model(0)
     expected, _ = search(SparseEngine(model, SMALL), AcdcOptions(0.05, absolute=True), provenance=HERE)
-    found = METHODS["acdc"](model, SMALL, tau=0.05, absolute=True, provenance=HERE)
+    found = acdc(Problem(model, SMALL), AcdcOptions(0.05, absolute=True), provenance=HERE)
     assert found == expected
 
 
@@ -131,7 +166,7 @@ def test_exact_is_the_reference_engine_edge_by_edge(
 ) -> None:
     model = small_model(layout)
     expected = one_by_one(HookEngine(model, FACTS, ablation=ablation, granularity=granularity))
-    fast = exact(SparseEngine(model, FACTS, ablation=ablation, granularity=granularity), provenance=HERE)
+    fast = exact(Problem(model, FACTS, ablation, granularity))
     np.testing.assert_allclose(fast.values, expected, rtol=0, atol=1e-4)
     assert np.nanmax(np.abs(expected)) > 0.05
 
@@ -140,12 +175,13 @@ def test_exact_of_split_slots_is_the_same_on_either_engine_and_at_any_width() ->
     model = random_plain_model(5)
     expected = one_by_one(HookEngine(model, SMALL))
     for engine in (HookEngine(model, SMALL), SparseEngine(model, SMALL), SparseEngine(model, SMALL, width=3)):
-        np.testing.assert_allclose(exact(engine, provenance=HERE).values, expected, rtol=0, atol=1e-5)
+        np.testing.assert_allclose(exact(Problem(model, SMALL, given=engine)).values, expected, rtol=0, atol=1e-5)
 
 
 def test_exact_tells_how_far_it_is() -> None:
     seen: list[Progress] = []
-    scores = exact(SparseEngine(random_plain_model(5), SMALL, width=4), provenance=HERE, progress=seen.append)
+    model = random_plain_model(5)
+    scores = exact(Problem(model, SMALL, given=SparseEngine(model, SMALL, width=4)), report=seen.append)
     assert [p.done for p in seen] == sorted({p.done for p in seen})
     assert len(seen) > 5
     assert seen[-1].done == seen[-1].total == scores.graph.n_edges
@@ -173,7 +209,7 @@ def test_shares_of_what_each_reader_reads_by_hand() -> None:
     weights["blocks.0.attn.W_O"][0, 0, 1] = 1
     weights["blocks.0.mlp.b_out"] = torch.tensor([0.0, 0, 3])
     model = plain_model(weights, "w0 w1")
-    found = ifr(model, [word_fact("0 1", "0")], provenance=HERE)
+    found = ifr(Problem(model, (word_fact("0 1", "0"),)))
 
     def score(edge: str) -> float:
         return float(found.values[found.graph.edge(edge)])
@@ -192,21 +228,21 @@ def test_shares_into_a_reader_add_up_to_one_and_slots_of_a_layer_read_alike(
     small_model: LoadModel, layout: str
 ) -> None:
     model = small_model(layout)
-    found = ifr(model, FACTS, provenance=HERE)
+    found = ifr(Problem(model, FACTS))
     np.testing.assert_allclose(np.nansum(found.values, 0), 1, atol=1e-6)
     for column, reader in enumerate(found.graph.readers):
         first = next(i for i, other in enumerate(found.graph.readers) if other.node.layer == reader.node.layer)
         if reader.node.kind == "head":
             np.testing.assert_array_equal(found.values[:, column], found.values[:, first])
     assert np.nanmax(np.abs(found.values[:, 0] - found.values[:, -1])) > 0.1
-    merged = ifr(model, FACTS, granularity="node", provenance=HERE)
+    merged = ifr(Problem(model, FACTS, granularity="node"))
     np.testing.assert_array_equal(merged.values[:, -1], found.values[:, -1])
 
 
 def test_flow_is_averaged_over_facts() -> None:
     model = random_plain_model(0)
-    both = ifr(model, SMALL, provenance=HERE).values
-    each = [ifr(model, [fact], provenance=HERE).values for fact in SMALL]
+    both = ifr(Problem(model, SMALL)).values
+    each = [ifr(Problem(model, (fact,))).values for fact in SMALL]
     np.testing.assert_allclose(both, np.mean(each, 0), atol=1e-12)
     assert not np.array_equal(each[0], each[1], equal_nan=True)
 
@@ -215,9 +251,10 @@ def test_flow_is_averaged_over_facts() -> None:
 
 
 def test_random_scores_are_uniform_and_their_seeds() -> None:
-    graph = Graph(Shape(6, 8))
-    one, same, other = (random_scores(graph, seed=seed, provenance=HERE) for seed in (0, 0, 1))
+    problem = Problem(random_plain_model(0, n_layers=6, n_heads=8), SMALL)
+    one, same, other = (chance(problem, ChanceOptions(seed)) for seed in (0, 0, 1))
     assert one == same
+    graph = one.graph
     values = one.values[graph.legal]
     assert abs(np.corrcoef(values, other.values[graph.legal])[0, 1]) < 0.05
     assert values.min() >= 0

@@ -23,6 +23,7 @@ from circuits.discovery.prefilter import (
     require_alive,
     start,
 )
+from circuits.discovery.problem import Problem
 from circuits.discovery.traversal import Traversal
 from circuits.engines import HookEngine, SparseEngine
 from circuits.engines.engine import Engine
@@ -128,7 +129,7 @@ def test_all_edges_as_candidates_is_the_full_search_and_none_keeps_none() -> Non
 
 def test_a_sweep_among_some_edges_is_one_search_a_threshold() -> None:
     engine = SparseEngine(random_plain_model(1), FACTS)
-    allowed = candidates(eap(engine.model, FACTS, provenance=HERE), "60%")
+    allowed = candidates(eap(Problem(engine.model, FACTS)), "60%")
     together = {
         tau: scores
         for tau, scores, _ in sweep(
@@ -168,7 +169,7 @@ class Stopping:
 
 def test_a_prefiltered_search_can_be_stopped_and_continued(tmp_path: Path) -> None:
     engine = HookEngine(random_plain_model(2), FACTS)
-    allowed = candidates(eap(engine.model, FACTS, provenance=HERE), "50%")
+    allowed = candidates(eap(Problem(engine.model, FACTS)), "50%")
     whole = search(engine, AcdcOptions(0.01), walk=Traversal(engine.graph, candidates=allowed), provenance=HERE)
     with pytest.raises(Interrupted) as stop:
         search(
@@ -196,7 +197,7 @@ def test_a_prefiltered_search_can_be_stopped_and_continued(tmp_path: Path) -> No
 
 def test_the_start_is_the_circuit_of_all_candidates_and_nothing_else() -> None:
     engine = SparseEngine(random_plain_model(3), FACTS)
-    allowed = candidates(eap(engine.model, FACTS, provenance=HERE), "50%")
+    allowed = candidates(eap(Problem(engine.model, FACTS)), "50%")
     begins = start(engine, allowed, 6)
     by_hand = HookEngine(engine.model, FACTS)
     assert begins.nll == pytest.approx(by_hand.nll(allowed).mean(), abs=1e-5)

@@ -26,7 +26,7 @@ from circuits.cli.reading import print_reading, reading_json
 from circuits.studies.specs import DEFAULT_TAU, RunSpec, WhichFacts
 
 if TYPE_CHECKING:
-    from circuits.discovery.acdc import Progress
+    from circuits.discovery.problem import Progress
     from circuits.evaluation.certificate import Certificate
     from circuits.facts import Fact, Relation, Relations
     from circuits.model import Model

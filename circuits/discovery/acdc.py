@@ -19,6 +19,8 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from circuits.circuit import Provenance, Scores
+from circuits.discovery.method import DiscoveryMethod, Report
+from circuits.discovery.problem import Problem, Progress
 from circuits.discovery.speculation import Width, cuts, expected_path, measured_shifts, shift_of
 from circuits.discovery.traversal import Traversal
 from circuits.engines.engine import Engine, WideEngine
@@ -85,16 +87,6 @@ class State:
                 f"{path} belongs to a run with another model, facts or settings; delete it, or write to another folder"
             )
         return state
-
-
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """What a progress bar shows."""
-
-    done: int
-    total: int
-    kept: int
-    nll: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,6 +164,19 @@ def search(
     values = np.full(graph.legal.shape, np.nan)
     values[writers, readers] = [np.nan if score is None else score for score in state.scores]
     return Scores(graph, values, provenance), state
+
+
+def _acdc(problem: Problem, options: AcdcOptions, report: Report) -> Float[np.ndarray, "writer reader"]:
+    provenance = acdc.provenance(problem, options)
+    return search(problem.engine, options, provenance=provenance, progress=report)[0].values
+
+
+acdc = DiscoveryMethod(
+    "acdc",
+    _acdc,
+    AcdcOptions,
+    "the rise of the answer’s negative log-likelihood when the edge was cut from the circuit of that moment",
+)
 
 
 def _noise(engine: Engine, per_token: Callable[[np.ndarray], float]) -> float:

@@ -13,54 +13,40 @@ Averages are taken at the middle of equal steps, whose error falls with the squa
 takes one end of each step.
 """
 
-from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import groupby
 
 import numpy as np
 from jaxtyping import Float
 
-from circuits.circuit import Provenance, Scores
+from circuits.discovery.method import DiscoveryMethod, NoOptions, Report
+from circuits.discovery.problem import Problem
 from circuits.discovery.slopes import batches, merged, point_after
-from circuits.engines.ablation import Ablation
-from circuits.facts import Fact
-from circuits.graph import Granularity, Node
-from circuits.metrics import Metric
+from circuits.discovery.table import MethodError
+from circuits.graph import Node
 from circuits.model import Model
 
-STEPS = 20
-"""Points on the path of integrated gradients."""
+
+@dataclass(frozen=True, slots=True)
+class IntegrationOptions:
+    """``steps`` are the points on the path of integrated gradients."""
+
+    steps: int = 20
+
+    def __post_init__(self) -> None:
+        if self.steps < 1:
+            raise MethodError(f"integrated gradients need at least one step, got {self.steps}")
 
 
-def eap(
-    model: Model,
-    facts: Sequence[Fact],
-    *,
-    ablation: Ablation | None = None,
-    granularity: Granularity = "qkv",
-    metric: Metric | None = None,
-    provenance: Provenance,
-) -> Scores:
-    """Attribution patching at the clean run, in nats.
-
-    Raises:
-        circuits.engines.ablation.AblationError: the ablation lacks the prompts it needs.
-    """
-    total = _nothing(model)
-    for batch in batches(model, facts, ablation or Ablation(), metric):
+def _eap(problem: Problem, options: NoOptions, report: Report) -> Float[np.ndarray, "writer reader"]:
+    """Attribution patching at the clean run, in nats."""
+    total = _nothing(problem)
+    for batch in batches(problem):
         total += batch.scores()
-    return _result(model, total / len(facts), granularity, provenance)
+    return _mean(problem, total)
 
 
-def eap_ig_inputs(
-    model: Model,
-    facts: Sequence[Fact],
-    *,
-    ablation: Ablation | None = None,
-    granularity: Granularity = "qkv",
-    steps: int = STEPS,
-    metric: Metric | None = None,
-    provenance: Provenance,
-) -> Scores:
+def _eap_ig(problem: Problem, options: IntegrationOptions, report: Report) -> Float[np.ndarray, "writer reader"]:
     """EAP with slopes averaged while what ``input`` writes goes from its clean to its ablated value, in nats.
 
     Law (completeness): as ``steps`` grow, the scores of the edges out of ``input`` add up to the NLL with all of them
@@ -69,22 +55,15 @@ def eap_ig_inputs(
     Under zero ablation the path ends where the first layer norm divides by zero but for its epsilon, and most of what it
     shows happens there: `eap_ig_activations` or resample ablation say more.
     """
-    total = _nothing(model)
-    for batch in batches(model, facts, ablation or Ablation(), metric):
-        total += batch.along(batch.change[0], 0, slice(None), steps)
-    return _result(model, total / len(facts), granularity, provenance)
+    total = _nothing(problem)
+    for batch in batches(problem):
+        total += batch.along(batch.change[0], 0, slice(None), options.steps)
+    return _mean(problem, total)
 
 
-def eap_ig_activations(
-    model: Model,
-    facts: Sequence[Fact],
-    *,
-    ablation: Ablation | None = None,
-    granularity: Granularity = "qkv",
-    steps: int = STEPS,
-    metric: Metric | None = None,
-    provenance: Provenance,
-) -> Scores:
+def _eap_ig_activations(
+    problem: Problem, options: IntegrationOptions, report: Report
+) -> Float[np.ndarray, "writer reader"]:
     """EAP with each sender's slopes averaged while its sub-layer's output goes from clean to ablated, in nats.
 
     A sub-layer is ``input``, all heads of a layer, or an MLP; the others are not touched. (The published code lets every
@@ -93,15 +72,36 @@ def eap_ig_activations(
     Law (completeness): as ``steps`` grow, the scores of the edges out of one sub-layer add up to the NLL with all of them
     ablated less the whole model's.
     """
-    total = _nothing(model)
-    for batch in batches(model, facts, ablation or Ablation(), metric):
-        for senders, point in _sublayers(model):
-            total[senders] += batch.along(batch.change[senders].sum(0), point, senders, steps)
-    return _result(model, total / len(facts), granularity, provenance)
+    total = _nothing(problem)
+    for batch in batches(problem):
+        for senders, point in _sublayers(problem.model):
+            total[senders] += batch.along(batch.change[senders].sum(0), point, senders, options.steps)
+    return _mean(problem, total)
 
 
-def _nothing(model: Model) -> Float[np.ndarray, "writer reader"]:
-    return np.zeros(model.graph().legal.shape)
+_RISE = "the rise of the answer’s negative log-likelihood if the edge is cut, "
+eap = DiscoveryMethod("eap", _eap, NoOptions, _RISE + "to first order at the clean run")
+eap_ig = DiscoveryMethod(
+    "eap-ig",
+    _eap_ig,
+    IntegrationOptions,
+    _RISE + "estimated from its slope on the way from the clean to the ablated input",
+)
+eap_ig_activations = DiscoveryMethod(
+    "eap-ig-activations",
+    _eap_ig_activations,
+    IntegrationOptions,
+    _RISE + "estimated from its slope on the way from the sender’s clean to its ablated output",
+)
+
+
+def _nothing(problem: Problem) -> Float[np.ndarray, "writer reader"]:
+    return np.zeros(problem.model.graph().legal.shape)
+
+
+def _mean(problem: Problem, total: Float[np.ndarray, "writer reader"]) -> Float[np.ndarray, "writer merged"]:
+    """Over the facts, for the edges of the problem's graph."""
+    return merged(total / len(problem.facts), problem.model.shape, problem.granularity)
 
 
 def _sublayers(model: Model) -> list[tuple[slice, int]]:
@@ -112,9 +112,3 @@ def _sublayers(model: Model) -> list[tuple[slice, int]]:
         runs.append((slice(first, first + len(nodes)), point_after(nodes[0], model.shape)))
         first += len(nodes)
     return runs
-
-
-def _result(
-    model: Model, values: Float[np.ndarray, "writer reader"], granularity: Granularity, provenance: Provenance
-) -> Scores:
-    return Scores(model.graph(granularity), merged(values, model.shape, granularity), provenance)

@@ -4,26 +4,22 @@ S(e) = NLL(G without e) - NLL(G), in nats: what ACDC's score of an edge would be
 what attribution patching (`circuits.discovery.eap`) estimates. One run of the model an edge, many in a batch.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from itertools import groupby
 
 import numpy as np
 from jaxtyping import Float
 
-from circuits.circuit import Provenance, Scores
-from circuits.discovery.acdc import Progress, mean
+from circuits.discovery.acdc import mean
+from circuits.discovery.method import DiscoveryMethod, NoOptions, Report
+from circuits.discovery.problem import Problem, Progress
 from circuits.engines.engine import Cut, Engine, WideEngine
 from circuits.graph import Graph
 
 
-def exact(engine: Engine, *, provenance: Provenance, progress: Callable[[Progress], None] = lambda _: None) -> Scores:
-    """The effect of removing each edge from the whole model, in nats; mean over the engine's facts.
-
-    Args:
-        engine: bound to the facts and the ablation.
-        progress: called after every batch of edges.
-    """
-    graph = engine.graph
+def _exact(problem: Problem, options: NoOptions, report: Report) -> Float[np.ndarray, "writer reader"]:
+    """The effect of removing each edge from the whole model, in nats; mean over the facts."""
+    engine, graph = problem.engine, problem.graph
     whole = mean(engine.nll(graph.legal))
     values = np.full(graph.legal.shape, np.nan)
     done = 0
@@ -33,8 +29,16 @@ def exact(engine: Engine, *, provenance: Provenance, progress: Callable[[Progres
             for edge, nll in zip(batch, _without_each(engine, batch), strict=True):
                 values[edge] = mean(nll) - whole
             done += len(batch)
-            progress(Progress(done, graph.n_edges, graph.n_edges, whole))
-    return Scores(graph, values, provenance)
+            report(Progress(done, graph.n_edges, graph.n_edges, whole))
+    return values
+
+
+exact = DiscoveryMethod(
+    "exact",
+    _exact,
+    NoOptions,
+    "the rise of the answer’s negative log-likelihood when the edge alone is cut from the whole model",
+)
 
 
 def _by_depth(graph: Graph) -> Iterator[list[Cut]]:

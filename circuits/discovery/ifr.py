@@ -14,33 +14,33 @@ outputs go, and not by what they read. The paper weighs positions by following t
 graph here has no positions, so they count alike, but for ``logits``, which only the answer's positions read.
 """
 
-from collections.abc import Sequence
-
 import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from circuits.circuit import Provenance, Scores
-from circuits.facts import Fact
-from circuits.graph import Granularity, Graph, Node, Reader, Slot
-from circuits.model import Model
+from circuits.discovery.method import DiscoveryMethod, NoOptions, Report
+from circuits.discovery.problem import Problem
+from circuits.graph import Graph, Node, Reader, Slot
 from circuits.model.taps import ReaderKind, Taps, WriterKind
 
 FACTS = 16
 """Facts in one forward pass."""
 
 
-def ifr(model: Model, facts: Sequence[Fact], *, granularity: Granularity = "qkv", provenance: Provenance) -> Scores:
+def _ifr(problem: Problem, options: NoOptions, report: Report) -> Float[np.ndarray, "writer reader"]:
     """Each sender's share of what each reader reads, from 0 to 1."""
-    graph = model.graph(granularity)
+    model, graph = problem.model, problem.graph
     total = np.zeros(graph.legal.shape)
-    for group in model.batches(facts):
+    for group in model.batches(problem.facts):
         for start in range(0, len(group.rows), FACTS):
             shares = _Shares(graph, group.n_answer)
             model.run(group[start : start + FACTS], shares)
             total += shares.total
-    return Scores(graph, total / len(facts), provenance)
+    return total / len(problem.facts)
+
+
+ifr = DiscoveryMethod("ifr", _ifr, NoOptions, "the sender’s share of what the reader reads", has_unit=False)
 
 
 def proximity(

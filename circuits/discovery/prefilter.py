@@ -59,7 +59,7 @@ def n_edges(amount: str, total: int) -> int:
 
 
 def candidates(scores: Scores, keep: str = KEEP) -> Bool[np.ndarray, "writer reader"]:
-    """The edges of largest score by magnitude: what a `circuits.discovery.acdc.Traversal` is given to try."""
+    """The edges of largest score by magnitude: what a `circuits.discovery.traversal.Traversal` is given to try."""
     return scores.top(n_edges(keep, scores.graph.n_edges), absolute=True).kept
 
 

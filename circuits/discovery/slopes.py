@@ -10,7 +10,7 @@ logits. In a parallel block the MLP reads at 2 l too. Slopes can be asked for wi
 on: that is the model with some earlier node's output replaced.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -19,8 +19,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from circuits.engines.ablation import Ablation
-from circuits.facts import Fact
+from circuits.discovery.problem import Problem
 from circuits.graph import SLOTS, Granularity, Graph, Node, Reader, Shape, Slot
 from circuits.metrics import Metric, require_finite
 from circuits.model import Model
@@ -80,8 +79,6 @@ class Attribution:
         On the path, the residual stream from ``point`` on is shifted by 0 up to the whole of ``path``. The mean is taken at
         the middle of each of ``steps`` equal steps.
         """
-        if steps < 1:
-            raise ValueError(f"integrated gradients need at least one step, got {steps}")
         middles = (torch.arange(steps).to(path) + 0.5) / steps
         n_facts, n_pos = path.shape[:2]
         at_once = max(1, min(self.most_rows // n_facts, POSITIONS // (n_facts * n_pos)))
@@ -101,23 +98,19 @@ class Attribution:
         return scores
 
 
-def batches(
-    model: Model, facts: Sequence[Fact], ablation: Ablation, metric: Metric | None = None
-) -> Iterator[Attribution]:
-    """All facts, in batches that fit into memory. Readers are those of the ``qkv`` graph.
-
-    Args:
-        metric: what is differentiated; the model's own by default.
+def batches(problem: Problem) -> Iterator[Attribution]:
+    """All facts, in batches that fit into memory. Readers are those of the ``qkv`` graph; the metric is differentiated.
 
     Raises:
         circuits.engines.ablation.AblationError: the ablation lacks the prompts it needs.
         FloatingPointError: logits that are not finite.
         ValueError: a metric that is relative to the model's own outputs, or to other objects.
     """
-    if metric is not None and metric.relative:
+    model, facts, ablation = problem.model, problem.facts, problem.ablation
+    metric = problem.metric or model.metric
+    if metric.relative:
         raise ValueError(f"expected a metric of outputs and answers alone to differentiate, got {metric.name}")
-    graph = model.graph()
-    groups = model.batches(facts)
+    graph, groups = model.graph(), model.batches(facts)
     n_pos = max(group.ids.shape[1] for group in groups)
     parts = _parts(model, n_pos)
     # Resampled values are as large as what the nodes write: taken a batch at a time.
@@ -127,7 +120,7 @@ def batches(
         most = max(1, BYTES // (per_position * group.ids.shape[1]))
         for part in _pieces(group, most):
             carried = ablation.values(model, facts, [part])[0] if values is None else values
-            slopes = _slopes(model, graph, part, parts, metric or model.metric)
+            slopes = _slopes(model, graph, part, parts, metric)
             yield Attribution(slopes, carried.to(slopes.writes) - slopes.writes, len(graph.readers), most)
 
 

@@ -23,8 +23,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from circuits.circuit import Provenance
 from circuits.datasets import corrupted as corruption
-from circuits.discovery.acdc import AcdcOptions, Progress, State, fingerprint
+from circuits.discovery.acdc import AcdcOptions, State, fingerprint
 from circuits.discovery.acdc import search as acdc
+from circuits.discovery.problem import Progress
 from circuits.engines.ablation import Ablation, AblationKind
 from circuits.engines.engine import Engine
 from circuits.engines.hook import HookEngine

@@ -28,8 +28,9 @@ from circuits.choices import counted
 from circuits.circuit import Circuit, Provenance, Scores
 from circuits.datasets import corrupted as corruption
 from circuits.discovery import find_method, prefilter
-from circuits.discovery.acdc import AcdcOptions, Interrupted, Progress, State, diluted, fingerprint, mean, sweep
+from circuits.discovery.acdc import AcdcOptions, Interrupted, State, diluted, fingerprint, mean, sweep
 from circuits.discovery.acdc import search as acdc
+from circuits.discovery.problem import Problem, Progress
 from circuits.discovery.traversal import Traversal
 from circuits.engines import Ablation, Engine, make_engine
 from circuits.engines.memory import TooLargeError
@@ -499,18 +500,10 @@ def _scores(
     progress: Callable[[Progress], None],
 ) -> Scores:
     found = find_method(method)
-    heeds = found.heeds
-    return found(
-        model,
-        spec.facts,
-        ablation=ablation_for(spec, spec.facts, relations, model) if "ablation" in heeds else None,
-        granularity=spec.granularity,
-        provenance=provenance,
-        engine=engine if "engine" in heeds else None,
-        steps=spec.steps if "steps" in heeds else None,
-        seed=spec.seed,
-        progress=progress,
+    problem = Problem(
+        model, spec.facts, ablation_for(spec, spec.facts, relations, model), spec.granularity, given=engine
     )
+    return found(problem, spec.options_of(found), provenance=provenance, report=progress)
 
 
 def spec_digest(spec: RunSpec) -> str:

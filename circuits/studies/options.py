@@ -144,6 +144,10 @@ Steps = Annotated[int | None, Option("Steps of integrated gradients (eap-ig). 20
 Settings = Annotated[
     tuple[str, ...], Option("A hyper-parameter of the method, such as lr=0.1; again for another.", flag="set")
 ]
+MethodOptions = Annotated[
+    tuple[str, ...],
+    Option("Another option of the method or the prefilter, as name=value; again for another.", flag="set"),
+]
 Corpus = Annotated[
     str | None,
     Option(

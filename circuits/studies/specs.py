@@ -4,7 +4,8 @@ The same thing is called by the same name in every study: its option is declared
 """
 
 import math
-from typing import Annotated, Literal
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 from pydantic import BeforeValidator, model_validator
 
@@ -21,15 +22,23 @@ from circuits.studies.options import (
     EditCases,
     Engine,
     FloatType,
+    MethodOptions,
     ModelName,
     Option,
     Processed,
     Settings,
     Slots,
     Steps,
+    declared,
     read_taus,
     write_taus,
 )
+from circuits.studies.requests import parse_settings
+
+if TYPE_CHECKING:
+    from circuits.discovery.method import DiscoveryMethod
+
+OptionsT = TypeVar("OptionsT")
 
 DEFAULT_TAU = 0.01
 """Paper 2's threshold, in nats."""
@@ -86,6 +95,7 @@ class RunSpec(Asked):
     """How many edges a method that scores every edge keeps: ``50``, or ``2%`` of all (the default). They are the best
     ones that lie on paths from ``input`` to ``logits``: see `circuits.circuit.Scores.connected`."""
     steps: Steps = None
+    options: MethodOptions = ()
     prefilter: Annotated[
         str | None, Option("Let acdc try only the edges that this method scores highest, such as eap-ig.")
     ] = None
@@ -128,30 +138,41 @@ class RunSpec(Asked):
             (self.keep is not None, self.prefilter is not None, "keep: it says how much a prefilter lets through"),
             (self.prefilter_check, self.prefilter is not None, "prefilter_check: there is no prefilter to check"),
             (self.compat is not None, searches, "compat: the published code's metric is its ACDC's"),
-            (self.steps is not None, "steps" in self.heeded, "steps: only integrated gradients have them"),
         ):
             if given and not applies:
                 raise ValueError(why)
-        if self.steps is not None and self.steps < 1:
-            raise ValueError(f"integrated gradients need at least one step, got {self.steps}")
+        self._require_heeded()
         for amount in (self.edges, self.keep):
             if amount is not None:
                 _require_amount(amount)
         return self
 
     @property
-    def heeded(self) -> frozenset[str]:
-        """Options that change what is found."""
+    def methods(self) -> "tuple[DiscoveryMethod[Any], ...]":
         from circuits.discovery import find_method
 
-        methods = [self.method] if self.prefilter is None else [self.method, self.prefilter]
-        return frozenset[str]().union(*(find_method(name).heeds for name in methods))
+        return tuple(find_method(name) for name in (self.method, self.prefilter) if name is not None)
+
+    def options_of(self, method: "DiscoveryMethod[OptionsT]") -> OptionsT:
+        """The method's options: this spec's fields of the same names, and those that are set by name."""
+        asked = {**self.__dict__, **parse_settings(self.options)}
+        return method.options(**{name: asked[name] for name in method.option_names if asked.get(name) is not None})
+
+    def _require_heeded(self) -> None:
+        """Each option that is set is heeded by a method in use, and can have its value."""
+        options = parse_settings(self.options)
+        if own := sorted(options.keys() & {each.field for each in declared(RunSpec)}):
+            raise ValueError(f"expected --{own[0]} to set {own[0]}, got --set {own[0]}={options[own[0]]}")
+        for name, value in {**options, "steps": self.steps}.items():
+            if value is not None and not any(name in method.option_names for method in self.methods):
+                self.methods[-1].options(**{name: value})
+        for method in self.methods:
+            self.options_of(method)
 
     @property
     def settings(self) -> "dict[str, str | float | int | bool | None]":
         """What decides the circuit, as its file records it; only what means something to the method."""
         from circuits.discovery import prefilter
-        from circuits.discovery.eap import STEPS
 
         settings: dict[str, str | float | int | bool | None] = (
             {"tau": self.tau} if self.method == "acdc" else {"edges": self.edges or DEFAULT_EDGES}
@@ -159,8 +180,9 @@ class RunSpec(Asked):
         settings |= {"absolute": self.absolute, "ablation": self.ablation, "compat": self.compat, "dtype": self.dtype}
         if self.prefilter is not None:
             settings |= {"prefilter": self.prefilter, "keep": self.keep or prefilter.KEEP}
-        if "steps" in self.heeded:
-            settings["steps"] = self.steps or STEPS
+        for method in self.methods:
+            settings |= asdict(self.options_of(method))
+        settings.pop("seed", None)
         return settings
 
 

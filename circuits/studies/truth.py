@@ -8,12 +8,12 @@ except for ACDC's signed rule, which is paper 2's.
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from circuits.circuit import Circuit, Scores
 from circuits.discovery import METHODS
+from circuits.discovery.problem import Problem
 from circuits.engines import Ablation, Engine, SparseEngine
 from circuits.evaluation.recovery import Recovery, auroc, precision_recall
 from circuits.facts import Fact
@@ -76,7 +76,9 @@ class Case:
 
 ABSOLUTE = " absolute"
 METHODS_ON_TRUTH = tuple(
-    name for method in METHODS for name in ((method, method + ABSOLUTE) if method == "acdc" else (method,))
+    name
+    for method in METHODS
+    for name in ((method, method + ABSOLUTE) if "absolute" in METHODS[method].option_names else (method,))
 )
 """All methods, ACDC twice: by its signed rule and by magnitude."""
 
@@ -84,13 +86,13 @@ METHODS_ON_TRUTH = tuple(
 def _search(case: Case, name: str) -> tuple[Scores, ...]:
     """The method's scores, several where they depend on chance."""
     method = METHODS[name.removesuffix(ABSOLUTE)]
-    options: dict[str, Any] = {"ablation": case.ablation} if "ablation" in method.heeds else {}
-    if "engine" in method.heeds:
-        options["engine"] = case.engine
-    if "tau" in method.heeds:
-        options |= {"tau": case.tau, "absolute": name.endswith(ABSOLUTE)}
-    seeds = range(SEEDS) if "seed" in method.heeds else range(1)
-    return tuple(method(case.model, case.facts, seed=seed, **options) for seed in seeds)
+    problem = Problem(case.model, case.facts, case.ablation, metric=case.metric)
+    asked = {"tau": case.tau, "absolute": name.endswith(ABSOLUTE)}
+    draws = [{"seed": seed} for seed in range(SEEDS)] if "seed" in method.option_names else [{}]
+    return tuple(
+        method(problem, method.options(**{k: v for k, v in {**asked, **draw}.items() if k in method.option_names}))
+        for draw in draws
+    )
 
 
 def recover(case: Case, name: str) -> Recovery:

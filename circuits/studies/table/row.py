@@ -9,7 +9,8 @@ from pydantic import BaseModel, ConfigDict
 from circuits.analysis.lens import trajectory
 from circuits.circuit import Circuit
 from circuits.datasets.split import split_facts
-from circuits.discovery.acdc import Interrupted, Progress
+from circuits.discovery.acdc import Interrupted
+from circuits.discovery.problem import Progress
 from circuits.engines import Engine
 from circuits.evaluation import Answers, known, standalone
 from circuits.evaluation.baseline import DRAWS, Draw, bootstrap, random_answers
