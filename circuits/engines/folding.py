@@ -16,6 +16,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from circuits.engines.products import times
 from circuits.model.transformer import ACTIVATIONS, Attention, Components, Mlp, Norm, NormKind, UnsupportedArchitecture
 
 
@@ -79,14 +80,15 @@ class Folded:
 
     def readout(self, x: Float[Tensor, "rows d_model"]) -> Float[Tensor, "rows d_vocab"]:
         rstd = self.rstd(x, self.final_eps)
-        return torch.addmm(self.b_U, x if rstd is None else x * rstd, self.W_U)
+        return times(x if rstd is None else x * rstd, self.W_U).add_(self.b_U)
 
 
 def _affine(x: Tensor, weight: Tensor, bias: Tensor | None, rstd: Tensor | None) -> Tensor:
     """rstd * (x W) + b."""
+    product = times(x, weight)
     if rstd is None:
-        return x @ weight if bias is None else torch.addmm(bias, x, weight)
-    return (x @ weight) * rstd if bias is None else torch.addcmul(bias, x @ weight, rstd)
+        return product if bias is None else product + bias
+    return product * rstd if bias is None else torch.addcmul(bias, product, rstd)
 
 
 def fold(parts: Components, *, centred: bool = True) -> Folded:

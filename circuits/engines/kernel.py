@@ -22,6 +22,7 @@ from torch import Tensor
 from circuits.engines.folding import Folded
 from circuits.engines.layout import K, Layout, Q, V
 from circuits.engines.plan import LayerPlan, Plan, Projection, Reads
+from circuits.engines.products import each_times
 from circuits.model import Batch
 from circuits.model.network import Bypass
 from circuits.model.transformer import attend
@@ -261,7 +262,7 @@ class Pass:
             flat, rstd = flat[order], None if rstd is None else rstd[order]
         every = len(todo.rows) == len(weights.W_slots)
         bias = weights.b_slots if every else weights.b_slots[index]
-        out = torch.bmm(flat, weights.W_slots if every else weights.W_slots[index])
+        out = each_times(flat, weights.W_slots if every else weights.W_slots[index])
         out = out + bias if rstd is None else torch.addcmul(bias, out, rstd)
         out = out.view(len(todo.rows), *x.shape[1:-1], -1)
         attention = weights.attention
@@ -329,7 +330,7 @@ class Pass:
             # Every slot is as in the current circuit, for all variants alike.
             inner = inner.view(len(writers), 1, -1, inner.shape[-1]).expand(-1, shape[1], -1, -1).flatten(1, 2)
         if side.buffer is None:
-            writes = (inner if weight is None else torch.bmm(inner, weight)).view(shape)
+            writes = (inner if weight is None else each_times(inner, weight)).view(shape)
             writes = writes if bias is None else writes + bias
             writes = writes if offset is None else writes - offset
             side.blocks.append(writes)
@@ -338,7 +339,7 @@ class Pass:
             if weight is None:
                 writes.copy_(inner.view(shape))
             else:
-                torch.bmm(inner, weight, out=writes.view(len(writers), -1, shape[-1]))
+                each_times(inner, weight, out=writes.view(len(writers), -1, shape[-1]))
             if bias is not None:
                 writes += bias
             if offset is not None:

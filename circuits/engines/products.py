@@ -1,0 +1,60 @@
+"""Matrix products by the library that is fastest on this processor.
+
+PyTorch's float32 products on x86 go to Intel's MKL, which takes a path of half the speed on processors of other makers;
+oneDNN, which PyTorch brings along for its compiler, does not. Where that is so, products with enough rows go to oneDNN. The
+choice depends on the processor and the shapes alone, so a machine gives the same bits each time.
+"""
+
+import platform
+from functools import cache
+from pathlib import Path
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+ROWS = 32
+"""From so many rows a matrix, a stack of small matrices goes faster one by one through oneDNN than at once through MKL."""
+
+
+@cache
+def prefers_onednn() -> bool:
+    """Whether float32 products are faster in oneDNN here: an x86 processor that is not Intel's, PyTorch built with MKL."""
+    if not torch.backends.mkl.is_available() or not torch.backends.mkldnn.is_available():
+        return False
+    return _maker() not in ("GenuineIntel", "") and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+
+
+def _maker() -> str:
+    """The processor's maker as x86 processors name it; empty where it is not told."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text(encoding="utf-8").splitlines() if info.exists() else platform.processor().splitlines()
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("vendor_id")]
+    return names[0] if names else ""
+
+
+def times(x: Float[Tensor, "rows d_in"], weight: Float[Tensor, "d_in d_out"]) -> Float[Tensor, "rows d_out"]:
+    """x W."""
+    return _onednn(x, weight) if _goes_to_onednn(x) else x @ weight
+
+
+def each_times(
+    x: Float[Tensor, "matrix rows d_in"],
+    weight: Float[Tensor, "matrix d_in d_out"],
+    out: Float[Tensor, "matrix rows d_out"] | None = None,
+) -> Float[Tensor, "matrix rows d_out"]:
+    """x[i] W[i] of every i, written into ``out`` where that is given."""
+    if not _goes_to_onednn(x) or (len(x) > 1 and x.shape[1] < ROWS):
+        return torch.bmm(x, weight) if out is None else torch.bmm(x, weight, out=out)
+    parts = [_onednn(rows, own) for rows, own in zip(x.unbind(0), weight.unbind(0), strict=True)]
+    return torch.stack(parts) if out is None else torch.stack(parts, out=out)
+
+
+def _goes_to_onednn(x: Tensor) -> bool:
+    """Not where a gradient is wanted: these products of oneDNN have none."""
+    return x.dtype == torch.float32 and x.device.type == "cpu" and not torch.is_grad_enabled() and prefers_onednn()
+
+
+def _onednn(x: Tensor, weight: Tensor) -> Tensor:
+    # Its weight is [d_out, d_in], in any memory layout; the last three arguments are an operation to fuse: none.
+    return torch.ops.mkldnn._linear_pointwise(x, weight.mT, None, "none", [], "")
