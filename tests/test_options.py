@@ -15,7 +15,7 @@ from circuits import cli
 from circuits.cli.app import app
 from circuits.cli.options import asks
 from circuits.facts import Fact
-from circuits.studies import specs
+from circuits.studies import edit_specs, specs
 from circuits.studies.options import Asked, Option, command, declared, read_taus, write_taus
 
 FACT = Fact("a is", "a", "b")
@@ -80,9 +80,11 @@ def test_a_command_without_options_asks_for_the_defaults_and_prints_none():
         (["discover"], specs.RunSpec(facts=(FACT,), tau=0.5, absolute=True)),
         (["table"], specs.TableSpec(taus=(0.5,), n_val=3)),
         (["stability"], specs.StabilitySpec(facts=(FACT,), draws=3, seed=2)),
-        (["edit", "sweep-layers"], specs.LayersSpec(method="ft-m", settings=("lr=1",))),
-        (["edit", "compare"], specs.CompareSpec(fluency_samples=0, eval_at="immediate")),
-        (["edit", "trace"], specs.TraceSpec(every=3)),
+        (["edit", "sweep-layers"], edit_specs.LayersSpec(method="ft-m", settings=("lr=1",))),
+        (["edit", "compare"], edit_specs.CompareSpec(fluency_samples=0, eval_at="immediate")),
+        (["edit", "trace"], edit_specs.TraceSpec(every=3)),
+        (["edit"], edit_specs.EditSpec(to="b", force=True)),
+        (["edit", "eval"], edit_specs.EvalSpec(restrain_each=True, layer="3")),
         (["groundtruth"], specs.TruthSpec(compiled=True)),
     ],
 )
@@ -102,15 +104,18 @@ def test_one_option_has_one_meaning_in_every_study():
         specs.RunSpec,
         specs.TableSpec,
         specs.StabilitySpec,
-        specs.LayersSpec,
-        specs.CompareSpec,
-        specs.TraceSpec,
+        edit_specs.LayersSpec,
+        edit_specs.CompareSpec,
+        edit_specs.TraceSpec,
+        edit_specs.EditSpec,
+        edit_specs.EvalSpec,
+        edit_specs.DiffSpec,
     )
     for spec in studies:
         for each in declared(spec):
             kinds.setdefault(each.field, set()).add(str(each.kind))
-    # How many edges: RunSpec takes a number too.
-    assert {name for name, found in kinds.items() if len(found) > 1} <= {"edges"}
+    # How many edges: RunSpec takes a number too. A trace is always restrained, an evaluation need not be.
+    assert {name for name, found in kinds.items() if len(found) > 1} <= {"edges", "restrain"}
 
 
 def test_help_names_no_place_outside_the_repository_and_loads_no_torch():

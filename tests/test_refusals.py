@@ -1,5 +1,6 @@
 """Settings that make no sense are refused in a line that says what was expected, by the library as at the shell."""
 
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -8,14 +9,15 @@ import typer
 
 from circuits import cli
 from circuits.choices import counted
+from circuits.cli import progress
 from circuits.cli.app import CommandError, app, find_relation
-from circuits.cli.edit_options import _now_and_then
 from circuits.datasets import load_relations
 from circuits.editing import METHODS, EditError
 from circuits.facts import Fact
 from circuits.model import Model
 from circuits.model.device import DeviceError, require_device
 from circuits.studies.specs import RunSpec
+from circuits.studies.study import Outcome
 
 
 def commands(node: Any, path: tuple[str, ...] = ()) -> list[tuple[str, Any]]:
@@ -104,12 +106,31 @@ def test_one_of_a_thing_is_singular() -> None:
     assert [counted(n, "fact") for n in (0, 1, 2, 2000)] == ["0 facts", "1 fact", "2 facts", "2,000 facts"]
 
 
-def test_without_a_terminal_progress_is_a_line_every_ten_seconds(capsys: pytest.CaptureFixture[str]) -> None:
-    times = iter([0.0, 1.0, 10.0, 12.0, 19.9, 25.0])
-    show = _now_and_then(lambda: next(times))
-    for line in "abcde":
-        show(line)
-    assert capsys.readouterr().err == "b (10 s)\ne (25 s)\n"
+def test_without_a_terminal_progress_is_a_line_every_ten_seconds_whatever_is_reported(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(progress, "SECONDS_BETWEEN_LINES", 0.05)
+    said: list[str] = []
+    with progress.progress("edits") as (watch, finished):
+        for report in (
+            lambda: None,
+            lambda: watch.progress(1, 4, "rome: 1 of 4"),
+            lambda: finished(1, 2, Outcome("rome")),
+            lambda: watch.progress(3, 4, "memit: 3 of 4"),
+        ):
+            capsys.readouterr()
+            report()
+            # Two beats may pass while one is waited for on a busy machine, none less than one.
+            time.sleep(0.2)
+            said.append(capsys.readouterr().err.splitlines()[-1])
+        finished(2, 2, Outcome("memit"))
+    assert [line.rpartition(" (")[0] for line in said] == [
+        "edits: begun",
+        "edits: rome: 1 of 4",
+        "1 of 2 edits, rome done",
+        "1 of 2 edits: memit: 3 of 4",
+    ]
+    assert "2 of 2 edits, memit done (" in capsys.readouterr().err
 
 
 def test_no_table_has_two_columns_of_one_name(capsys: pytest.CaptureFixture[str]) -> None:

@@ -162,6 +162,11 @@ def parse_memory(text: str | None) -> int | None:
     return parse_bytes(text)
 
 
+def require_file(path: Path | None, name: str = "--out") -> None:
+    if path is not None and (path.is_dir() or not path.absolute().parent.is_dir()):
+        raise CommandError(f"expected {name} as a file in a folder that exists, got {path}")
+
+
 def require_writable_folder(folder: Path) -> None:
     if folder.exists() and not folder.is_dir():
         raise CommandError(f"expected a folder for the results, and {folder} is a file")

@@ -1,6 +1,7 @@
 """``kcircuit edit``: give one fact another object, see what that did, and keep the edit as a file."""
 
 import json
+import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -8,11 +9,14 @@ from typing import TYPE_CHECKING, Annotated, Any, no_type_check
 
 import typer
 
-from circuits.cli.app import CommandError, JsonOption, ModelOption, app, load, require_writable_folder
-from circuits.cli.edit_options import CorpusOption, FluencyOption, SetOption, progress_line, wide_console
-from circuits.studies.requests import parse_settings, resources_of
+from circuits.cli.app import CommandError, JsonOption, app, load, require_writable_folder
+from circuits.cli.options import asks
+from circuits.cli.progress import progress
+from circuits.studies.edit_specs import EditSpec
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from circuits.evaluation.edits import CaseResult, QuestionOutcome
     from circuits.facts import EditRequest
     from circuits.model import Model
@@ -25,29 +29,11 @@ app.add_typer(edit_app)
 
 # Typer passes a context of the class that its own is derived from, which a check at run time would refuse.
 @edit_app.callback(invoke_without_command=True)
+@asks(EditSpec)
 @no_type_check
 def edit(
     context: typer.Context,
-    fact: Annotated[
-        str | None,
-        typer.Option(help="The fact to change: a sentence that ends with its object, or 'prompt => object'."),
-    ] = None,
-    to: Annotated[str | None, typer.Option("--to", help="The new object.")] = None,
-    method: Annotated[str, typer.Option(help="rome, memit, ft-l, ft-m or memoe.")] = "rome",
-    layer: Annotated[
-        str | None, typer.Option(help="Layer to edit, or several: 3,4,5. The method's own for this model by default.")
-    ] = None,
-    subject: Annotated[str | None, typer.Option(help="The subject, as spelled in the prompt.")] = None,
-    object: Annotated[str | None, typer.Option(help="The old object, where it is more than the last word.")] = None,
-    model: ModelOption = "factlm",
-    settings: SetOption = None,
-    corpus: CorpusOption = None,
-    fluency_samples: FluencyOption = 2,
-    seed: Annotated[int, typer.Option(min=0, help="Of everything drawn at random.")] = 0,
-    force: Annotated[
-        bool,
-        typer.Option("--force", help="Also for a fact that the model does not know, and an edit that does not take."),
-    ] = False,
+    asked: dict[str, Any],
     out: Annotated[Path | None, typer.Option(help="Folder for the edit (kilobytes) and its evaluation.")] = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -55,27 +41,28 @@ def edit(
 
     The model's files are never changed. What --out keeps is put on the model by `--with-edit` of other commands.
     """
+    spec = EditSpec(**asked)
     if context.invoked_subcommand is not None:
-        if fact is not None or to is not None:
+        if spec.fact is not None or spec.to is not None:
             raise CommandError(
                 f"--fact and --to edit one fact; `kcircuit edit {context.invoked_subcommand}` takes neither"
             )
         return
-    if fact is None or to is None:
+    if spec.fact is None or spec.to is None:
         raise CommandError("expected --fact and --to, or a sub-command; `kcircuit edit --help` shows them")
     if out is not None:
         require_writable_folder(out)
-    chosen = parse_settings(settings, layer)
+    chosen = spec.chosen
     from circuits.editing import find_method
     from circuits.records import write_whole
 
-    find_method(method)
-    request = _request(fact, to.strip(), subject, object, model, seed)
-    loaded = load(model)
-    if not force:
+    find_method(spec.method)
+    request = _request(spec, spec.fact, spec.to.strip())
+    loaded = load(spec.model)
+    if not spec.force:
         _require_known(loaded, request)
-    summary, saved, took = _edited(loaded, request, method, chosen, corpus, fluency_samples, seed, as_json)
-    if out is not None and (took or force):
+    summary, saved, took = _edited(loaded, request, spec, chosen, as_json)
+    if out is not None and (took or spec.force):
         saved.save(out)
         write_whole(out / EVALUATION_FILE, json.dumps(summary, ensure_ascii=False, indent=1) + "\n")
         summary["out"] = str(out)
@@ -83,7 +70,7 @@ def edit(
         typer.echo(json.dumps(summary, ensure_ascii=False))
     elif "out" in summary:
         typer.echo(f"\nSaved to {out}: `kcircuit facts --with-edit {out}` asks the edited model")
-    if not took and not force:
+    if not took and not spec.force:
         row = summary["edit"]
         raise CommandError(
             f"the edit did not take: after it, {request.target!r} has rank {row['target']['rank_after']} and probability "
@@ -92,19 +79,26 @@ def edit(
         )
 
 
-def _request(fact: str, to: str, subject: str | None, object: str | None, model: str, seed: int) -> "EditRequest":
+def wide_console() -> "Console":
+    """As wide as the terminal; where there is none, wide enough for the tables."""
+    from rich.console import Console
+
+    return Console(highlight=False, width=None if sys.stdout.isatty() else 150)
+
+
+def _request(spec: EditSpec, fact: str, to: str) -> "EditRequest":
     from circuits.datasets import relations_for
     from circuits.datasets.manifest import manifest_of
     from circuits.datasets.probes import edit_request
     from circuits.facts import parse_fact
     from circuits.model import library
 
-    profile = library.profile_of(model)
+    profile = library.profile_of(spec.model)
     relations = relations_for(profile)
-    asked = parse_fact(fact, relations.values(), subject=subject, object=object)
+    asked = parse_fact(fact, relations.values(), subject=spec.subject, object=spec.object)
     if to == asked.object:
         raise CommandError(f"expected a new object for {asked.prompt!r}, and {to!r} is the one that it has")
-    return edit_request(asked, to, relations, manifest_of(profile), seed=seed)
+    return edit_request(asked, to, relations, manifest_of(profile), seed=spec.seed)
 
 
 def _require_known(model: "Model", request: "EditRequest") -> None:
@@ -123,20 +117,22 @@ def _require_known(model: "Model", request: "EditRequest") -> None:
 def _edited(
     model: "Model",
     request: "EditRequest",
-    method: str,
+    spec: EditSpec,
     settings: Mapping[str, Any],
-    corpus: Path | None,
-    fluency_samples: int,
-    seed: int,
     as_json: bool,
 ) -> tuple[dict[str, Any], Any, bool]:
     """(summary, edit, whether the new object is said)."""
     from circuits.evaluation.edits import FluencySetting, ask, prepare, tabulate
     from circuits.studies.edits import maker
+    from circuits.studies.requests import resources_of
 
-    fluency = FluencySetting(fluency_samples, seed=seed)
-    with progress_line() as show:
-        make = maker(method, settings=settings, resources=resources_of(corpus), seed=seed, progress=show)
+    fluency, resources = FluencySetting(spec.fluency_samples, seed=spec.seed), resources_of(spec.corpus)
+    with progress("edit") as (watch, _):
+
+        def show(line: str) -> None:
+            watch.progress(0, 1, line)
+
+        make = maker(spec.method, settings=settings, resources=resources, seed=spec.seed, progress=show)
         show("asking the unedited model")
         cases = prepare(model, [request], fluency)
         started = time.perf_counter()
@@ -149,9 +145,9 @@ def _edited(
     summary = {
         "model": model.name,
         "weights": model.weights,
-        "method": method,
+        "method": spec.method,
         "settings": dict(made.provenance.options),
-        "seed": seed,
+        "seed": spec.seed,
         "fact": f"{request.prompt} {request.old}",
         "target": request.target,
         "old": request.old,

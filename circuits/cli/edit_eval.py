@@ -1,139 +1,37 @@
 """``kcircuit edit eval``: one method on many facts, in every metric."""
 
 import json
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Any
 
 import typer
 
-from circuits.cli.app import JsonOption, ModelOption, load
-from circuits.cli.edit import edit_app
-from circuits.cli.edit_options import (
-    CasesOption,
-    CorpusOption,
-    EvalAtOption,
-    FluencyOption,
-    SetOption,
-    parse_eval_at,
-    progress_line,
-    told,
-    wide_console,
-)
-from circuits.studies.requests import parse_settings, requests_of, resources_of
-
-if TYPE_CHECKING:
-    from circuits.evaluation.edits import CaseResult, Checkpoint, Evaluation
+from circuits.cli.app import JsonOption
+from circuits.cli.edit import edit_app, wide_console
+from circuits.cli.options import asks
+from circuits.cli.progress import carried_out
+from circuits.studies.edit_specs import EvalSpec
 
 
 @edit_app.command("eval")
-def evaluate_method(
-    method: Annotated[str, typer.Option(help="rome, memit, ft-l, ft-m or memoe.")] = "rome",
-    n: Annotated[int, typer.Option("--n", min=1, help="How many facts.")] = 50,
-    regime: Annotated[
-        str,
-        typer.Option(help="single, batch:30, sequential:100, or sequential-batch:10x20 (20 edits of 10 facts each)."),
-    ] = "single",
-    eval_at: EvalAtOption = "end",
-    restrain: Annotated[
-        str | None, typer.Option(help="Restrain the sum of the edits: prune:alpha=1.2, prune:alpha=2,kind=linear.")
-    ] = None,
-    restrain_each: Annotated[
-        bool, typer.Option("--restrain-each", help="After every edit, instead of once before it is evaluated.")
-    ] = False,
-    layer: Annotated[str | None, typer.Option(help="Layer to edit, or several: 3,4,5.")] = None,
-    model: ModelOption = "factlm",
-    cases: CasesOption = None,
-    settings: SetOption = None,
-    corpus: CorpusOption = None,
-    fluency_samples: FluencyOption = 2,
-    seed: Annotated[int, typer.Option(min=0, help="Of the facts, the new objects and the edits.")] = 0,
-    as_json: JsonOption = False,
-) -> None:
+@asks(EvalSpec)
+def evaluate_method(asked: dict[str, Any], as_json: JsonOption = False) -> None:
     """Measure one editing method: every metric beside the unedited model's, with n; classes of failure; retention."""
-    from circuits.editing import find_method
-    from circuits.evaluation.edits import SINGLE, FluencySetting, Regime, evaluate
-    from circuits.studies.edits import Contestant, maker, routing
+    from circuits.studies.edits import EDITS
 
-    contestant = Contestant.parse(f"{method}/{regime}" + (f"+{restrain}" if restrain else ""), SINGLE)
-    when = parse_eval_at(eval_at)
-    chosen = parse_settings(settings, layer)
-    loaded = load(model)
-    # Refused before anything is asked of the model.
-    find_method(method).options(loaded, **chosen)
-    requests = requests_of(loaded, cases, n, seed, notice=told)
-    with progress_line() as show:
-        show(f"asking {loaded.name} before the edits")
-        evaluation = evaluate(
-            loaded,
-            requests,
-            maker(method, settings=chosen, resources=resources_of(corpus), seed=seed),
-            Regime.parse(regime),
-            eval_at=when,
-            restrain=contestant.restrain,
-            restrain_each=restrain_each,
-            fluency=FluencySetting(fluency_samples, seed=seed),
-            progress=lambda done: show(f"{contestant}: {done} of {len(requests)} facts"),
-        )
+    spec = EvalSpec(**asked)
+    unedited, (standing,) = carried_out(EDITS, spec, "methods")
     summary = {
-        "model": loaded.name,
-        "weights": loaded.weights,
-        "method": method,
-        "settings": {key: value for key, value in sorted(chosen.items())},
-        "regime": regime,
-        "eval_at": when,
-        "restrain": restrain,
-        "restrain_each": restrain_each,
-        "seed": seed,
-        **_summary(evaluation),
-        "routing": routing(evaluation, loaded),
+        "model": unedited.model.name,
+        "weights": unedited.model.weights,
+        "method": spec.method,
+        "settings": dict(sorted(spec.chosen.items())),
+        **{name: getattr(spec, name) for name in ("regime", "eval_at", "restrain", "restrain_each", "seed")},
+        **standing.in_full(),
     }
     if as_json:
         typer.echo(json.dumps(summary, ensure_ascii=False))
     else:
         _print(summary)
-
-
-def _summary(evaluation: "Evaluation") -> dict[str, Any]:
-    from circuits.evaluation.edits import failure_counts, tabulate
-    from circuits.evaluation.edits.report import multi_hop_accuracy, not_finite, scaled
-
-    results = evaluation.results
-    reasoned = multi_hop_accuracy(results)
-    return {
-        "n": len(results),
-        "seconds": round(evaluation.seconds_per_request, 3),
-        "metrics": [row.to_json() for row in tabulate(results)],
-        "multi_hop": scaled(reasoned) if reasoned.per_example else None,
-        "failures": {kind: failure_counts(results, kind) for kind in ("edit", "paraphrase")},
-        "not_finite": not_finite(results),
-        "checkpoints": [_checkpoint(point) for point in evaluation.checkpoints],
-        "retention": [retention.to_json() for retention in evaluation.retention],
-        "facts": [_fact(result) for result in results],
-    }
-
-
-def _checkpoint(point: "Checkpoint") -> dict[str, Any]:
-    from circuits.evaluation.edits import GROUPS, find_metric, tabulate
-
-    rows = tabulate(point.results)
-    found = {metric: find_metric(rows, metric) for metric in GROUPS}
-    values = {metric: None if row is None else row.to_json()["after"] for metric, row in found.items()}
-    return {"step": point.step, "n": len(point.results), **values}
-
-
-def _fact(result: "CaseResult") -> dict[str, Any]:
-    from circuits.evaluation.edits.report import case_value, failure_class
-
-    kinds = {"generality": ("paraphrase",), "locality": ("neighbour", "same_subject", "unrelated")}
-    shares = {name: case_value(result, kind, "exact") for name, kind in kinds.items()}  # type: ignore[arg-type]
-    return {
-        "prompt": result.request.prompt,
-        "old": result.request.old,
-        "target": result.request.target,
-        "success": result.own.after.right.exact,
-        **{name: None if share is None else round(100 * share, 4) for name, share in shares.items()},
-        "says": result.own.after.text,
-        "class": failure_class(result.own, result.request.old),
-    }
 
 
 def _percent(share: float | None) -> str:

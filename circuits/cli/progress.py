@@ -1,18 +1,22 @@
 """How far a study is, on stderr, so that stdout holds the result alone; and how a stop ends a command."""
 
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from contextlib import contextmanager, nullcontext
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import typer
 
 from circuits.cli.app import Stopped
 
 if TYPE_CHECKING:
-    from circuits.studies.study import Outcome, Watch
+    from circuits.studies.study import Outcome, Study, Watch
 
+Spec = TypeVar("Spec")
+Context = TypeVar("Context")
+Row = TypeVar("Row")
 SECONDS_BETWEEN_LINES = 10.0
 """Where stderr is no terminal."""
 
@@ -21,7 +25,7 @@ SECONDS_BETWEEN_LINES = 10.0
 def progress(what: str) -> "Iterator[tuple[Watch, Callable[[int, int, Outcome[Any]], None]]]":
     """(whom a sweep tells of the case under way, what it tells of each case done).
 
-    A bar on a terminal; elsewhere a line every ten seconds, and one at the end.
+    A bar on a terminal; elsewhere a line every ten seconds, whatever happens or does not, and one at the end.
 
     Args:
         what: what cases are, in the plural.
@@ -33,31 +37,38 @@ def progress(what: str) -> "Iterator[tuple[Watch, Callable[[int, int, Outcome[An
     from circuits.studies.study import Watch
 
     console = Console(stderr=True, highlight=False, soft_wrap=True)
-    began = said = time.monotonic()
-    with Bar(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TextColumn("{task.fields[state]}"),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-        console=console,
-        transient=True,
-        disable=not console.is_terminal,
-    ) as bar:
+    began = time.monotonic()
+    complete, counted, line = 0, what, f"{what}: begun"
+
+    def say() -> None:
+        typer.echo(f"{line} ({time.monotonic() - began:.0f} s)", err=True)
+
+    with (
+        Bar(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TextColumn("{task.fields[state]}"),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            console=console,
+            transient=True,
+            disable=not console.is_terminal,
+        ) as bar,
+        nullcontext() if console.is_terminal else _every(SECONDS_BETWEEN_LINES, say),
+    ):
         task = bar.add_task(what, total=None, state="")
-        complete = 0
 
         def finished(done: int, total: int, outcome: "Outcome[Any]") -> None:
-            nonlocal complete, said
-            complete = done
-            line = f"{done} of {total} {what}, {outcome.case} done"
+            nonlocal complete, counted, line
+            complete, counted = done, f"{done} of {total} {what}"
+            line = f"{counted}, {outcome.case} done"
             bar.update(task, completed=float(done), total=float(total), description=line)
-            now = time.monotonic()
-            if not console.is_terminal and (done == total or now - said >= SECONDS_BETWEEN_LINES):
-                said = now
-                typer.echo(f"{line} ({now - began:.0f} s)", err=True)
+            if not console.is_terminal and done == total:
+                say()
 
         def show(done: int, total: int, state: str) -> None:
+            nonlocal line
+            line = f"{counted}: {state}"
             bar.update(task, completed=complete + 0.9 * done / total, state=state)
 
         def notice(line: str) -> None:
@@ -65,6 +76,44 @@ def progress(what: str) -> "Iterator[tuple[Watch, Callable[[int, int, Outcome[An
                 bar.console.print(line, markup=False)
 
         yield Watch(notice, show), finished
+
+
+@contextmanager
+def _every(seconds: float, call: Callable[[], None]) -> Iterator[None]:
+    """Calls again and again, from a thread of its own, until the end."""
+    ended = threading.Event()
+
+    def beat() -> None:
+        while not ended.wait(seconds):
+            call()
+
+    thread = threading.Thread(target=beat, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+
+
+def carried_out(
+    study: "Study[Spec, Context, Any, Row]", spec: Spec, what: str, *, jobs: Callable[[Context], int] = lambda _: 1
+) -> tuple[Context, list[Row]]:
+    """The study's context, and its rows in the order of its cases; how far it is is said meanwhile.
+
+    Args:
+        jobs: processes at work.
+    """
+    from circuits.studies.sweep import Pool, sweep
+
+    with progress(what) as (watch, finished):
+        context = study.open(spec, watch)
+        n = jobs(context)
+        where = Pool(n) if n > 1 else None
+        outcomes = list(sweep(study, spec, context=context, where=where, watch=watch, finished=finished))
+        rows = {outcome.case: outcome.row for outcome in outcomes}
+        found = [rows[case.name] for case in study.cases(spec, context)]
+    return context, [row for row in found if row is not None]
 
 
 @contextmanager

@@ -7,8 +7,8 @@ import typer
 
 from circuits.choices import counted
 from circuits.cli.app import CommandError, JsonOption, app, find_relation, fit_threads
-from circuits.cli.edit_options import progress_line, told
 from circuits.cli.options import asks
+from circuits.cli.progress import progress
 from circuits.studies.specs import StabilitySpec, WhichFacts
 
 if TYPE_CHECKING:
@@ -46,10 +46,10 @@ def stability(asked: dict[str, Any], as_json: JsonOption = False) -> None:
     facts = first if relation is None else known_facts(relations, relation, loaded, which.n, seed=spec.seed)
     spec = spec.model_copy(update={"facts": facts})
     measured: list[Change | Skip] = []
-    with progress_line() as show:
-        for one in changes(spec, relations, loaded, notice=told):
+    with progress("changes") as (watch, _):
+        for one in changes(spec, relations, loaded, notice=watch.notice):
             measured.append(one)
-            show(f"{counted(len(measured), 'change')} made, the last: {one.name}")
+            watch.progress(0, 1, f"{counted(len(measured), 'change')} made, the last: {one.name}")
     made = [one for one in measured if isinstance(one, Change)]
     skipped = [one for one in measured if not isinstance(one, Change)]
     result: dict[str, Any] = {

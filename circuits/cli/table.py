@@ -14,6 +14,7 @@ from circuits.cli.app import (
     app,
     find_relations,
     fit_threads,
+    require_file,
     require_writable_folder,
 )
 from circuits.cli.options import asks
@@ -45,8 +46,7 @@ def table(
     """One circuit a relation: its size, and its Hit@10 alone beside the model's and random circuits', on D_val and D_test."""
     if out is not None:
         require_writable_folder(out)
-    if page is not None and (page.is_dir() or not page.absolute().parent.is_dir()):
-        raise CommandError(f"expected --page as a file in a folder that exists, got {page}")
+    require_file(page, "--page")
     from circuits.datasets import relations_for
     from circuits.model import library
 

@@ -81,7 +81,7 @@ def page(standings: Sequence[Standing], model: Model, command: str) -> str:
             left=3,
         ),
     ]
-    retained = [standing for standing in standings if standing.evaluation.retention]
+    retained = [standing for standing in standings if standing.retention]
     if retained:
         parts += ["## What is left of earlier edits", _retention(retained)]
     routed = [row for row in rows if "routing" in row]
@@ -99,7 +99,7 @@ def _retention(standings: Sequence[Standing]) -> str:
     """Success after the last edit, by quarters of the sequence: the first quarter was edited in first."""
     lines = []
     for standing in standings:
-        chains = [retention.success[-1] for retention in standing.evaluation.retention]
+        chains = [retention.success[-1] for retention in standing.retention]
         quarters = []
         for quarter in range(4):
             parts = [row[len(row) * quarter // 4 : len(row) * (quarter + 1) // 4] for row in chains]

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 from circuits.model import Model
 from circuits.pages.tables import markdown, of_rows
+from circuits.studies.edit_specs import LayersSpec
 from circuits.studies.layers import LayerRow
-from circuits.studies.specs import LayersSpec
 
 
 def page(rows: Sequence[LayerRow], model: Model, spec: LayersSpec, command: str) -> str:

@@ -43,7 +43,7 @@ def to_json(traces: Sequence[SequenceTrace]) -> dict[str, Any]:
             {
                 "name": trace.name,
                 "points": [_point(point) for point in trace.points],
-                "drift": {drift.matrix: float(drift.distances.mean()) for drift in trace.drift},
+                "drift": {drift.matrix: drift.mean for drift in trace.drift},
             }
             for trace in traces
         ]
@@ -90,12 +90,11 @@ def _drift(traces: Sequence[SequenceTrace]) -> str:
         "‖W_N k_j − W_j k_j‖ / ‖W_j k_j‖: how far the value that edit j stored has moved by the end, on average over each "
         "quarter of the sequence; 0 is untouched."
     )
-    rows = []
-    for trace in traces:
-        for drift in trace.drift:
-            n = len(drift.distances)
-            quarters = [drift.distances[n * i // 4 : n * (i + 1) // 4] for i in range(4)]
-            rows.append([trace.name, drift.matrix, *(f"{float(q.mean()):.3f}" if len(q) else "–" for q in quarters)])
+    rows = [
+        [trace.name, drift.matrix, *(number(quarter, 3) for quarter in drift.quarters)]
+        for trace in traces
+        for drift in trace.drift
+    ]
     header = ["sequence", "matrix", "first quarter", "second", "third", "last"]
     return f"{text}\n\n{table(header, rows, left=2)}"
 

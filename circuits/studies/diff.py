@@ -4,8 +4,8 @@ The same edited model is asked four prompts: the edited one, the same in other w
 relation, with the same object where there is one: the paper's "Windows Server"), and a fact of another relation.
 """
 
-from collections.abc import Sequence
-from typing import Literal
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
@@ -169,16 +169,19 @@ def make_edit(
     method: str,
     *,
     layers: Sequence[int] | None = None,
+    settings: Mapping[str, Any] | None = None,
     resources: Resources | None = None,
     seed: int = 0,
 ) -> Edit:
-    """The method's edit of one fact, at its default layers or these. ``rome@subject`` is the paper's ROME on any model.
+    """The method's edit of one fact, at its default layers or these, with those of its options set otherwise.
+
+    ``rome@subject`` is the paper's ROME on any model.
 
     Raises:
         EditError: no such method, or none of its edits can be made here.
     """
     found = find_method(method)
-    options = found.options(model, **({} if layers is None else {"layers": tuple(layers)}))
+    options = found.options(model, **(settings or {}), **({} if layers is None else {"layers": tuple(layers)}))
     return found(model, (EditRequest.of(fact, target),), options=options, resources=resources, seed=seed)
 
 

@@ -1,21 +1,29 @@
-"""Several editing methods on the same facts, in one table."""
+"""Editing methods on many facts, in every metric: one of them, or several on the same facts."""
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from circuits.editing import EditError, Resources, find_method
 from circuits.editing.prune import parse_restraint
-from circuits.evaluation.edits.cases import EditCase, FluencySetting, prepare
-from circuits.evaluation.edits.evaluate import Evaluation, Make, Restrain, evaluate
-from circuits.evaluation.edits.regimes import SINGLE, EvalAt, Regime
-from circuits.evaluation.edits.report import EditMetric, failure_counts, find_metric, not_finite, scaled, tabulate
-from circuits.facts import EditRequest
+from circuits.evaluation.edits import GROUPS, EvalAt, FluencySetting, failure_counts, find_metric, tabulate
+from circuits.evaluation.edits.cases import CaseResult
+from circuits.evaluation.edits.evaluate import Checkpoint, Evaluation, Make, Restrain, evaluate
+from circuits.evaluation.edits.failures import FailureClass
+from circuits.evaluation.edits.questions import QuestionKind
+from circuits.evaluation.edits.regimes import SINGLE, Regime, parse_eval_at
+from circuits.evaluation.edits.report import Way, case_value, failure_class, multi_hop_accuracy, not_finite, scaled
+from circuits.evaluation.edits.retention import Retention
 from circuits.model import Model
+from circuits.records import to_json
+from circuits.studies.edit_specs import CompareSpec, EvalSpec
+from circuits.studies.requests import Unedited
 from circuits.studies.routing import pooled, routing_report
+from circuits.studies.study import Case, Study, Watch
 
 METRICS = ("success", "generality", "portability", "locality")
+LOCAL_KINDS: tuple[QuestionKind, ...] = ("neighbour", "same_subject", "unrelated")
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,97 +97,193 @@ def maker(
 
 
 @dataclass(frozen=True, slots=True)
+class MetricRow:
+    """One metric of one kind of question (None: of all of its kinds), counted in one way: shares in percent, or bits. None
+    where it is not finite."""
+
+    metric: str
+    kind: QuestionKind | None
+    way: Way | None
+    unit: str
+    before: float | None
+    """The unedited model's."""
+    after: float | None
+    n: int
+    """Requests that have such a question."""
+    questions: int
+
+
+Values = dict[str, str | bool | int | float | None]
+
+
+@dataclass(frozen=True, slots=True)
 class Standing:
-    """One contestant, evaluated."""
+    """One contestant, evaluated: all that pages, tables and files show of it."""
 
     contestant: Contestant
-    evaluation: Evaluation
-    rows: tuple[EditMetric, ...]
-    routing: Mapping[str, float | None] | None = None
+    eval_at: EvalAt
+    n: int
+    seconds: float
+    """Of making the edits, an edited fact."""
+    metrics: tuple[MetricRow, ...]
+    multi_hop: float | None
+    """In percent."""
+    failures: dict[FailureClass, int]
+    """Of the answers to the edited prompts."""
+    paraphrase_failures: dict[FailureClass, int]
+    not_finite: int
+    """Questions that met logits that are not finite."""
+    checkpoints: tuple[Values, ...]
+    """The number of steps, of requests, and each metric then, in percent."""
+    retention: tuple[Retention, ...]
+    facts: tuple[Values, ...]
+    """Each request with what became of it, in percent where a share."""
+    routing: dict[str, float | None] | None = None
     """Of a method with a bypass: see `circuits.studies.routing.RoutingReport`."""
 
     @classmethod
     def of(cls, contestant: Contestant, evaluation: Evaluation, model: Model) -> "Standing":
-        return cls(contestant, evaluation, tabulate(evaluation.results), routing(evaluation, model))
+        """Args:
+        model: the unedited one, beside which bypasses were made.
+        """
+        results = evaluation.results
+        reasoned = multi_hop_accuracy(results)
+        routed = [routing_report(edit, model, requests) for edit, requests in evaluation.routed]
+        return cls(
+            contestant=contestant,
+            eval_at=evaluation.eval_at,
+            n=len(results),
+            seconds=round(evaluation.seconds_per_request, 3),
+            metrics=tuple(MetricRow(**row.to_json()) for row in tabulate(results)),
+            multi_hop=scaled(reasoned) if reasoned.per_example else None,
+            failures=failure_counts(results),
+            paraphrase_failures=failure_counts(results, "paraphrase"),
+            not_finite=not_finite(results),
+            checkpoints=tuple(map(_checkpoint, evaluation.checkpoints)),
+            retention=evaluation.retention,
+            facts=tuple(map(_fact, results)),
+            routing=pooled(routed) if routed else None,
+        )
 
     def to_json(self) -> dict[str, Any]:
-        """The row: shares in percent (all tokens exact), fluency in bits, seconds an edited fact. ``before`` is the
-        unedited model. None where no request has such a question."""
-        locality = {f"locality_{kind}": self._value("locality", kind) for kind in LOCAL_KINDS}
-        before = {f"{metric}_before": self._value(metric, before=True) for metric in (*METRICS, "fluency")}
+        """The row of a comparison: shares in percent (all tokens exact), fluency in bits, seconds an edited fact. ``before``
+        is the unedited model. None where no request has such a question."""
         # A regime's chains may need more requests than were asked for: this is how many there were.
         return {
             "method": self.contestant.method,
             "regime": str(self.contestant.regime),
             "restrain": self.contestant.restraint,
-            "n": len(self.evaluation.results),
-            **{metric: self._value(metric) for metric in METRICS},
-            "fluency": self._value("fluency"),
-            "seconds": round(self.evaluation.seconds_per_request, 3),
-            **locality,
-            "ES": self._value("success", way="probability"),
-            "GS": self._value("generality", way="probability"),
-            "LS": self._value("locality", "neighbour", way="probability"),
-            **before,
-            "eval_at": self.evaluation.eval_at,
-            "not_finite": not_finite(self.evaluation.results),
-            "failures": failure_counts(self.evaluation.results),
-            **({} if self.routing is None else {"routing": dict(self.routing)}),
+            "n": self.n,
+            **{metric: self.value(metric) for metric in (*METRICS, "fluency")},
+            "seconds": self.seconds,
+            **{f"locality_{kind}": self.value("locality", kind) for kind in LOCAL_KINDS},
+            "ES": self.value("success", way="probability"),
+            "GS": self.value("generality", way="probability"),
+            "LS": self.value("locality", "neighbour", way="probability"),
+            **{f"{metric}_before": self.value(metric, before=True) for metric in (*METRICS, "fluency")},
+            "eval_at": self.eval_at,
+            "not_finite": self.not_finite,
+            "failures": self.failures,
+            **({} if self.routing is None else {"routing": self.routing}),
         }
 
-    def _value(self, metric: str, kind: Any = None, *, way: Any = "exact", before: bool = False) -> float | None:
-        row = find_metric(self.rows, metric, None if metric == "fluency" else way, kind)
-        return None if row is None else scaled(row.before if before else row.after)
+    def in_full(self) -> dict[str, Any]:
+        """Every metric in every way, and every fact."""
+        return {
+            "n": self.n,
+            "seconds": self.seconds,
+            "metrics": [to_json(row) for row in self.metrics],
+            "multi_hop": self.multi_hop,
+            "failures": {"edit": self.failures, "paraphrase": self.paraphrase_failures},
+            "not_finite": self.not_finite,
+            "checkpoints": list(self.checkpoints),
+            "retention": [retention.to_json() for retention in self.retention],
+            "facts": list(self.facts),
+            "routing": self.routing,
+        }
+
+    def value(
+        self, metric: str, kind: QuestionKind | None = None, *, way: Way = "exact", before: bool = False
+    ) -> float | None:
+        asked = (metric, kind, None if metric == "fluency" else way)
+        row = next((row for row in self.metrics if (row.metric, row.kind, row.way) == asked), None)
+        return None if row is None else row.before if before else row.after
 
 
-def routing(evaluation: Evaluation, model: Model) -> Mapping[str, float | None] | None:
-    """The routing of the bypasses that were made beside ``model``, the unedited one; None where none was."""
-    if not evaluation.routed:
-        return None
-    return pooled([routing_report(edit, model, requests) for edit, requests in evaluation.routed])
+def _checkpoint(point: Checkpoint) -> Values:
+    rows = tabulate(point.results)
+    found = {metric: find_metric(rows, metric) for metric in GROUPS}
+    values = {metric: None if row is None else scaled(row.after) for metric, row in found.items()}
+    return {"step": point.step, "n": len(point.results), **values}
 
 
-LOCAL_KINDS = ("neighbour", "same_subject", "unrelated")
+def _fact(result: CaseResult) -> Values:
+    shares = {name: case_value(result, GROUPS[name], "exact") for name in ("generality", "locality")}
+    return {
+        "prompt": result.request.prompt,
+        "old": result.request.old,
+        "target": result.request.target,
+        "success": result.own.after.right.exact,
+        **{name: None if share is None else round(100 * share, 4) for name, share in shares.items()},
+        "says": result.own.after.text,
+        "class": failure_class(result.own, result.request.old),
+    }
 
 
-def compare(
-    model: Model,
-    contestants: Sequence[Contestant],
-    requests: Sequence[EditRequest],
-    n: int,
-    *,
-    eval_at: EvalAt = "end",
-    fluency: FluencySetting | None = None,
-    resources: Resources | None = None,
-    seed: int = 0,
-    progress: Callable[[str], None] = lambda _: None,
-) -> tuple[Standing, ...]:
-    """Every contestant on the first ``n`` requests, or as many more as its chains need; the unedited model is asked once.
-
-    Raises:
-        EditError: there are too few requests for a contestant's chains.
-    """
-    needed = max(contestant.n_requests(n) for contestant in contestants)
-    if len(requests) < needed:
-        raise EditError(f"expected {needed} edit requests for {', '.join(map(str, contestants))}, got {len(requests)}")
-    cases: tuple[EditCase, ...] = prepare(model, requests[:needed], fluency)
-    standings = []
-    for contestant in contestants:
-        count = contestant.n_requests(n)
-        evaluation = evaluate(
-            model,
-            requests[:count],
-            maker(contestant.method, resources=resources, seed=seed),
-            contestant.regime,
-            eval_at=eval_at,
-            restrain=contestant.restrain,
-            fluency=fluency,
-            cases=cases[:count],
-            progress=_counted(contestant, count, progress),
-        )
-        standings.append(Standing.of(contestant, evaluation, model))
-    return tuple(standings)
+# ---- the study -------------------------------------------------------------------------------------------------------
 
 
-def _counted(contestant: Contestant, count: int, progress: Callable[[str], None]) -> Callable[[int], None]:
-    return lambda done: progress(f"{contestant}: {done} of {count}")
+def _contestants(spec: CompareSpec | EvalSpec) -> list[tuple[Contestant, int]]:
+    """Each with its number of requests: of several, as many as fill its chains."""
+    if spec.alone:
+        return [(Contestant.parse(spec.methods), spec.n)]
+    found = Contestant.parse_all(spec.methods, Regime.parse(spec.regime))
+    return [(each, each.n_requests(spec.n)) for each in found]
+
+
+def _open(spec: CompareSpec | EvalSpec, watch: Watch | None) -> Unedited:
+    contestants = _contestants(spec)
+    parse_eval_at(spec.eval_at)
+    chosen = spec.chosen
+    model = Unedited.load(spec.model)
+    for each, _ in contestants:
+        find_method(each.method).options(model, **chosen)
+    n = max(count for _, count in contestants)
+    return Unedited.of(model, spec, n, _fluency(spec), written="changed", watch=watch or Watch())
+
+
+def _fluency(spec: CompareSpec | EvalSpec) -> FluencySetting:
+    return FluencySetting(spec.fluency_samples, seed=spec.seed)
+
+
+def _cases(spec: CompareSpec | EvalSpec, unedited: Unedited) -> list[Case[tuple[Contestant, int]]]:
+    return [Case(str(each).replace("/", " "), (each, count)) for each, count in _contestants(spec)]
+
+
+def _run(
+    spec: CompareSpec | EvalSpec, case: Case[tuple[Contestant, int]], unedited: Unedited, watch: Watch
+) -> Standing:
+    (contestant, count), model = case.asked, unedited.model
+    cases = unedited.cases[:count]
+    evaluation = evaluate(
+        model,
+        [one.request for one in cases],
+        maker(contestant.method, settings=spec.chosen, resources=unedited.resources, seed=spec.seed),
+        contestant.regime,
+        eval_at=parse_eval_at(spec.eval_at),
+        restrain=contestant.restrain,
+        restrain_each=spec.restrain_each,
+        fluency=_fluency(spec),
+        cases=cases,
+        progress=lambda done: watch.progress(done, count, f"{contestant}: {done} of {count} facts"),
+    )
+    return Standing.of(contestant, evaluation, model)
+
+
+def _weights(unedited: Unedited) -> str:
+    return unedited.model.weights
+
+
+EDITS: Study[CompareSpec | EvalSpec, Unedited, tuple[Contestant, int], Standing] = Study(
+    "edits", Standing, _open, _cases, _run, _weights
+)

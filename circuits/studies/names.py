@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
 
-from circuits.studies import specs
+from circuits.studies import edit_specs, specs
 from circuits.studies.study import Study
 
 
@@ -26,7 +26,9 @@ class Named:
 
 
 STUDIES: dict[str, Named] = {
-    "layers": Named(specs.LayersSpec, "circuits.studies.layers:LAYERS"),
+    "edits": Named(edit_specs.CompareSpec, "circuits.studies.edits:EDITS"),
+    "trace": Named(edit_specs.TraceSpec, "circuits.studies.sequence:TRACE"),
+    "layers": Named(edit_specs.LayersSpec, "circuits.studies.layers:LAYERS"),
     "stability": Named(specs.StabilitySpec, "circuits.studies.stability:STABILITY"),
     "table": Named(specs.TableSpec, "circuits.studies.table.table:TABLE"),
     "truth": Named(specs.TruthSpec, "circuits.studies.truth:TRUTH"),

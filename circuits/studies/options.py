@@ -8,6 +8,7 @@ A field without an `Option` is no option: it is worked out. This module loads no
 options before it knows what it is asked.
 """
 
+import ast
 import math
 import shlex
 from collections.abc import Callable, Mapping, Sequence
@@ -64,9 +65,11 @@ class Declared:
 
 
 def declared(spec: type[BaseModel]) -> tuple[Declared, ...]:
-    """The spec's options, in the order of its fields."""
+    """The spec's options in the order of its fields: its own, then those of the parts that it is made of."""
+    names = [name for part in spec.__mro__ for name in vars(part).get("__annotations__", ())]
     found = []
-    for name, field in spec.model_fields.items():
+    for name in [name for name in dict.fromkeys(names) if name in spec.model_fields]:
+        field = spec.model_fields[name]
         for mark in field.metadata:
             if isinstance(mark, Option):
                 found.append(Declared(name, mark, field.annotation, field.get_default()))
@@ -127,6 +130,43 @@ def write_taus(taus: Sequence[float]) -> str:
     return ",".join(f"{tau:g}" for tau in taus)
 
 
+class AskedError(ValueError):
+    """Words that say no requests, settings or layers."""
+
+
+def parse_settings(given: Sequence[str] | None, layer: str | None = None) -> dict[str, Any]:
+    """A method's options from ``name=value`` and ``layer``; values are Python literals, or else plain words.
+
+    Raises:
+        AskedError: no name or no value.
+    """
+    settings: dict[str, Any] = {}
+    for text in given or []:
+        name, equals, value = text.partition("=")
+        if not equals or not name.strip() or not value.strip():
+            raise AskedError(f"expected --set as name=value, such as lr=0.1, got {text!r}")
+        try:
+            settings[name.strip()] = ast.literal_eval(value.strip())
+        except (ValueError, SyntaxError):
+            settings[name.strip()] = value.strip()
+    if layer is not None:
+        layers = parse_layers(layer)
+        settings |= {"layer": layers[0]} if len(layers) == 1 else {"layers": layers}
+    return settings
+
+
+def parse_layers(text: str) -> tuple[int, ...]:
+    """``3`` or ``3,4,5``.
+
+    Raises:
+        AskedError: no numbers.
+    """
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise AskedError(f"expected layers as numbers, such as 3 or 3,4,5, got {text!r}") from None
+
+
 # ---- the vocabulary that specs share ---------------------------------------------------------------------------------
 
 A_RELATION = "a name, or a file in the layout of Known-1000, ParaRel or LRE (FILE:NAME where it holds several)"
@@ -141,6 +181,16 @@ Device = Annotated[str, Option("cpu, cuda, cuda:1, ...")]
 FloatType = Annotated[Dtype, Option("float32 or bfloat16.")]
 Processed = Annotated[Processing, Option("compatibility (folded, centred weights) or raw.")]
 Steps = Annotated[int | None, Option("Steps of integrated gradients (eap-ig). 20 by default.")]
+FactInWords = Annotated[str | None, Option("A sentence that ends with its object, or 'prompt => object'.")]
+Subject = Annotated[str | None, Option("The subject, as spelled in the prompt.")]
+Object = Annotated[str | None, Option("The object, where it is more than the last word.")]
+NewObject = Annotated[str | None, Option("The new object.")]
+EditMethod = Annotated[str, Option("rome, memit, ft-l, ft-m or memoe.")]
+EditedLayer = Annotated[
+    str | None, Option("Layer to edit, or several: 3,4,5. The method's own for this model by default.")
+]
+EvalWhen = Annotated[str, Option("When a sequence is evaluated: immediate, after each edit; end; or checkpoints.")]
+FluencySamples = Annotated[int, Option("Texts sampled for each edit to measure fluency; 0: none.", least=0)]
 Settings = Annotated[
     tuple[str, ...], Option("A hyper-parameter of the method, such as lr=0.1; again for another.", flag="set")
 ]

@@ -38,6 +38,8 @@ class PromptRouting:
     """Mean over the prompt's positions, BOS aside, of ||what the bypass writes|| / ||what the MLP beside it writes||."""
     volume_at_end: float
     """The same at the last position, where the answer is predicted."""
+    read: tuple[float, ...] = ()
+    """What the bypass, and the MLP beside it, read at the last position: the prompt as a vector, to group like ones by."""
 
     @property
     def expert(self) -> int | None:
@@ -66,6 +68,7 @@ def trace_routing(edit: RoutedEdit, model: Model, prompts: Sequence[str]) -> tup
                 tuple(int(expert) for expert in routed[heard].tolist()),
                 float(ratio[len(bos) :].mean()),
                 float(ratio[-1]),
+                tuple(watch.residual[0, -1].tolist()),
             )
         )
     return tuple(found)
@@ -159,33 +162,6 @@ def cluster(vectors: Float[Tensor, "prompt d"], n_groups: int, *, seed: int = 0,
     return tuple(int(group) for group in groups.tolist())
 
 
-@torch.no_grad()
-def prompt_vectors(model: Model, prompts: Sequence[str], layer: int) -> Float[Tensor, "prompt d_model"]:
-    """What the MLP of that layer reads at each prompt's last token: a prompt as a vector, to group similar ones by."""
-    bos = () if model.vocabulary.bos is None else (model.vocabulary.bos,)
-    rows = []
-    for prompt in prompts:
-        batch = Batch.of_prompts(torch.tensor([[*bos, *model.vocabulary.encode(prompt)]]))
-        read = _MlpRead(layer)
-        model.run(batch, read)
-        rows.append(read.value[0, -1])
-    return torch.stack(rows)
-
-
-class _MlpRead(Taps):
-    """Keeps what one layer's MLP reads."""
-
-    value: Tensor
-
-    def __init__(self, layer: int) -> None:
-        self._layer = layer
-
-    def read(self, kind: ReaderKind, layer: int, slot: Slot | None, value: Tensor) -> Tensor:
-        if layer == self._layer and kind == "mlp":
-            self.value = value
-        return value
-
-
 @dataclass(frozen=True, slots=True)
 class RoutingReport:
     """What paper 3's Table 3 reports of one edit, and how loud the bypass is in and out of scope."""
@@ -214,8 +190,7 @@ def routing_report(
         for request in requests
     ]
     others = sorted({probe.prompt for request in requests for probe in request.probes if not probe.should_change})
-    vectors = prompt_vectors(model, [request.prompt for request in requests], edit.layer)
-    groups = cluster(vectors, min(n_groups, len(requests)), seed=seed)
+    groups = cluster(torch.tensor([one.read for one in taught]), min(n_groups, len(requests)), seed=seed)
     return RoutingReport(
         same_knowledge(taught, asked),
         similar_knowledge(taught, groups),

@@ -5,25 +5,31 @@ the largest singular value of the summed delta; and how far the values stored by
 """
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import astuple, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import cast
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from circuits.editing import find_method
 from circuits.editing.delta import WeightEdit
 from circuits.editing.edit import Edit, EditError
 from circuits.editing.forward import at_rows, hidden_units, open_network
 from circuits.editing.prompts import Site, padded, read_prompt
-from circuits.editing.prune import Restraint, factored_svd
-from circuits.editing.resources import Resources
-from circuits.evaluation.edits import EditCase, Shares, ask, prepare
+from circuits.editing.prune import Restraint, factored_svd, parse_restraint
+from circuits.evaluation.edits import CaseResult, EditCase, Make, Shares, ask
 from circuits.facts import EditRequest
 from circuits.model import Model
 from circuits.model.network import layer_of
-from circuits.studies.layers import UNWRITTEN
+from circuits.records import Number
+from circuits.studies.edit_specs import TraceSpec
+from circuits.studies.edits import maker
+from circuits.studies.layers import means
+from circuits.studies.options import AskedError
+from circuits.studies.requests import QUIET, Unedited
+from circuits.studies.study import Case, Study, Watch
 
 CENTRED = 1e-4
 """Rows whose means are smaller than this, relative to their entries, are centred."""
@@ -87,46 +93,60 @@ def unedited_spectra(names: Sequence[str], model: Model) -> tuple[Spectrum, ...]
 # ---- stored values ---------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Drift:
-    """The values that edits stored, and what the matrix gives to the same keys later (paper 1, section 5.6, Figure 5)."""
+    """How far the values that edits stored have moved by the end (paper 1, section 5.6, Figure 5)."""
 
     matrix: str
-    stored: Float[Tensor, "edit d_model"]
-    """W_j k_j: right after each edit."""
-    later: Float[Tensor, "edit d_model"]
-    """W_N k_j: after the last."""
+    distances: tuple[float, ...]
+    """||W_N k_j - W_j k_j|| / ||W_j k_j|| of each edit j, in single precision; 0 where nothing was lost."""
+
+    @classmethod
+    def of(cls, matrix: str, stored: Float[Tensor, "edit d_model"], later: Float[Tensor, "edit d_model"]) -> "Drift":
+        """From W_j k_j, what the matrix gave to each edit's key right after it, and W_N k_j, after the last."""
+        return cls(matrix, tuple(((later - stored).norm(dim=-1) / stored.norm(dim=-1)).tolist()))
 
     @property
-    def distances(self) -> Float[Tensor, "edit"]:
-        """||W_N k_j - W_j k_j|| / ||W_j k_j||; 0 where nothing was lost."""
-        return (self.later - self.stored).norm(dim=-1) / self.stored.norm(dim=-1)
+    def mean(self) -> float:
+        return float(torch.tensor(self.distances).mean())
+
+    @property
+    def quarters(self) -> tuple[float, ...]:
+        """The means over each quarter of the sequence; NaN over none."""
+        n, distances = len(self.distances), torch.tensor(self.distances)
+        return tuple(float(distances[n * i // 4 : n * (i + 1) // 4].mean()) for i in range(4))
 
 
 @torch.no_grad()
 def keys(
-    model: Model, requests: Sequence[EditRequest], layer: int, site: Site = "subject"
-) -> Float[Tensor, "request d_mlp"]:
-    """k_j: the hidden units of the layer's MLP at the token where the value is stored, in the bare prompt."""
-    prompts = [read_prompt(model, request.template, request.subject) for request in requests]
-    ids = padded([prompt.ids for prompt in prompts])
-    at = torch.tensor([prompt.subject if site == "subject" else len(prompt.ids) - 1 for prompt in prompts])
-    return at_rows(hidden_units(open_network(model, ids), ids, (layer,))[layer], at)
+    model: Model, request: EditRequest, layers: Sequence[int], site: Site = "subject"
+) -> dict[int, Float[Tensor, "d_mlp"]]:
+    """k by layer: the hidden units of its MLP at the token where the value is stored, in the bare prompt."""
+    prompt = read_prompt(model, request.template, request.subject)
+    ids = padded([prompt.ids])
+    at = torch.tensor([prompt.subject if site == "subject" else len(prompt.ids) - 1])
+    return {
+        layer: at_rows(units, at)[0] for layer, units in hidden_units(open_network(model, ids), ids, layers).items()
+    }
 
 
 # ---- sequences -------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class TracePoint:
     """The model after ``n_edits`` edits. Shares are means over the requests edited so far, NaN without such probes."""
 
     n_edits: int
     spectra: tuple[Spectrum, ...]
-    success: float
-    generality: float
-    locality: float
-    same_subject: float
+    success: Number
+    generality: Number
+    locality: Number
+    same_subject: Number
+
+    @classmethod
+    def of(cls, n_edits: int, spectra: tuple[Spectrum, ...], results: Sequence[CaseResult]) -> "TracePoint":
+        return cls(n_edits, spectra, *means([Shares.of(result) for result in results]))
 
     @property
     def condition(self) -> float:
@@ -134,7 +154,7 @@ class TracePoint:
         return max(spectrum.condition for spectrum in self.spectra)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class SequenceTrace:
     """One sequence of edits, as a name for a legend and a point at each checkpoint; the first is before any edit."""
 
@@ -144,59 +164,64 @@ class SequenceTrace:
     """One for each edited matrix, over all edits of the sequence."""
 
 
+Stored = dict[str, list[tuple[Tensor, Tensor]]]
+"""The key and the value of each edit so far, by matrix."""
+
+
 def sequential_traces(
     model: Model,
-    requests: Sequence[EditRequest],
-    method: Callable[..., Edit],
+    cases: Sequence[EditCase],
+    make: Make,
     *,
     checkpoints: Sequence[int] = (10, 20, 50, 100),
     restraint: Restraint | None = None,
     every: int | None = None,
-    resources: Resources | None = None,
-    seed: int = 0,
-    progress: Callable[[str], None] = lambda _: None,
+    progress: Callable[[int], None] = lambda done: None,
     name: str = "",
 ) -> tuple[SequenceTrace, ...]:
-    """Edit the requests one on top of another and trace the sequence, with and without a restraint.
+    """Edit the cases' requests one on top of another and trace the sequence, with and without a restraint.
 
     Without ``every`` there is one sequence, and ``restraint`` is applied to a copy of its sum at each checkpoint, as paper 1
     does after the last edit: two traces. With ``every`` the sequence itself is restrained after each so many
     edits, and the edits after that are made on the restrained model: one trace.
 
+    Args:
+        progress: told how many edits are made.
+
     Raises:
-        EditError: no requests, ``every`` without a restraint, or a method that does not edit weights.
+        EditError: no cases, ``every`` without a restraint, or a method that does not edit weights.
     """
-    if not requests:
+    if not cases:
         raise EditError("expected at least one edit request, got none")
     if every is not None and (restraint is None or every < 1):
         raise EditError(f"expected every >= 1 together with a restraint, got every={every}")
-    at = sorted({n for n in checkpoints if 0 < n < len(requests)} | {len(requests)})
-    cases = prepare(model, requests, UNWRITTEN, written="nothing")
-    total: WeightEdit | None = None
-    stored: dict[str, list[tuple[Tensor, Tensor]]] = {}
+    at = sorted({n for n in checkpoints if 0 < n < len(cases)} | {len(cases)})
+    total = last = None
+    stored: Stored = {}
     plain: list[TracePoint] = []
     restrained: list[TracePoint] = []
-    for n, request in enumerate(requests, start=1):
-        total = _one_more(model, total, request, method, resources, seed, stored)
+    for n, case in enumerate(cases, start=1):
+        total = _one_more(model, total, case.request, make, stored)
         if every is not None and restraint is not None and n % every == 0:
             total = _weights(restraint(total, model))
         if n == 1:
-            plain.append(_point(model, None, tuple(total.deltas), cases))
-            restrained.append(plain[0])
+            start = TracePoint.of(0, unedited_spectra(tuple(total.deltas), model), [one.unedited for one in cases])
+            plain.append(start)
+            restrained.append(start)
         if n in at:
-            plain.append(_point(model, total, (), cases[:n]))
+            plain.append(_point(model, total, cases[:n]))
             if restraint is not None and every is None:
-                restrained.append(_point(model, _weights(restraint(total, model)), (), cases[:n]))
-        progress(f"{n} of {len(requests)} edits")
+                last = _weights(restraint(total, model))
+                restrained.append(_point(model, last, cases[:n]))
+        progress(n)
     assert total is not None
     name = name or total.provenance.method.split("+")[0]
     if every is not None:
-        return (SequenceTrace(f"{name}, restrained every {every}", tuple(plain), _drift(total, model, stored)),)
-    traces = [SequenceTrace(name, tuple(plain), _drift(total, model, stored))]
-    if restraint is not None:
-        last = _weights(restraint(total, model))
-        traces.append(SequenceTrace(f"{name}, restrained", tuple(restrained), _drift(last, model, stored)))
-    return tuple(traces)
+        name = f"{name}, restrained every {every}"
+    traces = (SequenceTrace(name, tuple(plain), _drift(total, model, stored)),)
+    if last is not None:
+        traces += (SequenceTrace(f"{name}, restrained", tuple(restrained), _drift(last, model, stored)),)
+    return traces
 
 
 def _weights(edit: Edit) -> WeightEdit:
@@ -207,52 +232,94 @@ def _weights(edit: Edit) -> WeightEdit:
     return cast(WeightEdit, edit)
 
 
-def _one_more(
-    model: Model,
-    total: WeightEdit | None,
-    request: EditRequest,
-    method: Callable[..., Edit],
-    resources: Resources | None,
-    seed: int,
-    stored: dict[str, list[tuple[Tensor, Tensor]]],
-) -> WeightEdit:
+def _one_more(model: Model, total: WeightEdit | None, request: EditRequest, make: Make, stored: Stored) -> WeightEdit:
     """The sum with one more edit; its key and value go to ``stored``, by matrix."""
     if total is None:
-        step = _weights(method(model, [request], resources=resources, seed=seed))
-        sum_so_far = step
+        sum_so_far = step = _weights(make(model, [request]))
     else:
         with total.on(model) as edited:
-            step = _weights(method(edited, [request], resources=resources, seed=seed))
+            step = _weights(make(edited, [request]))
         sum_so_far = _weights(total + step)
     # A method that stores no values (fine-tuning) is asked about those at the subject, where stored facts are looked for.
     site = step.provenance.options.get("site", "subject")
+    layers = {name: layer_of(name, model.shape.n_layers) for name in step.deltas}
     with sum_so_far.on(model) as edited:
-        for name in step.deltas:
-            key = keys(edited, [request], layer_of(name, model.shape.n_layers), site)[0]
-            stored.setdefault(name, []).append((key, key @ edited.weight(name).to(key)))
+        read = keys(edited, request, tuple(layers.values()), site)
+        for name, layer in layers.items():
+            stored.setdefault(name, []).append((read[layer], read[layer] @ edited.weight(name).to(read[layer])))
     return sum_so_far
 
 
-def _drift(edit: WeightEdit, model: Model, stored: dict[str, list[tuple[Tensor, Tensor]]]) -> tuple[Drift, ...]:
+def _drift(edit: WeightEdit, model: Model, stored: Mapping[str, list[tuple[Tensor, Tensor]]]) -> tuple[Drift, ...]:
     weights = edit.edited_weights(model)
     drifts = []
     for name, pairs in sorted(stored.items()):
-        made = torch.stack([key for key, _ in pairs])
-        drifts.append(Drift(name, torch.stack([value for _, value in pairs]), made @ weights[name].to(made)))
+        made, values = (torch.stack(each) for each in zip(*pairs, strict=True))
+        drifts.append(Drift.of(name, values, made @ weights[name].to(made)))
     return tuple(drifts)
 
 
-def _point(model: Model, edit: WeightEdit | None, names: Sequence[str], cases: Sequence[EditCase]) -> TracePoint:
-    if edit is None:
-        found, n_edits, results = unedited_spectra(names, model), 0, ask(model, cases, UNWRITTEN, written="nothing")
-    else:
-        found, n_edits = spectra(edit, model), len(cases)
-        with edit.on(model) as edited:
-            results = ask(edited, cases, UNWRITTEN, written="nothing")
-    rows = [astuple(Shares.of(result)) for result in results]
-    return TracePoint(n_edits, found, *(_known_mean(column) for column in zip(*rows, strict=True)))
+def _point(model: Model, edit: WeightEdit, cases: Sequence[EditCase]) -> TracePoint:
+    with edit.on(model) as edited:
+        return TracePoint.of(len(cases), spectra(edit, model), ask(edited, cases, QUIET, written="nothing"))
 
 
-def _known_mean(values: Sequence[float]) -> float:
-    known = [value for value in values if not math.isnan(value)]
-    return sum(known) / len(known) if known else math.nan
+# ---- the study -------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Traced:
+    """One sequence, and its restrained copy where there is one."""
+
+    traces: tuple[SequenceTrace, ...]
+
+
+def _checkpoints(spec: TraceSpec) -> tuple[int, ...]:
+    try:
+        found = tuple(int(part) for part in spec.checkpoints.split(","))
+    except ValueError:
+        found = (0,)
+    if min(found) < 1:
+        raise AskedError(f"expected --checkpoints as numbers of edits such as 10,20,50,100, got {spec.checkpoints!r}")
+    return found
+
+
+def _open(spec: TraceSpec, watch: Watch | None) -> Unedited:
+    _checkpoints(spec)
+    parse_restraint(spec.restrain)
+    method, chosen = find_method(spec.method), spec.chosen
+    if method.makes != "weights":
+        raise AskedError(
+            f"a trace is of edited matrices, and {spec.method} leaves them as they are; see `kcircuit edit eval`"
+        )
+    model = Unedited.load(spec.model)
+    method.options(model, **chosen)
+    return Unedited.of(model, spec, spec.n, watch=watch or Watch())
+
+
+def _cases(spec: TraceSpec, unedited: Unedited) -> list[Case[int | None]]:
+    """Restrained on the way, the sequence is another one, and the free one is run for comparison."""
+    free: list[Case[int | None]] = [Case("free", None)]
+    return free if spec.every is None else [*free, Case(f"restrained every {spec.every}", spec.every)]
+
+
+def _run(spec: TraceSpec, case: Case[int | None], unedited: Unedited, watch: Watch) -> Traced:
+    every, n = case.asked, len(unedited.cases)
+    traces = sequential_traces(
+        unedited.model,
+        unedited.cases,
+        maker(spec.method, settings=spec.chosen, resources=unedited.resources, seed=spec.seed),
+        checkpoints=_checkpoints(spec),
+        restraint=parse_restraint(spec.restrain) if every == spec.every else None,
+        every=every,
+        progress=lambda done: watch.progress(done, n, f"{case.name}: {done} of {n} edits"),
+        name=spec.method,
+    )
+    return Traced(traces)
+
+
+def _weights_of(unedited: Unedited) -> str:
+    return unedited.model.weights
+
+
+TRACE: Study[TraceSpec, Unedited, int | None, Traced] = Study("trace", Traced, _open, _cases, _run, _weights_of)

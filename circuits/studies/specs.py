@@ -1,4 +1,4 @@
-"""What each study is asked. One file, and none that loads torch: a command line lists options from here.
+"""What each study is asked; of edits: `circuits.studies.edit_specs`. None loads torch: a command line lists options from here.
 
 The same thing is called by the same name in every study: its option is declared once, in `circuits.studies.options`.
 """
@@ -17,23 +17,23 @@ from circuits.studies.options import (
     AblatedBy,
     Absolute,
     Asked,
-    Corpus,
     Device,
-    EditCases,
     Engine,
+    FactInWords,
     FloatType,
     MethodOptions,
     ModelName,
+    Object,
     Option,
     Processed,
-    Settings,
     Slots,
     Steps,
+    Subject,
     declared,
+    parse_settings,
     read_taus,
     write_taus,
 )
-from circuits.studies.requests import parse_settings
 
 if TYPE_CHECKING:
     from circuits.discovery.method import DiscoveryMethod
@@ -47,15 +47,14 @@ DEFAULT_TAUS = (DEFAULT_TAU, 0.03, 0.1)
 DEFAULT_EDGES = "2%"
 """How many edges a method that scores every edge keeps, by default."""
 TauInNats = Annotated[float, Option("Threshold in nats.")]
-EditSeed = Annotated[int, Option("Of the facts, the new objects and the edits.", least=0)]
 
 
 class WhichFacts(Asked):
     """One fact in words, or a relation and how many of its facts."""
 
-    fact: Annotated[str | None, Option("A sentence that ends with its object, or 'prompt => object'.")] = None
-    subject: Annotated[str | None, Option("The subject, as spelled in the prompt.")] = None
-    object: Annotated[str | None, Option("The object, where it is more than the last word.")] = None
+    fact: FactInWords = None
+    subject: Subject = None
+    object: Object = None
     relation: Annotated[
         str | None, Option(f"Ask about one circuit of several facts of this relation: {A_RELATION}.")
     ] = None
@@ -202,10 +201,25 @@ def _require_amount(amount: str) -> None:
     require_amount(amount)
 
 
-class TableSpec(Asked):
-    """What is asked of every relation. Two tables of one spec and one model are equal, byte for byte."""
+class Searched(Asked):
+    """In what model circuits are searched, and how."""
 
     model: ModelName = FACTLM
+    absolute: Absolute = False
+    granularity: Slots = "qkv"
+    ablation: AblatedBy = "zero"
+    engine: Engine = "sparse"
+    device: Device = "cpu"
+
+    def asks_for(self, **more: Any) -> RunSpec:
+        """The run that gives a circuit: what both specs ask for is the same."""
+        own = {name: getattr(self, name) for name in type(self).model_fields.keys() & RunSpec.model_fields.keys()}
+        return RunSpec(**own, **more)
+
+
+class TableSpec(Searched):
+    """What is asked of every relation. Two tables of one spec and one model are equal, byte for byte."""
+
     n_val: Annotated[int, Option("Known facts that build a circuit.", least=1)] = 20
     """Facts of D_val that build the circuit, all known to the model (rank at most 10)."""
     n_test: Annotated[int, Option("Facts of the other half that score it.", least=1)] = 50
@@ -224,11 +238,6 @@ class TableSpec(Asked):
         ),
     ] = DEFAULT_TAUS
     """ACDC's thresholds in nats; the first one's circuits are the table's. Other methods have none, and take one of no effect."""
-    absolute: Absolute = False
-    granularity: Slots = "qkv"
-    ablation: AblatedBy = "zero"
-    engine: Engine = "sparse"
-    device: Device = "cpu"
     dtype: FloatType = "float32"
     processing: Processed = "compatibility"
     draws: Annotated[int, Option("Random circuits of each circuit's size.", least=1)] = 10
@@ -248,26 +257,19 @@ class TableSpec(Asked):
         return self
 
     def run_spec(self, relation: str, val: tuple[Fact, ...], test: tuple[Fact, ...] = ()) -> RunSpec:
-        """The run that gives a relation's circuit: what both specs ask for is the same.
+        """The run that gives a relation's circuit.
 
         Raises:
             ValueError: settings that do not go together.
         """
-        own = {name: getattr(self, name) for name in TableSpec.model_fields.keys() & RunSpec.model_fields.keys()}
-        return RunSpec(facts=val, test_facts=test, relation=relation, tau=self.taus[0], **own)
+        return self.asks_for(facts=val, test_facts=test, relation=relation, tau=self.taus[0])
 
 
-class StabilitySpec(Asked):
+class StabilitySpec(Searched):
     """What circuit is asked about: its facts, all of one relation, and how it is found (by ACDC)."""
 
     facts: tuple[Fact, ...]
-    model: ModelName = FACTLM
     tau: TauInNats = DEFAULT_TAU
-    absolute: Absolute = False
-    granularity: Slots = "qkv"
-    ablation: AblatedBy = "zero"
-    engine: Engine = "sparse"
-    device: Device = "cpu"
     draws: Annotated[int, Option("Pairs of random circuits compared.", least=1)] = 100
     seed: Annotated[int, Option("Of splits, ablation's prompts and random circuits.", least=0)] = 0
 
@@ -281,69 +283,7 @@ class StabilitySpec(Asked):
 
     def run_spec(self, relation: str | None) -> RunSpec:
         """The run that gives the circuit."""
-        own = {name: getattr(self, name) for name in StabilitySpec.model_fields.keys() & RunSpec.model_fields.keys()}
-        return RunSpec(relation=relation, **own)
-
-
-class LayersSpec(Asked):
-    """Methods of editing at one layer after another."""
-
-    method: Annotated[
-        str, Option("A method, or several: rome,memit/batch:10. Facts of a batch are edited together.")
-    ] = "rome"
-    n: Annotated[int, Option("How many facts.", least=1)] = 20
-    layers: Annotated[
-        str | None, Option("Layers, separated by commas; those joined by + are edited together: 0,1,2+3.")
-    ] = None
-    sites: Annotated[
-        str, Option("Where ROME and MEMIT store a value: at the subject's last token, the prompt's end, both.")
-    ] = "subject,end"
-    model: ModelName = FACTLM
-    seed: EditSeed = 0
-    cases: EditCases = None
-    corpus: Corpus = None
-    settings: Settings = ()
-
-
-class CompareSpec(Asked):
-    """Methods of editing on the same facts."""
-
-    methods: Annotated[
-        str,
-        Option(
-            "Methods, each alone or with its own regime and restraint: rome,memit/batch:30,rome/sequential:100+prune."
-        ),
-    ] = "rome,memit,ft-l,ft-m,memoe"
-    n: Annotated[int, Option("How many facts, or as many more as fill a regime's batches.", least=1)] = 50
-    regime: Annotated[str, Option("Regime of the methods that name none.")] = "single"
-    eval_at: Annotated[
-        str, Option("When a sequence is evaluated: immediate, after each edit; end; or checkpoints.")
-    ] = "end"
-    model: ModelName = FACTLM
-    seed: EditSeed = 0
-    cases: EditCases = None
-    corpus: Corpus = None
-    fluency_samples: Annotated[int, Option("Texts sampled for each edit to measure fluency; 0: none.", least=0)] = 2
-
-
-class TraceSpec(Asked):
-    """Edits one on top of another, free and restrained."""
-
-    method: Annotated[str, Option("A method that edits weights: rome, memit, ft-l or ft-m.")] = "rome"
-    n: Annotated[int, Option("How many edits, one on top of another.", least=1)] = 100
-    restrain: Annotated[
-        str, Option("The restraint of the second trace: prune:alpha=1.2, prune:alpha=2,kind=linear.")
-    ] = "prune:alpha=1.2"
-    every: Annotated[
-        int | None,
-        Option("Restrain the sequence itself after each so many edits; by default a copy, at the end.", least=1),
-    ] = None
-    checkpoints: Annotated[str, Option("Numbers of edits after which to measure; the last always is.")] = "10,20,50,100"
-    model: ModelName = FACTLM
-    cases: EditCases = None
-    corpus: Corpus = None
-    seed: EditSeed = 0
-    settings: Settings = ()
+        return self.asks_for(relation=relation)
 
 
 class TruthSpec(Asked):

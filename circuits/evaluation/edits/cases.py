@@ -77,6 +77,12 @@ class EditCase:
     asked: tuple[Asked, ...]
     fluency: float
 
+    @property
+    def unedited(self) -> "CaseResult":
+        """What an edit that changes nothing comes to."""
+        outcomes = tuple(QuestionOutcome(asked.question, asked.before, asked.before) for asked in self.asked)
+        return CaseResult(self.request, outcomes, self.fluency, self.fluency)
+
 
 @dataclass(frozen=True, slots=True)
 class QuestionOutcome:

@@ -80,6 +80,16 @@ def checkpoints(steps: int) -> tuple[int, ...]:
     return tuple(sorted({step for step in found if step < steps} | {steps}))
 
 
+def parse_eval_at(text: str) -> EvalAt:
+    """Raises:
+    RegimeError: no such choice.
+    """
+    for choice in EVAL_AT:
+        if choice == text:
+            return choice
+    raise RegimeError(f"expected --eval-at {', '.join(EVAL_AT)}, got {text!r}")
+
+
 def evaluated_steps(eval_at: EvalAt, steps: int) -> tuple[int, ...]:
     """The steps (counted from 1) after which a chain of that many is evaluated."""
     if eval_at == "immediate":

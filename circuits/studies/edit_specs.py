@@ -1,0 +1,177 @@
+"""What studies of edits are asked: see `circuits.studies.specs`."""
+
+from typing import Annotated, Any, ClassVar
+
+from circuits.facts import Fact
+from circuits.paths import FACTLM
+from circuits.studies.options import (
+    Asked,
+    Corpus,
+    EditCases,
+    EditedLayer,
+    EditMethod,
+    EvalWhen,
+    FactInWords,
+    FluencySamples,
+    ModelName,
+    NewObject,
+    Object,
+    Option,
+    Settings,
+    Subject,
+    parse_settings,
+)
+from circuits.studies.specs import DEFAULT_TAU, RunSpec
+
+EditSeed = Annotated[int, Option("Of the facts, the new objects and the edits.", least=0)]
+TauOfSearches = Annotated[float, Option("Threshold of the circuit searches, in nats.")]
+
+
+class HowEdited(Asked):
+    """How a method of editing is used: on what text its second moments are, and its settings."""
+
+    corpus: Corpus = None
+    settings: Settings = ()
+
+    @property
+    def chosen(self) -> dict[str, Any]:
+        """The settings, read.
+
+        Raises:
+            circuits.studies.options.AskedError: one without a name or a value.
+        """
+        return parse_settings(self.settings)
+
+
+class AtLayer(HowEdited):
+    """The same, at a layer or several."""
+
+    layer: EditedLayer = None
+
+    @property
+    def chosen(self) -> dict[str, Any]:
+        return parse_settings(self.settings, self.layer)
+
+
+class Sampled(Asked):
+    """How much text is sampled."""
+
+    fluency_samples: FluencySamples = 2
+
+
+class WhichEdits(HowEdited):
+    """Facts given other objects: those that the model knows, drawn, or a file's."""
+
+    model: ModelName = FACTLM
+    seed: EditSeed = 0
+    cases: EditCases = None
+
+
+class EditSpec(AtLayer, Sampled):
+    """One fact, given another object."""
+
+    fact: FactInWords = None
+    to: NewObject = None
+    method: EditMethod = "rome"
+    subject: Subject = None
+    object: Object = None
+    model: ModelName = FACTLM
+    seed: Annotated[int, Option("Of everything drawn at random.", least=0)] = 0
+    force: Annotated[bool, Option("Also for a fact that the model does not know, and an edit that does not take.")] = (
+        False
+    )
+
+
+class LayersSpec(WhichEdits):
+    """Methods of editing at one layer after another."""
+
+    method: Annotated[
+        str, Option("A method, or several: rome,memit/batch:10. Facts of a batch are edited together.")
+    ] = "rome"
+    n: Annotated[int, Option("How many facts.", least=1)] = 20
+    layers: Annotated[
+        str | None, Option("Layers, separated by commas; those joined by + are edited together: 0,1,2+3.")
+    ] = None
+    sites: Annotated[
+        str, Option("Where ROME and MEMIT store a value: at the subject's last token, the prompt's end, both.")
+    ] = "subject,end"
+
+
+class Evaluated(WhichEdits, Sampled):
+    """When and by what edits are evaluated."""
+
+    eval_at: EvalWhen = "end"
+    restrain_each: Annotated[bool, Option("Restrain after every edit, instead of once before it is evaluated.")] = False
+
+
+class EvalSpec(Evaluated, AtLayer):
+    """One method of editing on many facts, in every metric."""
+
+    method: EditMethod = "rome"
+    n: Annotated[int, Option("How many facts.", least=1)] = 50
+    regime: Annotated[
+        str, Option("single, batch:30, sequential:100, or sequential-batch:10x20 (20 edits of 10 facts each).")
+    ] = "single"
+    restrain: Annotated[
+        str | None, Option("Restrain the sum of the edits: prune:alpha=1.2, prune:alpha=2,kind=linear.")
+    ] = None
+    alone: ClassVar = True
+
+    @property
+    def methods(self) -> str:
+        return f"{self.method}/{self.regime}" + (f"+{self.restrain}" if self.restrain else "")
+
+
+class CompareSpec(Evaluated):
+    """Methods of editing on the same facts."""
+
+    methods: Annotated[
+        str,
+        Option(
+            "Methods, each alone or with its own regime and restraint: rome,memit/batch:30,rome/sequential:100+prune."
+        ),
+    ] = "rome,memit,ft-l,ft-m,memoe"
+    n: Annotated[int, Option("How many facts, or as many more as fill a regime's batches.", least=1)] = 50
+    regime: Annotated[str, Option("Regime of the methods that name none.")] = "single"
+    alone: ClassVar = False
+
+
+class TraceSpec(WhichEdits):
+    """Edits one on top of another, free and restrained."""
+
+    method: Annotated[str, Option("A method that edits weights: rome, memit, ft-l or ft-m.")] = "rome"
+    n: Annotated[int, Option("How many edits, one on top of another.", least=1)] = 100
+    restrain: Annotated[
+        str, Option("The restraint of the second trace: prune:alpha=1.2, prune:alpha=2,kind=linear.")
+    ] = "prune:alpha=1.2"
+    every: Annotated[
+        int | None,
+        Option("Restrain the sequence itself after each so many edits; by default a copy, at the end.", least=1),
+    ] = None
+    checkpoints: Annotated[str, Option("Numbers of edits after which to measure; the last always is.")] = "10,20,50,100"
+
+
+class DiffSpec(HowEdited):
+    """What edits do to circuits: of one fact at several prompts, or of many facts."""
+
+    edit: Annotated[
+        str | None,
+        Option(
+            "Editing method: rome (default), memit, ft-l, ft-m, memoe; rome@subject, memit@subject: as in the papers, with "
+            "values stored at the subject; or several."
+        ),
+    ] = None
+    fact: Annotated[str | None, Option("The fact to edit; without it, a table over --n facts.")] = None
+    to: NewObject = None
+    layers: Annotated[str | None, Option("Layers to edit, one edit each: 0,2,4. The method's default otherwise.")] = (
+        None
+    )
+    n: Annotated[int, Option("Facts in the table.", least=1)] = 30
+    model: ModelName = FACTLM
+    tau: TauOfSearches = DEFAULT_TAU
+    seed: EditSeed = 0
+    force: Annotated[bool, Option("Also after an edit that did not take.")] = False
+
+    def run_spec(self) -> RunSpec:
+        """The settings of the circuit searches; each puts its own fact in."""
+        return RunSpec(facts=(Fact("a is", "a", "b"),), model=self.model, tau=self.tau, seed=self.seed)
