@@ -5,6 +5,8 @@ from typing import Literal
 Granularity = Literal["qkv", "node"]
 """Of a head: its slots apart, or merged."""
 AblationKind = Literal["zero", "mean", "resample"]
+MetricName = Literal["matchnll", "kl", "contrast"]
+"""The answer's negative log-likelihood (paper 2); KL from the whole model; the answer among the relation's objects."""
 EngineName = Literal["sparse", "hook"]
 Processing = Literal["compatibility", "raw"]
 Dtype = Literal["float32", "bfloat16"]

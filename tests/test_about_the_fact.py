@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from circuits.circuit import Provenance
+from circuits.circuit import Circuit, Provenance
+from circuits.datasets.corrupted import CorruptionError
+from circuits.datasets.objects import metric_for
 from circuits.discovery.acdc import AcdcOptions, search
 from circuits.discovery.eap import eap
 from circuits.discovery.problem import Problem
@@ -15,10 +17,16 @@ from circuits.engines.ablation import Ablation, AblationError, aligned
 from circuits.engines.engine import Engine
 from circuits.engines.hook import HookEngine
 from circuits.engines.sparse import SparseEngine
-from circuits.facts import Fact
+from circuits.facts import Fact, FactError, Relation
 from circuits.metrics import KL, NLL, Metric, Shown, choice_nll, contrast, kl_divergence, kl_to_model, match_nll
 from circuits.model import Batch, Model
+from circuits.studies.discover import RunSpec, certificate_of
+from circuits.studies.discover import search as search_circuit
+from circuits.studies.subjects import asked, beside, recalled_others
 from tests.models import word_fact
+from tests.test_certificate import FACTS as LOOKED_UP
+from tests.test_certificate import LOOKUP, SAME
+from tests.test_certificate import MODEL as LOOKUP_MODEL
 
 LoadModel = Callable[..., Model]
 ARCHITECTURES = ["gpt2", "llama", "neox"]
@@ -170,3 +178,84 @@ def test_other_words_of_another_length_are_refused(small_model: LoadModel) -> No
     other = Fact("w2 w8 w9 w5", "w8 w9", "w9")
     with pytest.raises(AblationError, match="that have the same words about their subjects"):
         HookEngine(small_model("gpt2"), [Fact("w1 w8 w5", "w8", "w6")], ablation=Ablation("resample", (), (other,)))
+
+
+# ---- what is searched: an MLP that looks each subject's answer up, and one that says "p0" to all ---------------------------
+
+
+RELATIONS = {
+    "r": Relation("r", "r", "factual", "subject", "object", ("{}",), tuple((f.subject, f.object) for f in LOOKED_UP))
+}
+
+
+def found(**asked: object) -> set[str]:
+    """The edges that a search for s0 => p0 leaves, of the model of test_certificate."""
+    spec = RunSpec.model_validate({"facts": LOOKED_UP[:1], "engine": "hook", "tau": 0.01, **asked})
+    return {edge.name for edge in search_circuit(spec, RELATIONS, LOOKUP_MODEL).edges}
+
+
+def test_beside_siblings_and_beside_another_subject_what_says_one_answer_to_all_is_left_out() -> None:
+    """m1 adds 2 to p0's logit: it takes 0.12 nats off s0's answer, and adds 0.04 to the others'."""
+    lookup, same = set(LOOKUP), set(SAME)
+    assert found() == lookup | same
+    # All that the model says, its certainty included.
+    assert found(metric="kl") == lookup | same
+    assert found(metric="contrast") == lookup | same
+    assert found(siblings=LOOKED_UP[1:4]) == lookup
+    # m1 says to another subject what it says to this one.
+    assert found(ablation="resample") == lookup
+
+
+def test_a_circuit_file_says_what_it_was_searched_by_only_where_that_is_not_the_papers() -> None:
+    spec = RunSpec(facts=LOOKED_UP[:1], metric="kl", siblings=LOOKED_UP[1:3])
+    assert (spec.settings["metric"], spec.settings["siblings"]) == ("kl", 2)
+    assert spec.built_from == LOOKED_UP[:3]
+    assert not {"metric", "siblings"} & RunSpec(facts=LOOKED_UP[:1]).settings.keys()
+
+
+@pytest.mark.parametrize(
+    ("options", "why"),
+    [
+        ({"compat": "kc"}, "compat: the published code measures MatchNLL"),
+        ({"prefilter": "eap"}, "prefilter: its scores are of the answer's NLL"),
+    ],
+)
+def test_options_that_do_not_go_with_another_metric_are_refused(options: dict[str, str], why: str) -> None:
+    with pytest.raises(ValueError, match=why):
+        RunSpec.model_validate({"facts": LOOKED_UP[:1], "metric": "kl", **options})
+
+
+def test_contrast_needs_the_relations_objects() -> None:
+    alone = Fact("s0", "s0", "p0")
+    with pytest.raises(CorruptionError, match="no other objects to tell its answer from; use --metric"):
+        metric_for("contrast", [alone], RELATIONS, LOOKUP_MODEL)
+    assert metric_for("kl", [alone], RELATIONS, LOOKUP_MODEL) is KL
+    assert metric_for("matchnll", [alone], RELATIONS, LOOKUP_MODEL) is NLL
+
+
+def test_a_certificate_asks_none_of_the_subjects_that_the_circuit_was_built_from() -> None:
+    fact = LOOKED_UP[0]
+    others = recalled_others(fact, RELATIONS, LOOKUP_MODEL, seed=1)
+    assert {other.subject for other in others} == {other.subject for other in LOOKED_UP[1:]}
+    siblings = beside(fact, RELATIONS, LOOKUP_MODEL, 4, seed=1)
+    assert siblings == others[-4:]
+    assert asked(fact, (fact, *siblings), RELATIONS, LOOKUP_MODEL, seed=1) == list(others[:-4])
+    assert recalled_others(fact, RELATIONS, LOOKUP_MODEL, seed=2) != others
+    with pytest.raises(FactError, match=r"expected 12 other subjects of r .* got 11; ask for fewer --siblings"):
+        beside(fact, RELATIONS, LOOKUP_MODEL, 12)
+    # A fact of no relation has no others, and none to be built beside.
+    alone = Fact("s0", "s0", "p0")
+    assert recalled_others(alone, RELATIONS, LOOKUP_MODEL) == ()
+    with pytest.raises(FactError, match=r"expected 1 other subjects of the relation .* got 0"):
+        beside(alone, RELATIONS, LOOKUP_MODEL, 1)
+
+
+def test_a_certificate_that_does_not_fit_into_memory_is_said_to_be_missing() -> None:
+    spec = RunSpec(facts=LOOKED_UP[:1])
+    circuit, told = Circuit.full(LOOKUP_MODEL.graph(), HERE), list[str]()
+    assert certificate_of(spec, circuit, RELATIONS, LOOKUP_MODEL, 1, told.append) is None
+    assert len(told) == 1
+    assert told[0].startswith("no certificate, for want of memory: beside 11 other subjects ")
+    # The control: where there is room, there is one, and nothing to say.
+    assert certificate_of(spec, circuit, RELATIONS, LOOKUP_MODEL, None, told.append) is not None
+    assert len(told) == 1

@@ -45,6 +45,12 @@ def discover(
     out: Annotated[
         Path | None, typer.Option(help="Folder for run.json, circuit.json, circuit.gv, report.html.")
     ] = None,
+    siblings: Annotated[
+        int,
+        typer.Option(
+            min=0, help="Other known subjects of the relation to build from too, whose own answers must stay."
+        ),
+    ] = 0,
     certificate: Annotated[bool, typer.Option(help="Certify the circuit of a single fact.")] = True,
     as_json: JsonOption = False,
 ) -> None:
@@ -55,6 +61,8 @@ def discover(
         raise CommandError("--subject and --object belong to --fact; a relation's facts have their own")
     if (fact is None) == (relation is None):
         raise CommandError("expected either --fact or --relation, got " + ("neither" if fact is None else "both"))
+    if siblings and fact is None:
+        raise CommandError("--siblings belongs to --fact: a relation's circuit is built from as many facts as --n says")
     if out is not None:
         require_writable_folder(out)
     method, edit = asked["method"], asked.get("with_edit")
@@ -75,6 +83,11 @@ def discover(
             facts=(parse_fact(fact, relations.values(), subject=which.subject, object=which.object),), **asked
         )
         loaded = put_edit(_load(spec), edit)
+        if siblings:
+            from circuits.studies.subjects import beside
+
+            others = beside(spec.facts[0], relations, loaded, siblings, spec.seed)
+            spec = spec.model_copy(update={"siblings": others})
     else:
         assert relation is not None
         chosen = find_relation(relations, relation)

@@ -209,10 +209,18 @@ def _specificity(
     asked = known(model, asked, rank=1)
     if not asked:
         return Specificity(Share(0, 0), Share(0, 0), math.nan)
-    told = [Fact(each.prompt, each.subject, fact.object, each.relation) for each in asked]
+    logits = engine_of(asked).answer_logits(circuit.kept)
+    first = model.tokens(fact).answer[:1]
+    # Those that begin this fact's answer: whether they go on with it is asked of an answer of several tokens alone.
+    begun = [each for each, own in zip(asked, logits, strict=True) if _all_first(own[:1], first)]
+    told = [Fact(each.prompt, each.subject, fact.object, each.relation) for each in begun]
+    several = bool(told) and len(model.tokens(told[0]).answer) > 1
+    finished = sum(_given(model, engine_of(told), circuit.kept, told)) if several else len(told)
     return Specificity(
-        own_answer=Share.of(_given(model, engine_of(asked), circuit.kept, asked)),
-        this_answer=Share.of(_given(model, engine_of(told), circuit.kept, told)),
+        own_answer=Share.of(
+            [_all_first(own, model.tokens(each).answer) for own, each in zip(logits, asked, strict=True)]
+        ),
+        this_answer=Share(finished, len(asked)),
         blind=max(Counter(each.object for each in asked).values()) / len(asked),
     )
 

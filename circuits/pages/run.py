@@ -10,6 +10,7 @@ from circuits.analysis.lens import NodeReadout, TokenScore, Trajectory
 from circuits.analysis.reading import Reading
 from circuits.analysis.roles import Role
 from circuits.analysis.story import Sentence
+from circuits.choices import MetricName
 from circuits.circuit import Circuit
 from circuits.discovery import METHODS
 from circuits.graph import Edge, Node
@@ -46,6 +47,12 @@ MAX_DRAWN = 5000
 
 TOP = 5
 """Heads and neurons that an MLP's panel names."""
+
+METRICS: dict[MetricName, str] = {
+    "matchnll": "MatchNLL",
+    "kl": "KL from the whole model",
+    "contrast": "NLL of the answer among the relation's objects",
+}
 
 
 @dataclass(frozen=True)
@@ -181,7 +188,8 @@ def page_of(run: Run) -> Page:
         ("granularity", spec.granularity),
         ("weights", f"{spec.processing}, {spec.dtype} on {spec.device}{_dequantised(run)}"),
         ("prompts begin with", run.bos or "nothing"),
-        ("metric", "the published code's, diluted over the prompt (kc)" if spec.compat else "MatchNLL"),
+        ("metric", "the published code's, diluted over the prompt (kc)" if spec.compat else METRICS[spec.metric]),
+        *([("built beside", "; ".join(other.statement for other in spec.siblings))] if spec.siblings else []),
         ("engine", f"{run.engine}, {run.evaluations:,} evaluations, {run.near_ties} near ties"),
         ("seed", str(spec.seed)),
         ("versions", ", ".join(f"{name} {version}" for name, version in run.versions.items())),

@@ -7,7 +7,6 @@ through the lens.
 import hashlib
 import html
 import platform
-import random
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
@@ -27,6 +26,7 @@ from circuits.analysis.story import Sentence, tell
 from circuits.choices import counted
 from circuits.circuit import Circuit, Provenance, Scores
 from circuits.datasets import corrupted as corruption
+from circuits.datasets.objects import metric_for
 from circuits.discovery import find_method, prefilter
 from circuits.discovery.acdc import AcdcOptions, Interrupted, State, diluted, fingerprint, mean, sweep
 from circuits.discovery.acdc import search as acdc
@@ -35,7 +35,7 @@ from circuits.discovery.traversal import Traversal
 from circuits.engines import Ablation, Engine, make_engine
 from circuits.engines.memory import TooLargeError
 from circuits.engines.sparse import SparseEngine
-from circuits.evaluation import KNOWN_RANK, Answers, known, standalone, whole_model
+from circuits.evaluation import KNOWN_RANK, Answers, standalone, whole_model
 from circuits.evaluation.certificate import Certificate, certify
 from circuits.evaluation.roles import read_known_fact
 from circuits.facts import Fact, Relations
@@ -44,13 +44,12 @@ from circuits.metrics import Measurement
 from circuits.model import Model
 from circuits.model.transformer import UnsupportedArchitecture
 from circuits.records import write_whole
+from circuits.studies import subjects
 from circuits.studies.options import command
 from circuits.studies.specs import DEFAULT_EDGES, RunSpec
 
 RUN_FILE = "run.json"
 CIRCUIT_FILE = "circuit.json"
-N_SUBJECTS = 30
-"""Other subjects that a certificate asks about, at most."""
 NAMED = 20
 """Near ties that a run names."""
 
@@ -168,6 +167,8 @@ class Run(BaseModel):
             words += ["--fact", str(spec.facts[0]), "--subject", spec.facts[0].subject]
         else:
             words += ["--relation", spec.relation, "--split", spec.split, "--n", str(len(spec.facts))]
+        if spec.siblings:
+            words += ["--siblings", str(len(spec.siblings))]
         return command(words, spec, leave_out=() if spec.method == "acdc" else ("tau",))
 
     def summary(self) -> dict[str, Any]:
@@ -310,7 +311,8 @@ def run_sweep(
     model_answers = whole_model(model, spec.facts)
     if not spec.force:
         require_known(model, spec.facts, model_answers)
-    engine = engine_for(spec, spec.facts, relations, model, max_memory, notice or _warn)
+    engine = engine_for(spec, spec.built_from, relations, model, max_memory, notice or _warn)
+    answering = engine_for(spec, spec.facts, relations, model, max_memory, notice or _warn) if spec.siblings else engine
     if isinstance(engine, SparseEngine) and notice is not None:
         notice(f"before the search: {engine.estimate()}")
     test_engine, model_test = None, None
@@ -327,7 +329,7 @@ def run_sweep(
 
     # The whole model's, so the same for every threshold.
     path = trajectory(model, spec.facts[0])
-    empty = standalone(model, engine, Circuit.empty(engine.graph, provenance(spec.tau)), spec.facts)
+    empty = standalone(model, answering, Circuit.empty(engine.graph, provenance(spec.tau)), spec.facts)
     reading = read_known_fact(model, spec.facts[0], relations, seed=spec.seed) if read else None
     find = _searched if spec.method == "acdc" else _scored
     for tau, found, state, prefiltered in find(spec, taus, relations, model, engine, provenance, resume, progress):
@@ -337,7 +339,7 @@ def run_sweep(
             spec=spec.model_copy(update={"tau": tau}),
             circuit_json=circuit.to_json(),
             model_answers=model_answers,
-            circuit_answers=standalone(model, engine, circuit, spec.facts),
+            circuit_answers=standalone(model, answering, circuit, spec.facts),
             model_test_answers=model_test,
             circuit_test_answers=standalone(model, test_engine, circuit, spec.test_facts) if test_engine else None,
             readouts=read_circuit(model, spec.facts[0], circuit),
@@ -350,7 +352,9 @@ def run_sweep(
             empty_answers=empty,
             prefiltered=prefiltered,
             reading=reading,
-            certificate=certificate_of(spec, circuit, relations, model, max_memory) if certified else None,
+            certificate=certificate_of(spec, circuit, relations, model, max_memory, notice or _warn)
+            if certified
+            else None,
             attention=_attention(model, spec.facts[0], circuit),
             bos=model.bos,
             quantisation=model.quantisation,
@@ -359,43 +363,34 @@ def run_sweep(
 
 
 def certificate_of(
-    spec: RunSpec, circuit: Circuit, relations: Relations, model: Model, max_memory: int | None = None
+    spec: RunSpec,
+    circuit: Circuit,
+    relations: Relations,
+    model: Model,
+    max_memory: int | None = None,
+    notice: Callable[[str], None] = _warn,
 ) -> Certificate | None:
-    """The quick certificate of a single fact's circuit, beside at most `N_SUBJECTS` others drawn with the spec's seed.
+    """The quick certificate of a single fact's circuit, beside the other subjects that `circuits.studies.subjects.asked` draws.
 
-    None for several facts, and where the engine of the other subjects does not fit into memory. A fact of no relation has no
-    other subjects: its specificity is undecided.
+    None for several facts, and where the engine of the other subjects does not fit into memory, which is said. A fact of no
+    relation has no other subjects: its specificity is undecided.
     """
     if len(spec.facts) != 1:
         return None
     fact = spec.facts[0]
-    try:
-        others = [other for other in corruption.siblings(fact, relations) if other.object != fact.object]
-    except corruption.CorruptionError:
-        others = []
-    fit = [other for other in others if _has_ablation(spec, other, fact, relations, model)]
-    recalled = list(known(model, fit, rank=1)) if fit else []
-    random.Random(f"{spec.seed}/{fact.prompt}").shuffle(recalled)
+    others = subjects.asked(fact, spec.built_from, relations, model, spec.seed)
     try:
         return certify(
             model,
             lambda facts: engine_for(spec, tuple(facts), relations, model, max_memory, lambda _: None),
             circuit,
             fact,
-            recalled[:N_SUBJECTS],
+            others,
             seed=spec.seed,
         )
-    except TooLargeError:
+    except TooLargeError as error:
+        notice(f"no certificate, for want of memory: beside {len(others)} other subjects {error}")
         return None
-
-
-def _has_ablation(spec: RunSpec, other: Fact, fact: Fact, relations: Relations, model: Model) -> bool:
-    """Whether the other subject's prompt has what the ablation needs, for its own answer and for this fact's."""
-    try:
-        ablation_for(spec, (other, Fact(other.prompt, other.subject, fact.object, other.relation)), relations, model)
-    except corruption.CorruptionError:
-        return False
-    return True
 
 
 def _attention(model: Model, fact: Fact, circuit: Circuit) -> PromptAttention | None:
@@ -410,7 +405,7 @@ def search(spec: RunSpec, relations: Relations, model: Model) -> Circuit:
 
     Whether the model recalls the facts is not asked either: what it says wrongly has a circuit too.
     """
-    engine = engine_for(spec, spec.facts, relations, model)
+    engine = engine_for(spec, spec.built_from, relations, model)
     find = _searched if spec.method == "acdc" else _scored
     provenance = _provenance(spec, model)
     found = find(spec, (spec.tau,), relations, model, engine, lambda _: provenance, lambda _: None, lambda _: None)
@@ -501,7 +496,12 @@ def _scores(
 ) -> Scores:
     found = find_method(method)
     problem = Problem(
-        model, spec.facts, ablation_for(spec, spec.facts, relations, model), spec.granularity, given=engine
+        model,
+        spec.built_from,
+        ablation_for(spec, spec.built_from, relations, model),
+        spec.granularity,
+        metric_for(spec.metric, spec.built_from, relations, model),
+        given=engine,
     )
     return found(problem, spec.options_of(found), provenance=provenance, report=progress)
 
@@ -547,6 +547,7 @@ def engine_for(
         ablation=ablation_for(spec, facts, relations, model),
         granularity=spec.granularity,
         max_memory=max_memory,
+        metric=metric_for(spec.metric, facts, relations, model),
         notice=notice,
     )
 
@@ -563,8 +564,7 @@ def ablation_for(spec: RunSpec, facts: tuple[Fact, ...], relations: Relations, m
         case "mean":
             return Ablation("mean", reference=corruption.reference(facts, relations))
         case "resample":
-            donors = tuple(corruption.corrupted(fact, relations, model, spec.seed) for fact in facts)
-            return Ablation("resample", corrupted=donors)
+            return Ablation("resample", corrupted=corruption.donors(facts, relations, model, spec.seed))
 
 
 def _provenance(spec: RunSpec, model: Model) -> Provenance:
@@ -575,7 +575,7 @@ def _provenance(spec: RunSpec, model: Model) -> Provenance:
         method=spec.method,
         settings=spec.settings,
         seed=spec.seed,
-        facts=tuple(str(fact) for fact in spec.facts),
+        facts=tuple(str(fact) for fact in spec.built_from),
     )
 
 

@@ -17,7 +17,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, model_validator
 
-from circuits.choices import AblationKind, Dtype, EngineName, Granularity, Processing
+from circuits.choices import AblationKind, Dtype, EngineName, Granularity, MetricName, Processing
 
 
 class Asked(BaseModel):
@@ -176,6 +176,12 @@ ModelName = Annotated[str, Option("factlm, a local HuggingFace folder, or a hub 
 Absolute = Annotated[bool, Option("Keep suppressive edges too.")]
 Slots = Annotated[Granularity, Option("qkv: a head's slots apart; node: merged.")]
 AblatedBy = Annotated[AblationKind, Option("zero, mean or resample.")]
+MeasuredBy = Annotated[
+    MetricName,
+    Option(
+        "matchnll: the answer's, the paper's; kl: all that the model says; contrast: the answer among the relation's objects."
+    ),
+]
 Engine = Annotated[EngineName, Option("sparse: fast; hook: the reference.")]
 Device = Annotated[str, Option("cpu, cuda, cuda:1, ...")]
 FloatType = Annotated[Dtype, Option("float32 or bfloat16.")]

@@ -21,6 +21,7 @@ from circuits.studies.options import (
     Engine,
     FactInWords,
     FloatType,
+    MeasuredBy,
     MethodOptions,
     ModelName,
     Object,
@@ -67,6 +68,9 @@ class RunSpec(Asked):
     facts: tuple[Fact, ...]
     test_facts: tuple[Fact, ...] = ()
     """Facts that the circuit is not built from but scored on, with their own answers (D_test)."""
+    siblings: tuple[Fact, ...] = ()
+    """Facts about other subjects that the circuit is built from besides, each with its own answer: what it keeps must tell
+    them apart. It is neither asked about nor scored on them."""
     relation: str | None = None
     """The relation whose facts these are, where they were drawn from one; ``split`` says from which half."""
     split: Split = "val"
@@ -106,6 +110,7 @@ class RunSpec(Asked):
     """Count scores by magnitude, so that suppressive edges stay too."""
     granularity: Slots = "qkv"
     ablation: AblatedBy = "zero"
+    metric: MeasuredBy = "matchnll"
     engine: Engine = "sparse"
     device: Device = "cpu"
     dtype: FloatType = "float32"
@@ -137,6 +142,8 @@ class RunSpec(Asked):
             (self.keep is not None, self.prefilter is not None, "keep: it says how much a prefilter lets through"),
             (self.prefilter_check, self.prefilter is not None, "prefilter_check: there is no prefilter to check"),
             (self.compat is not None, searches, "compat: the published code's metric is its ACDC's"),
+            (self.compat is not None, self.metric == "matchnll", "compat: the published code measures MatchNLL"),
+            (self.prefilter is not None, self.metric == "matchnll", "prefilter: its scores are of the answer's NLL"),
         ):
             if given and not applies:
                 raise ValueError(why)
@@ -145,6 +152,11 @@ class RunSpec(Asked):
             if amount is not None:
                 _require_amount(amount)
         return self
+
+    @property
+    def built_from(self) -> tuple[Fact, ...]:
+        """All facts that the search runs on: the mean over them decides."""
+        return (*self.facts, *self.siblings)
 
     @property
     def methods(self) -> "tuple[DiscoveryMethod[Any], ...]":
@@ -179,6 +191,10 @@ class RunSpec(Asked):
         settings |= {"absolute": self.absolute, "ablation": self.ablation, "compat": self.compat, "dtype": self.dtype}
         if self.prefilter is not None:
             settings |= {"prefilter": self.prefilter, "keep": self.keep or prefilter.KEEP}
+        if self.metric != "matchnll":
+            settings["metric"] = self.metric
+        if self.siblings:
+            settings["siblings"] = len(self.siblings)
         for method in self.methods:
             settings |= asdict(self.options_of(method))
         settings.pop("seed", None)
