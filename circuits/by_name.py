@@ -13,16 +13,16 @@ T = TypeVar("T")
 class ByName(Mapping[str, T]):
     """By name, what stands at each ``module:attribute``, in that order."""
 
-    def __init__(self, homes: Mapping[str, str]) -> None:
-        self._homes = homes
+    def __init__(self, homes: dict[str, str]) -> None:
+        self.homes = homes
 
     def __getitem__(self, name: str) -> T:
-        module, _, attribute = self._homes[name].partition(":")
+        module, _, attribute = self.homes[name].partition(":")
         found: Any = getattr(import_module(module), attribute)
         return found
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._homes)
+        return iter(self.homes)
 
     def __len__(self) -> int:
-        return len(self._homes)
+        return len(self.homes)

@@ -246,12 +246,13 @@ def tell(
     return PromptEdit(text, provenance("tell", model, requests, options, seed))
 
 
+TELL = Method("tell", tell, TellOptions, defaults=lambda model: {"times": 2}, makes="prompt")
+
+
 def test_a_method_is_one_value_and_one_line_and_every_study_knows_it(
     small_model: Callable[..., Model], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setitem(
-        METHODS, "tell", Method("tell", tell, TellOptions, defaults=lambda model: {"times": 2}, makes="prompt")
-    )
+    monkeypatch.setitem(METHODS.homes, "tell", f"{__name__}:TELL")
     model = small_model("gpt2")
     assert find_method("tell").options(model) == TellOptions(2)
     contestant = Contestant.parse("tell/batch:2")

@@ -11,7 +11,7 @@ from circuits.facts import Fact
 from circuits.graph import Node
 from circuits.metrics import rank
 from circuits.model import Batch, Model
-from circuits.model.taps import Record
+from circuits.model.taps import Recorder
 from tests.models import plain_model, word_fact, zero_weights
 from tests.planted_heads import FACTS, N_SUBJECTS, ROLES, planted
 
@@ -104,7 +104,7 @@ def test_a_feeders_effect_is_that_of_cutting_its_edge_in_a_run_of_the_model(smal
         assert feeder.effect == pytest.approx(float(parts.final.share(lost, trace.final[0]) @ direction), abs=1e-4)
 
 
-class _CutEdge(Record):
+class _CutEdge(Recorder):
     """Takes a head's write out of what one MLP reads at the last position."""
 
     def __init__(self, layer: int, head: torch.Tensor) -> None:

@@ -11,7 +11,7 @@ from torch import Tensor
 from circuits.facts import Fact
 from circuits.graph import Shape
 from circuits.model import Batch, ContextError, Model, ModelError
-from circuits.model.taps import Record, WriterKind
+from circuits.model.taps import Recorder, WriterKind
 from tests.models import N_CTX, random_plain_model, word_fact
 
 LoadModel = Callable[..., Model]
@@ -63,7 +63,7 @@ def test_grouped_queries_are_ungrouped_so_that_every_head_has_its_own_k_and_v(
     model = small_model(name)
     assert model.shape.n_heads == 4
 
-    class Zeroed(Record):
+    class Zeroed(Recorder):
         def read(self, kind: str, layer: int, slot: str | None, value: Tensor) -> Tensor:  # type: ignore[override]
             if (kind, layer, slot) == ("head", 0, "v"):
                 value = value.clone()
@@ -86,13 +86,13 @@ def test_an_intervention_that_changes_nothing_changes_nothing(small_model: LoadM
     for name in MODELS:
         model = small_model(name)
         torch.testing.assert_close(
-            model.run(Batch.of_prompts(IDS), Record()), model.logits(Batch.of_prompts(IDS)), rtol=1e-5, atol=1e-5
+            model.run(Batch.of_prompts(IDS), Recorder()), model.logits(Batch.of_prompts(IDS)), rtol=1e-5, atol=1e-5
         )
         assert torch.equal(model.logits(Batch.of_prompts(IDS)), model.logits(Batch.of_prompts(IDS)))
 
 
 def test_every_read_and_write_is_reported_in_the_order_of_the_graph(small_model: LoadModel) -> None:
-    class Diary(Record):
+    class Diary(Recorder):
         def __init__(self) -> None:
             super().__init__()
             self.events: list[str] = []

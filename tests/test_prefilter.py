@@ -229,10 +229,12 @@ def test_a_filter_that_loses_the_answer_is_refused_and_the_message_says_what_to_
     for layer in range(4):  # what the MLPs write, without what they read
         chosen[graph.edge(f"m{layer}->logits")] = True
     dead = start(engine, chosen, 16)
-    with pytest.raises(
-        DestroyedError, match=r"eap's best 20% of the edges alone .* 2\.77 nats.*--keep.*eap-ig.*--force"
-    ):
+    with pytest.raises(DestroyedError) as refused:
         require_alive(dead, "eap", "20%")
+    said = str(refused.value)
+    assert "eap's best 20% of the edges alone" in said
+    assert f"costs {dead.nll:.2f} nats, {dead.nll_model:.2f} in the whole model and 2.77 as a guess" in said
+    assert "a larger --keep, or search in full, without --prefilter; --force" in said
     # The control: the same edges and what they need are alive, though most of the model is ablated.
     for layer in range(4):
         chosen[graph.edge(f"input->m{layer}")] = True

@@ -8,14 +8,14 @@ import torch
 
 from circuits.model import Batch, Model
 from circuits.model.network import PlainNetwork, shown
-from circuits.model.taps import Record, Taps
+from circuits.model.taps import Recorder, Taps
 from tests.models import random_plain_model
 from tests.oracle import run_by_hand
 
 IDS = torch.tensor([[0, 3, 1, 4, 1], [0, 5, 9, 2, 6]])
 
 
-class Together(Record):
+class Together(Recorder):
     heads_apart = False
 
 
@@ -40,7 +40,7 @@ def test_a_pass_that_is_broken_off_and_taken_up_again_is_the_whole_pass(
 @pytest.mark.parametrize("name", ["gpt2", "llama", "neox"])
 def test_heads_that_read_together_write_what_they_write_apart(name: str, small_model: Callable[..., Model]) -> None:
     parts = shown(small_model(name).network).components(IDS.shape[1])
-    apart, together, embedded = Record(), Together(), parts.embed(IDS)
+    apart, together, embedded = Recorder(), Together(), parts.embed(IDS)
     final = parts.forward(embedded, apart)
     torch.testing.assert_close(parts.forward(embedded, together), final, rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(together.outputs, apart.outputs, rtol=1e-5, atol=1e-5)
@@ -76,7 +76,7 @@ def test_the_pass_is_the_one_that_is_written_out_by_hand(seed: int, scale: float
     assert isinstance(network, PlainNetwork)
     own, ids = replace(network, attention_scale=scale, causal=causal), IDS.remainder(6)
     logits, writes = run_by_hand(own.weights, ids, attention_scale=scale, causal=causal)
-    record = Record()
+    record = Recorder()
     torch.testing.assert_close(own.run(Batch.of_prompts(ids), record), logits, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(record.outputs, writes, rtol=1e-4, atol=1e-5)
     other, _ = run_by_hand(own.weights, ids, attention_scale=scale, causal=not causal)

@@ -93,8 +93,7 @@ def require_alive(begins: Start, method: str, keep: str) -> None:
         raise DestroyedError(
             f"with {method}'s best {keep} of the edges alone the answer costs {begins.nll:.2f} nats, {begins.nll_model:.2f} in the "
             f"whole model and {begins.nll_uniform:.2f} as a guess among all tokens: a search from there is of a broken model. "
-            "Let more edges through (--keep 60%), take --prefilter eap-ig, which sees what cutting many edges does, or search in "
-            "full; --force searches all the same"
+            "Let more edges through with a larger --keep, or search in full, without --prefilter; --force searches all the same"
         )
 
 

@@ -26,7 +26,7 @@ from circuits.model import Model
 from circuits.model.agreement import disagreement
 from circuits.model.batch import Group
 from circuits.model.network import bypasses_of, shown
-from circuits.model.taps import Projected, ReaderKind, Record, Taps
+from circuits.model.taps import Projected, ReaderKind, Recorder, Taps
 from circuits.model.transformer import Components, Norm, UnsupportedArchitecture
 
 BYTES = 2**28
@@ -230,7 +230,7 @@ class WeightSlopes:
         return self._parts.readout(final[:, -self._answer.shape[1] :])
 
 
-class _Clean(Record):
+class _Clean(Recorder):
     """Keeps every write of the clean pass, and the residual stream at every point: ``states``."""
 
     heads_apart = False
@@ -304,7 +304,7 @@ class HookSlopes:
 
     def __init__(self, model: Model, graph: Graph, group: Group, metric: Metric) -> None:
         self._model, self._graph, self._group, self._metric = model, graph, group, metric
-        record = Record()
+        record = Recorder()
         model.run(group, record)
         self.writes = record.outputs
 

@@ -1,6 +1,6 @@
 """What an editing method is: a value with a name, a function, its options, their defaults, and what it needs."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from types import UnionType
 from typing import Any, Generic, Literal, Protocol, TypeVar, get_args, get_origin, get_type_hints, runtime_checkable
@@ -186,6 +186,3 @@ def provenance(
         losses=tuple(tuple(curve) for curve in losses),
         notes=tuple(notes),
     )
-
-
-Methods = Mapping[str, Method[Any, Any]]

@@ -23,7 +23,7 @@ from circuits.model.network import (
 )
 from circuits.model.plain import PlainWeights, is_plain, read_plain
 from circuits.model.profile import Profile
-from circuits.model.taps import Record, Taps
+from circuits.model.taps import Recorder, Taps
 from circuits.model.text import ContextError, HubVocabulary, OutputVocabulary, Tokens, Vocabulary
 from circuits.model.transformer import UnsupportedArchitecture
 from circuits.paths import FACTLM
@@ -287,7 +287,7 @@ class Model:
 
         Their sum plus the sum of `biases` is the residual stream before the final norm.
         """
-        record = Record()
+        record = Recorder()
         self.network.run(batch, record)
         return record.outputs
 

@@ -51,7 +51,7 @@ class Taps:
         """What each head's queries give its keys; rows sum to 1."""
 
 
-class Record(Taps):
+class Recorder(Taps):
     """Keeps every node's write: ``outputs`` [writer, batch, pos, d_model], in the graph's order."""
 
     def __init__(self) -> None:

@@ -11,7 +11,7 @@ from circuits.analysis.roles import Role
 from circuits.circuit import Circuit
 from circuits.graph import Edge, Graph, Node, Shape
 from circuits.pages.drawing import Words, circuit_svg, legend
-from circuits.pages.layout import Layout, place
+from circuits.pages.layout import Placement, place
 from circuits.pages.page import (
     asset,
     figure_values,
@@ -375,7 +375,7 @@ def _roles(diff: CircuitDiff) -> dict[Node, Role]:
     }
 
 
-def _drawing(diff: CircuitDiff, both: Circuit, layout: Layout, nodes: Sequence[Node], edges: Sequence[Edge]) -> str:
+def _drawing(diff: CircuitDiff, both: Circuit, layout: Placement, nodes: Sequence[Node], edges: Sequence[Edge]) -> str:
     """Both circuits in one drawing; the page's script shows one, the other, or both."""
     own = [{node.name for node in side.circuit.nodes} for side in (diff.before, diff.after)]
 

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from circuits.analysis.roles import Role
 from circuits.circuit import Circuit
 from circuits.graph import Edge, Node
-from circuits.pages.layout import HALF_HEIGHT, HALF_WIDTH, Layout, Point
+from circuits.pages.layout import HALF_HEIGHT, HALF_WIDTH, Placement, Point
 from circuits.pages.page import plain
 from circuits.pages.style import ROLE_COLOURS, ROLE_HINTS, pen_widths, short_token
 
@@ -24,7 +24,7 @@ Words = Sequence[tuple[str, str]]
 
 def circuit_svg(
     circuit: Circuit,
-    layout: Layout,
+    layout: Placement,
     nodes: Sequence[Node],
     edges: Sequence[Edge],
     *,
@@ -99,7 +99,7 @@ def _tag(role: Role, tall: float) -> str:
     )
 
 
-def _bands(circuit: Circuit, layout: Layout, width: float, height: float) -> Iterable[str]:
+def _bands(circuit: Circuit, layout: Placement, width: float, height: float) -> Iterable[str]:
     """A name for each layer, and a shade behind every second one."""
     layers: dict[int, list[int]] = {}
     for y, (layer, _) in enumerate(layout.rows):

@@ -29,7 +29,7 @@ SWEEPS = 16
 
 
 @dataclass(frozen=True)
-class Layout:
+class Placement:
     """The place of every node. ``rows[y]`` names the sub-layer at height y; ``columns`` is the width of the heads' part."""
 
     places: Mapping[Node, Point]
@@ -61,7 +61,7 @@ class Layout:
         return max(x0, x3, (x0 + 3 * x1 + 3 * x2 + x3) / 8)
 
 
-def place(circuit: Circuit, edges: Sequence[Edge] | None = None) -> Layout:
+def place(circuit: Circuit, edges: Sequence[Edge] | None = None) -> Placement:
     """A place for every node that ``edges`` (default: the circuit's) touch.
 
     Barycentre ordering (Sugiyama, Tagawa and Toda 1981): each sweep moves the heads of a row towards their neighbours, near
@@ -82,7 +82,7 @@ def place(circuit: Circuit, edges: Sequence[Edge] | None = None) -> Layout:
     return best
 
 
-def index_order(circuit: Circuit, edges: Sequence[Edge] | None = None) -> Layout:
+def index_order(circuit: Circuit, edges: Sequence[Edge] | None = None) -> Placement:
     """Heads of a row in the order of their index, evenly spread: where `place` starts, and its control."""
     edges = circuit.edges if edges is None else edges
     touched = {edge.writer for edge in edges} | {edge.reader.node for edge in edges}
@@ -97,10 +97,10 @@ def index_order(circuit: Circuit, edges: Sequence[Edge] | None = None) -> Layout
         rows.append((row[0].layer, "heads" if head else row[0].kind))
         for i, node in enumerate(row):
             places[node] = (columns * (i + 0.5) / len(row) if head else columns + 0.75, float(y))
-    return Layout(places, tuple(rows), columns)
+    return Placement(places, tuple(rows), columns)
 
 
-def crossings(layout: Layout, edges: Sequence[Edge]) -> int:
+def crossings(layout: Placement, edges: Sequence[Edge]) -> int:
     """How many pairs of edges cross, drawn as straight lines; pairs that share an end do not count."""
     ends = sorted({(layout.places[edge.writer], layout.places[edge.reader.node]) for edge in edges[:MAX_COUNTED]})
     if not ends:
@@ -126,7 +126,7 @@ def _depth(node: Node) -> tuple[int, int]:
     return node.layer, {"mlp": 1, "bypass": 2}.get(node.kind, 0)
 
 
-def _neighbours(layout: Layout, edges: Sequence[Edge]) -> dict[Node, list[tuple[Node, float]]]:
+def _neighbours(layout: Placement, edges: Sequence[Edge]) -> dict[Node, list[tuple[Node, float]]]:
     near: dict[Node, list[tuple[Node, float]]] = {node: [] for node in layout.places}
     for edge in edges:
         a, b = edge.writer, edge.reader.node
@@ -136,7 +136,7 @@ def _neighbours(layout: Layout, edges: Sequence[Edge]) -> dict[Node, list[tuple[
     return near
 
 
-def _sweep(layout: Layout, neighbours: Mapping[Node, Sequence[tuple[Node, float]]]) -> Layout:
+def _sweep(layout: Placement, neighbours: Mapping[Node, Sequence[tuple[Node, float]]]) -> Placement:
     places = dict(layout.places)
     heads: dict[float, list[Node]] = {}
     for node, (_, y) in places.items():
@@ -154,7 +154,7 @@ def _sweep(layout: Layout, neighbours: Mapping[Node, Sequence[tuple[Node, float]
         wanted = 0.5 * even + 0.5 * np.array([wish[node] for node in row])
         for node, x in zip(row, _spread(wanted, layout.columns), strict=True):
             places[node] = (x, y)
-    return Layout(places, layout.rows, layout.columns)
+    return Placement(places, layout.rows, layout.columns)
 
 
 def _spread(wanted: Float[np.ndarray, "node"], columns: float) -> list[float]:

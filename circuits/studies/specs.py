@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 from pydantic import BeforeValidator, model_validator
 
 from circuits.choices import Split
+from circuits.discovery import METHODS, find_method
 from circuits.facts import Fact
 from circuits.paths import FACTLM
 from circuits.studies.options import (
@@ -80,7 +81,7 @@ class RunSpec(Asked):
     ] = None
     """The caller puts it there."""
     method: Annotated[
-        str, Option("acdc; or one that scores every edge: eap, eap-ig, eap-ig-activations, exact, ifr, random.")
+        str, Option(f"acdc; or one that scores every edge: {', '.join(name for name in METHODS if name != 'acdc')}.")
     ] = "acdc"
     tau: Annotated[
         float,
@@ -160,8 +161,6 @@ class RunSpec(Asked):
 
     @property
     def methods(self) -> "tuple[DiscoveryMethod[Any], ...]":
-        from circuits.discovery import find_method
-
         return tuple(find_method(name) for name in (self.method, self.prefilter) if name is not None)
 
     def options_of(self, method: "DiscoveryMethod[OptionsT]") -> OptionsT:
@@ -202,8 +201,6 @@ class RunSpec(Asked):
 
 
 def _require_search(method: str, prefilter: str | None) -> None:
-    from circuits.discovery import find_method
-
     find_method(method)
     if prefilter == "acdc":
         raise ValueError("prefilter: expected a method that scores every edge, got acdc itself")
@@ -240,7 +237,7 @@ class TableSpec(Searched):
     """Facts of D_val that build the circuit, all known to the model (rank at most 10)."""
     n_test: Annotated[int, Option("Facts of the other half that score it.", least=1)] = 50
     """Facts of D_test that score it, known or not."""
-    method: Annotated[str, Option("acdc, eap, eap-ig, eap-ig-activations, exact, ifr or random.")] = "acdc"
+    method: Annotated[str, Option(f"{', '.join(METHODS)}.")] = "acdc"
     edges: Annotated[str | None, Option("Edges that the other methods keep: 50, or 2%.")] = None
     """How many edges a method without a threshold keeps: see `RunSpec`."""
     steps: Steps = None

@@ -1,29 +1,27 @@
 """The editing methods, by name. A new one is a file beside this one, and one line here."""
 
-from circuits.editing.edit import EditError
-from circuits.editing.method import Method, Methods
-from circuits.editing.methods.finetune import ft_l, ft_m
-from circuits.editing.methods.memit import memit
-from circuits.editing.methods.memoe import memoe
-from circuits.editing.methods.rome import rome
+from typing import Any
 
-METHODS: Methods = {
-    method.name: method
-    for method in (
-        rome,
-        memit,
-        ft_l,
-        ft_m,
-        memoe,
-    )
-}
+from circuits.by_name import ByName
+from circuits.editing.edit import EditError
+from circuits.editing.method import Method
+
+METHODS: ByName[Method[Any, Any]] = ByName(
+    {
+        "rome": "circuits.editing.methods.rome:rome",
+        "memit": "circuits.editing.methods.memit:memit",
+        "ft-l": "circuits.editing.methods.finetune:ft_l",
+        "ft-m": "circuits.editing.methods.finetune:ft_m",
+        "memoe": "circuits.editing.methods.memoe:memoe",
+    }
+)
 
 
 class UnknownMethod(EditError):
     """A method that there is not."""
 
 
-def find_method(text: str) -> Method:
+def find_method(text: str) -> Method[Any, Any]:
     """``NAME``, or ``NAME@SITE``: ``rome@subject`` stores its values at the subject's last token, the paper's choice, where
     ``rome`` does as suits the model.
 
