@@ -13,7 +13,7 @@ from torch import Tensor
 
 from circuits.circuit import Circuit
 from circuits.engines.engine import Engine
-from circuits.evaluation.continuations import LOGITS_AT_ONCE, completion, read
+from circuits.evaluation.continuations import completion, read
 from circuits.facts import Fact
 from circuits.metrics import Measurement, hit, match_nll, probability, rank, require_finite
 from circuits.model import Model
@@ -85,16 +85,10 @@ def answers_in(model: Model, logits: Sequence[Float[Tensor, "answer d_vocab"]], 
 def whole_model(model: Model, facts: Sequence[Fact]) -> Answers:
     """The answers of the model itself."""
     _require_words(model)
-    rows: dict[int, tuple[float, float, float]] = {}
-    for group in model.batches(facts):
-        at_once = max(1, LOGITS_AT_ONCE // (group.ids.shape[1] * model.network.d_vocab))
-        for start in range(0, len(group.rows), at_once):
-            chunk = slice(start, start + at_once)
-            logits = model.logits(group[chunk])[:, -group.n_answer :]
-            require_finite(logits, f"{model.name} on {facts[group.rows[start]].prompt!r}")
-            for row, fact_logits, answer in zip(group.rows[chunk], logits, group.answer[chunk].tolist(), strict=True):
-                rows[row] = _measure(fact_logits, answer)
-    return Answers.of([rows[row] for row in range(len(facts))])
+    found = read(model, [model.tokens(fact) for fact in facts])
+    for fact, reading in zip(facts, found, strict=True):
+        require_finite(torch.tensor(reading.nll), f"{model.name} on {fact.prompt!r}")
+    return Answers.of([(each.nll, float(each.rank), each.probability) for each in found])
 
 
 def known(model: Model, facts: Sequence[Fact], *, rank: int = KNOWN_RANK) -> tuple[Fact, ...]:

@@ -1,7 +1,6 @@
 """How a model takes given continuations: teacher-forced, all of them at once.
 
-Prompts of one length with continuations of one length share a batch, and nothing is padded; two that feed the same ids
-(one prompt with two answers of one token each) share a row.
+Two that feed the same ids (one prompt with two answers of one token each) share a row.
 """
 
 import math
@@ -15,10 +14,8 @@ from torch import Tensor
 
 from circuits.facts import Fact
 from circuits.metrics import match_nll, probability, rank
-from circuits.model import Batch, Model, Tokens
-
-LOGITS_AT_ONCE = 2**24
-"""Logits that one forward pass may give, at all its positions: 64 MB in float32."""
+from circuits.model import Model, Tokens
+from circuits.model.together import from_weights, read_together
 
 Ids = tuple[int, ...]
 
@@ -50,22 +47,17 @@ def completion(model: Model, prompt: str, answer: str) -> Tokens:
 
 def read(model: Model, completions: Sequence[Tokens]) -> tuple[Continuation, ...]:
     """Read each continuation. The same readings come back whatever else is read with them, up to float rounding."""
-    rows: dict[tuple[int, Ids], list[int]] = defaultdict(list)
+    rows: dict[tuple[Ids, int, int], list[int]] = defaultdict(list)
     for index, tokens in enumerate(completions):
-        rows[len(tokens.prompt), tokens.forced].append(index)
-    by_length: dict[tuple[int, int], list[Ids]] = defaultdict(list)
-    for n_prompt, ids in rows:
-        by_length[n_prompt, len(ids)].append(ids)
+        rows[tokens.forced, len(tokens.prompt), len(tokens.answer)].append(index)
+    fed, asked = list(rows), list(rows.values())
     readings: dict[int, Continuation] = {}
-    for (n_prompt, length), group in sorted(by_length.items()):
-        chunk = max(1, LOGITS_AT_ONCE // (length * model.network.d_vocab))
-        for start in range(0, len(group), chunk):
-            some = group[start : start + chunk]
-            asked = [(row, index) for row, ids in enumerate(some) for index in rows[n_prompt, ids]]
-            answers = torch.tensor([completions[index].answer for _, index in asked])
-            logits = model.logits(Batch.continued(torch.tensor(some), n_prompt))[:, -answers.shape[1] :]
-            found = measure(logits[[row for row, _ in asked]], answers.to(logits.device))
-            readings.update(zip((index for _, index in asked), found, strict=True))
+    parts = read_together(from_weights(model.network), [(ids, n) for ids, n, _ in fed], [n for _, _, n in fed])
+    for some, logits in parts:
+        places = [(place, index) for place, row in enumerate(some) for index in asked[row]]
+        answers = torch.tensor([completions[index].answer for _, index in places])
+        found = measure(logits[[place for place, _ in places]], answers.to(logits.device))
+        readings.update(zip((index for _, index in places), found, strict=True))
     return tuple(readings[index] for index in range(len(completions)))
 
 

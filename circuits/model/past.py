@@ -27,7 +27,8 @@ class Past:
         end = self.length + key.shape[2]
         kept = self._kept.get(layer)
         if kept is None or kept[0].shape[2] < end:
-            room = -(-end // GROWTH) * GROWTH
+            # More are to come where they come one by one; a prompt takes what it needs.
+            room = -(-end // GROWTH) * GROWTH if key.shape[2] == 1 else end
             old_key, old_value = (None, None) if kept is None else kept
             kept = (self._roomy(key, old_key, room), self._roomy(value, old_value, room))
         for new, all_ in zip((key, value), kept, strict=True):
@@ -43,8 +44,16 @@ class Past:
         """What is kept of some of the rows, in that order; a row may be taken several times."""
         past = Past()
         past.length = self.length
-        past._kept = {layer: (key[list(rows)], value[list(rows)]) for layer, (key, value) in self._kept.items()}
+        past._kept = {
+            layer: (self._taken(key, rows), self._taken(value, rows)) for layer, (key, value) in self._kept.items()
+        }
         return past
+
+    def _taken(self, kept: Tensor, rows: Sequence[int]) -> Tensor:
+        """A single row taken several times is seen, not copied; without room for more, so that nothing is written into it."""
+        if len(kept) > 1:
+            return kept[list(rows)]
+        return kept[:, :, : self.length].expand(len(rows), -1, -1, -1)
 
     def _roomy(self, new: Tensor, old: Tensor | None, room: int) -> Tensor:
         made = new.new_empty(*new.shape[:2], room, new.shape[3])

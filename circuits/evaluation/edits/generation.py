@@ -15,9 +15,8 @@ from torch import Tensor
 
 from circuits.metrics import require_finite
 from circuits.model import Batch, Model
-from circuits.model.network import ComponentNetwork, on_weights, shown
 from circuits.model.past import Past
-from circuits.model.transformer import UnsupportedArchitecture
+from circuits.model.together import from_weights, reads_on
 
 SENTENCE_END = (".", "!", "?", ";")
 TOP_K = 5
@@ -157,16 +156,10 @@ def _write(model: Model, prompts: Sequence[Ids], rule: _Rule) -> tuple[Ids, ...]
 def _next_logits(model: Model) -> Callable[[Batch, Past], Tensor]:
     """Logits after each row's last id, given what was kept of the ids before it.
 
-    From the model's weights, where it shows them: several times faster than the model itself, which says what each of its
-    parts does, and the same up to rounding. A bypass may look at any position at every step, so with one, and where tokens see
-    those after them, the whole row is read each time.
+    With a bypass, which may look at any position at every step, and where tokens see those after them, the whole row is read each
+    time.
     """
-    network = model.network
-    try:
-        parts = shown(network).components(model.n_ctx)
-    except UnsupportedArchitecture:
-        return lambda batch, past: model.logits(batch)[:, -1]
-    fast = on_weights(network, parts)
-    if isinstance(fast, ComponentNetwork) and all(block.attention.causal for block in parts.blocks):
-        return lambda batch, past: fast.read_on(batch.ids[:, past.length :], past)[:, -1]
-    return torch.no_grad()(lambda batch, past: fast.run(batch)[:, -1])
+    network = from_weights(model.network)
+    if reads_on(network):
+        return lambda batch, past: network.read_on(batch.ids[:, past.length :], past)[:, -1]
+    return torch.no_grad()(lambda batch, past: network.run(batch)[:, -1])
