@@ -29,10 +29,9 @@ class FoldedLayer:
     W_slots: Float[Tensor, "slot_head d_model d_head"]
     b_slots: Float[Tensor, "slot_head 1 d_head"]
     W_O: Float[Tensor, "head d_head d_model"]
-    W_in: Float[Tensor, "d_model d_mlp"]
-    b_in: Float[Tensor, "d_mlp"]
-    W_gate: Float[Tensor, "d_model d_mlp"] | None
-    b_gate: Float[Tensor, "d_mlp"] | None
+    W_in: Float[Tensor, "d_model d_into"]
+    """With a gate: the gate's columns, then the others."""
+    b_in: Float[Tensor, "d_into"]
     W_out: Float[Tensor, "d_mlp d_model"]
     b_out: Float[Tensor, "d_model"]
     activation: str
@@ -40,14 +39,14 @@ class FoldedLayer:
     """Of the attention's norm and of the MLP's."""
 
     def hidden(
-        self, x: Float[Tensor, "rows d_model"], rstd: Float[Tensor, "rows 1"] | None
-    ) -> Float[Tensor, "rows d_mlp"]:
-        """The MLP's hidden units; times ``W_out``, plus ``b_out``, is what it writes."""
-        act = ACTIVATIONS[self.activation]
-        hidden = _affine(x, self.W_in, self.b_in, rstd)
-        if self.W_gate is not None:
-            return act(_affine(x, self.W_gate, self.b_gate, rstd)) * hidden
-        return act(hidden)
+        self, into: Float[Tensor, "*rest d_into"], rstd: Float[Tensor, "*rest 1"] | None
+    ) -> Float[Tensor, "*rest d_mlp"]:
+        """The MLP's hidden units of x W_in; times ``W_out``, plus ``b_out``, they are what it writes."""
+        into = into + self.b_in if rstd is None else torch.addcmul(self.b_in, into, rstd)
+        if into.shape[-1] == len(self.W_out):
+            return ACTIVATIONS[self.activation](into)
+        gate, hidden = into.chunk(2, -1)
+        return ACTIVATIONS[self.activation](gate) * hidden
 
 
 @dataclass(frozen=True)
@@ -78,17 +77,16 @@ class Folded:
         norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
         return torch.addcmul(eps, norm, norm, value=1 / x.shape[-1]).rsqrt().to(self.W_U.dtype)
 
-    def readout(self, x: Float[Tensor, "rows d_model"]) -> Float[Tensor, "rows d_vocab"]:
+    def product_out(self, x: Float[Tensor, "rows d_model"]) -> Float[Tensor, "rows d_vocab"]:
+        """x W_U."""
+        return times(x, self.W_U)
+
+    def readout(
+        self, x: Float[Tensor, "*rest d_model"], product: Float[Tensor, "*rest d_vocab"]
+    ) -> Float[Tensor, "*rest d_vocab"]:
+        """The logits of x and x W_U."""
         rstd = self.rstd(x, self.final_eps)
-        return times(x if rstd is None else x * rstd, self.W_U).add_(self.b_U)
-
-
-def _affine(x: Tensor, weight: Tensor, bias: Tensor | None, rstd: Tensor | None) -> Tensor:
-    """rstd * (x W) + b."""
-    product = times(x, weight)
-    if rstd is None:
-        return product if bias is None else product + bias
-    return product * rstd if bias is None else torch.addcmul(bias, product, rstd)
+        return product + self.b_U if rstd is None else torch.addcmul(self.b_U, product, rstd)
 
 
 def fold(parts: Components, *, centred: bool = True) -> Folded:
@@ -141,10 +139,10 @@ def _fold_layer(
         )
     ]
     W_in, b_in = _into(mlp.norm, mlp.W_in, mlp.b_in, centred)
-    W_gate = b_gate = None
     if mlp.W_gate is not None:
         zero = mlp.b_in.new_zeros(mlp.W_gate.shape[-1])
         W_gate, b_gate = _into(mlp.norm, mlp.W_gate, zero if mlp.b_gate is None else mlp.b_gate, centred)
+        W_in, b_in = torch.cat((W_gate, W_in), 1), torch.cat((b_gate, b_in))
     return FoldedLayer(
         attention=attention,
         W_slots=_stacked([weight for weight, _ in slots]),
@@ -152,8 +150,6 @@ def _fold_layer(
         W_O=W_O.contiguous(),
         W_in=W_in.contiguous(),
         b_in=b_in,
-        W_gate=None if W_gate is None else W_gate.contiguous(),
-        b_gate=b_gate,
         W_out=W_out.contiguous(),
         b_out=b_out,
         activation=mlp.activation,

@@ -5,14 +5,12 @@ Notation: a writer's *delta* is what it writes minus what its ablated edges carr
     x[r] = constant[r] + sum over kept edges (w, r) of delta[w]
 
 where the constant is the sum of what all legal ablated edges would carry, and of the attention biases. A pass starts
-from the values of the current circuit (`Values`), changes some readers, and computes anew only what these changes reach
-through kept edges and what the answer needs (`plan`). Sums are always taken over the writers themselves, never updated
+from the values of the current circuit (`values.Values`), changes some readers, and computes anew only what these changes
+reach through kept edges and what the answer needs (`plan`). Sums are always taken over the writers themselves, never updated
 in place, so that no rounding error accumulates from pass to pass.
 """
 
-import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -21,135 +19,16 @@ from torch import Tensor
 
 from circuits.engines.folding import Folded
 from circuits.engines.layout import K, Layout, Q, V
-from circuits.engines.plan import LayerPlan, Plan, Projection, Reads
-from circuits.engines.products import each_times
-from circuits.model import Batch
+from circuits.engines.plan import Heads, LayerPlan, Plan, Projection, Reads
+from circuits.engines.products import each_times, times
+from circuits.engines.sides import Scratch, ScratchSide, Side
+from circuits.engines.values import Change, Inner, Outcome, Values
 from circuits.model.network import Bypass
 from circuits.model.transformer import attend
 
 
-@dataclass
-class Values:
-    """What every node of the current circuit computes, for one group of facts of like length."""
-
-    delta: Float[Tensor, "writer batch pos d_model"]
-    slots: Float[Tensor, "layer slot_head batch pos d_head"]
-    """Queries, keys and values as attention compares and mixes them (normed and rotated)."""
-    ablated: Float[Tensor, "writer #batch #pos d_model"] | None
-    """None for zero ablation."""
-    constant: Float[Tensor, "depth #batch #pos d_model"]
-    """What a reader at each depth (`layout.Layout.depth`) reads if every edge is ablated."""
-    n_answer: int
-    batch: Batch
-
-    @property
-    def n_pos(self) -> int:
-        return self.delta.shape[2]
-
-
-@dataclass(frozen=True)
-class Change:
-    """What a pass starts from: readers that lose writers, differently in each variant.
-
-    ``removed[r]`` [variant, writer] is 1 where reader r's edge is cut in that variant (relative to the kept edges);
-    readers in ``dirty`` are only read anew. All readers of ``removed`` are at one depth: none reads another's node.
-    """
-
-    n_variants: int = 1
-    removed: Mapping[int, Float[Tensor, "variant writer"]] = field(default_factory=dict)
-    dirty: tuple[int, ...] = ()
-    probed: tuple[int, ...] = ()
-    """Readers whose input gets a leaf tensor of zeros added, for gradients."""
-
-    @property
-    def readers(self) -> tuple[int, ...]:
-        return (*self.removed, *self.dirty, *self.probed)
-
-
-@dataclass
-class Outcome:
-    """A pass's results, with all that is needed to make one of its variants the current circuit.
-
-    Its tensors may lie in the scratch memory of the pass: they hold until the next one.
-    """
-
-    slots: list[tuple[int, Tensor, Float[Tensor, "slot_head variant batch pos d_head"]]] = field(default_factory=list)
-    writes: list[tuple[Tensor, Float[Tensor, "writer variant batch pos d_model"]]] = field(default_factory=list)
-    probes: dict[int, Float[Tensor, "batch pos d_model"]] = field(default_factory=dict)
-
-    def adopt(self, variant: int, values: Values) -> None:
-        """Overwrite ``values`` with this variant's."""
-        for layer, rows, slots in self.slots:
-            values.slots[layer].narrow(2, values.n_pos - slots.shape[3], slots.shape[3])[rows] = slots[:, variant]
-        for writers, writes in self.writes:
-            values.delta.narrow(2, values.n_pos - writes.shape[3], writes.shape[3])[writers] = writes[:, variant]
-
-
-class Scratch:
-    """Large buffers that live from pass to pass: fresh memory from the system costs more than the sums written to it."""
-
-    def __init__(self) -> None:
-        self._buffers: dict[str, Tensor] = {}
-
-    def take(self, name: str, shape: Sequence[int], like: Tensor) -> Tensor:
-        size = math.prod(shape)
-        buffer = self._buffers.get(name)
-        if buffer is None or buffer.numel() < size:
-            buffer = self._buffers[name] = like.new_empty(size)
-        return buffer[:size].view(*shape)
-
-
-class _Side:
-    """One kind of position, all or the answer's: sums over the unchanged writers, and over those of this pass."""
-
-    def __init__(
-        self,
-        values: Values,
-        layout: Layout,
-        weights: Float[Tensor, "writer reader"],
-        readers: np.ndarray,
-        fresh: np.ndarray,
-        every: Tensor,
-        first_pos: int,
-    ) -> None:
-        self.n_pos = values.n_pos - first_pos
-        device = values.delta.device
-        self.n_fresh = 0
-        self.blocks: list[Tensor] = []
-        self.buffer: Tensor | None = None
-        self.shape = (len(readers), values.delta.shape[1], self.n_pos, values.delta.shape[3])
-        self.writers = torch.from_numpy(fresh).to(device)
-        if not len(readers):
-            return
-        self.delta = values.delta[:, :, first_pos:].flatten(1)
-        index = torch.from_numpy(readers).to(device)
-        self._weights = weights.index_select(1, index)
-        self._fresh_weights = self._weights.index_select(0, self.writers).T
-        if len(every):
-            self._weights.index_fill_(0, every, 0.0)
-        constant = values.constant
-        if constant.shape[2] > 1:
-            constant = constant[:, :, first_pos:]
-        constant = constant.index_select(0, torch.from_numpy(layout.depth[readers]).to(device))
-        self.static = (self._weights.T @ self.delta).view(self.shape).add_(constant)
-
-    def sum(
-        self, reads: Reads, n_variants: int, scratch: Scratch | None
-    ) -> Float[Tensor, "reader #variant batch pos d_model"]:
-        static = self.static[reads.rows].unsqueeze(1)
-        if not reads.n_fresh:
-            return static
-        weights = self._fresh_weights[reads.rows, : reads.n_fresh]
-        shape = (len(reads.readers), n_variants, *self.shape[1:])
-        if scratch is None or self.buffer is None:
-            return (weights @ torch.cat(self.blocks).flatten(1)).view(shape) + static
-        total = scratch.take("inputs", shape, static)
-        torch.mm(weights, self.buffer[: reads.n_fresh].flatten(1), out=total.view(len(total), -1))
-        return total.add_(static)
-
-
 class Pass:
-    """One forward pass over a plan; ``final`` is what ``logits`` reads at the answer's positions."""
+    """One forward pass over a plan; ``final`` is what `read_out` makes logits of, at the answer's positions."""
 
     final: Float[Tensor, "variant batch answer d_model"]
 
@@ -162,54 +41,56 @@ class Pass:
         weights: Float[Tensor, "writer reader"],
         todo: Plan,
         change: Change,
-        scratch: Scratch | None,
+        scratch: Scratch,
     ) -> None:
-        """``weights`` is the circuit's mask as numbers, on the device. Without ``scratch`` the pass is differentiable."""
+        """``weights`` is the circuit's mask as numbers, on the device."""
         self._folded, self._bypasses, self._layout, self._values = folded, bypasses, layout, values
         self._change, self._scratch = change, scratch
         self.outcome = Outcome()
-        first_tail = values.n_pos - values.n_answer
-        every = torch.from_numpy(todo.tail_writers).to(values.delta.device)
-        self._full = _Side(values, layout, weights, todo.full_readers, todo.full_writers, every, 0)
-        self._tail = _Side(values, layout, weights, todo.tail_readers, todo.tail_writers, every, first_tail)
-        if scratch is not None:
-            for name, side in (("full", self._full), ("tail", self._tail)):
-                shape = (len(side.writers), change.n_variants, *side.shape[1:])
-                side.buffer = scratch.take(name, shape, values.delta)
+        self._full = self._side(weights, todo, tail=False)
+        self._tail = self._side(weights, todo, tail=True)
         for layer in todo.layers:
             self._layer(layer)
         n_batch, n_pos, d_model = self._tail.shape[1:]
         self.final = self._read(self._tail, todo.logits)[0].expand(change.n_variants, n_batch, n_pos, d_model)
 
+    def logits(self) -> Float[Tensor, "variant batch answer d_vocab"]:
+        rows = self.final.reshape(-1, self.final.shape[-1])
+        product = self._folded.product_out(rows)
+        if self._inner is not None:
+            self.outcome.inner.append((self._inner.read_out, slice(None), product.view_as(self._inner.read_out)))
+        return self._folded.readout(rows, product).view(*self.final.shape[:-1], -1)
+
+    def _side(self, weights: Float[Tensor, "writer reader"], todo: Plan, *, tail: bool) -> Side:
+        n_variants = self._change.n_variants
+        return ScratchSide(self._scratch, n_variants, self._values, self._layout, weights, todo, tail=tail)
+
+    @property
+    def _inner(self) -> Inner | None:
+        """Where what happens inside nodes is to be written down."""
+        return self._values.inner if self._change.n_variants == 1 else None
+
     # ---- reading ---------------------------------------------------------------------------------------------------
 
-    def _read(self, side: _Side, reads: Reads) -> Float[Tensor, "reader #variant batch pos d_model"]:
-        total = side.sum(reads, self._change.n_variants, self._scratch)
+    def _read(self, side: Side, reads: Reads) -> Float[Tensor, "reader #variant batch pos d_model"]:
+        total = side.sum(reads, self._change.n_variants)
         rows = [row for row, reader in enumerate(reads.readers.tolist()) if reader in self._change.removed]
-        if rows:
-            total = self._without(side, reads, rows, total)
-        return self._with_probes(reads, total) if self._change.probed else total
+        return self._without(side, reads, rows, total) if rows else total
 
-    def _without(self, side: _Side, reads: Reads, rows: list[int], total: Tensor) -> Tensor:
-        n_variants = self._change.n_variants
-        upstream = self._layout.graph.upstream[reads.readers[0]]
-        removed = torch.stack([self._change.removed[int(reads.readers[row])] for row in rows])[..., :upstream]
-        shape = (len(rows), n_variants, *side.shape[1:])
-        lost = (removed.flatten(0, 1) @ side.delta[:upstream]).view(shape)
+    def _without(self, side: Side, reads: Reads, rows: list[int], total: Tensor) -> Tensor:
+        lost = self._lost(side, reads, rows)
         if len(rows) == len(reads.readers):
             return total - lost
-        total = total.expand(-1, n_variants, -1, -1, -1).clone()
+        total = total.expand(-1, self._change.n_variants, -1, -1, -1).clone()
         total[rows] -= lost
         return total
 
-    def _with_probes(self, reads: Reads, total: Tensor) -> Tensor:
-        parts = list(total.unbind(0))
-        for row, reader in enumerate(reads.readers.tolist()):
-            if reader in self._change.probed:
-                probe = torch.zeros_like(parts[row][0], requires_grad=True)
-                self.outcome.probes[reader] = probe
-                parts[row] = parts[row] + probe
-        return torch.stack(parts)
+    def _lost(self, side: Side, reads: Reads, rows: list[int]) -> Float[Tensor, "row variant batch pos d_model"]:
+        """What these readers no longer get."""
+        upstream = self._layout.graph.upstream[reads.readers[0]]
+        removed = torch.stack([self._change.removed[int(reads.readers[row])] for row in rows])[..., :upstream]
+        lost = removed.flatten(0, 1) @ side.delta[:upstream]
+        return lost.view(len(rows), self._change.n_variants, *side.shape[1:])
 
     # ---- nodes -----------------------------------------------------------------------------------------------------
 
@@ -220,21 +101,33 @@ class Pass:
             q, k, v = (self._slot(todo.layer, slot, group.heads, side, computed) for slot in (Q, K, V))
             attention = self._folded.layers[todo.layer].attention
             visible = attention.visible(side.n_pos, self._values.n_pos, q.device)
-            mixed = attend(q, k, v, visible, attention.scale)
-            every = len(group.heads) == self._layout.n_heads
-            index = torch.from_numpy(group.heads).to(mixed.device)
-            W_O = self._folded.layers[todo.layer].W_O
-            self._write(mixed.flatten(1, 3), W_O if every else W_O[index], group.writers, group.tail)
+            self._heads(todo.layer, group, attend(q, k, v, visible, attention.scale))
         if todo.mlp is not None:
-            side = self._tail if todo.mlp_tail else self._full
-            x = self._read(side, todo.mlp)[0]
-            weights = self._folded.layers[todo.layer]
-            flat = x.reshape(-1, x.shape[-1])
-            hidden = weights.hidden(flat, self._folded.rstd(flat, weights.eps[1]))
-            writer = np.array([self._layout.mlp_writers[todo.layer]])
-            self._write(hidden[None], weights.W_out[None], writer, todo.mlp_tail, weights.b_out)
+            self._mlp(todo.layer, self._tail if todo.mlp_tail else self._full, todo.mlp, todo.mlp_tail)
         if todo.bypass is not None:
             self._bypass(todo.layer, self._read(self._full, todo.bypass)[0])
+
+    def _heads(self, layer: int, group: Heads, mixed: Float[Tensor, "head #variant batch pos d_head"]) -> None:
+        """What these heads write of what their attention mixes."""
+        index = torch.from_numpy(group.heads).to(mixed.device)
+        if self._inner is not None:
+            place = self._inner.mixed[layer][:, :, self._values.n_pos - mixed.shape[3] :]
+            self.outcome.inner.append((place, index, mixed[:, 0]))
+        W_O = self._folded.layers[layer].W_O
+        every = len(group.heads) == self._layout.n_heads
+        self._write(mixed.flatten(1, 3), W_O if every else W_O[index], group.writers, group.tail)
+
+    def _mlp(self, layer: int, side: Side, reads: Reads, is_tail: bool) -> None:
+        x, weights = self._read(side, reads)[0], self._folded.layers[layer]
+        flat = x.reshape(-1, x.shape[-1])
+        into = times(flat, weights.W_in)
+        hidden = weights.hidden(into, self._folded.rstd(flat, weights.eps[1]))
+        if self._inner is not None:
+            for whole, own in ((self._inner.into, into), (self._inner.hidden, hidden)):
+                place = whole[layer][:, self._values.n_pos - side.n_pos :]
+                self.outcome.inner.append((place, slice(None), own.view(place.shape)))
+        writer = np.array([self._layout.mlp_writers[layer]])
+        self._write(hidden[None], weights.W_out[None], writer, is_tail, weights.b_out)
 
     def _bypass(self, layer: int, x: Float[Tensor, "#variant batch pos d_model"]) -> None:
         """What the modules beside that layer's MLP write, all variants as one batch."""
@@ -244,15 +137,15 @@ class Pass:
         written = sum(outputs[1:], start=outputs[0]).reshape(1, -1, x.shape[-1]).to(x.dtype)
         self._write(written, None, np.array([writer]), is_tail=False)
 
-    def _projections(self, todo: LayerPlan) -> list[tuple[_Side, Projection]]:
+    def _projections(self, todo: LayerPlan) -> list[tuple[Side, Projection]]:
         sides = ((self._full, todo.full), (self._tail, todo.tail))
         return [(side, part) for side, part in sides if part is not None]
 
     def _project(
-        self, layer: int, side: _Side, todo: Projection
+        self, layer: int, side: Side, todo: Projection
     ) -> Float[Tensor, "slot_head #variant batch pos d_head"]:
         """Queries, keys and values of these rows of ``W_slots``, as attention uses them."""
-        weights, n_heads = self._folded.layers[layer], self._layout.n_heads
+        weights = self._folded.layers[layer]
         x = self._read(side, todo.reads)
         flat = x.flatten(1, 3)
         rstd = self._folded.rstd(flat, weights.eps[0])
@@ -263,14 +156,20 @@ class Pass:
         every = len(todo.rows) == len(weights.W_slots)
         bias = weights.b_slots if every else weights.b_slots[index]
         out = each_times(flat, weights.W_slots if every else weights.W_slots[index])
+        if self._inner is not None:
+            place = self._inner.projected[layer][:, :, self._values.n_pos - side.n_pos :]
+            self.outcome.inner.append((place, index, out.view(len(index), *place.shape[1:])))
         out = out + bias if rstd is None else torch.addcmul(bias, out, rstd)
-        out = out.view(len(todo.rows), *x.shape[1:-1], -1)
-        attention = weights.attention
+        return self._compared(layer, side, todo, out.view(len(todo.rows), *x.shape[1:-1], -1))
+
+    def _compared(self, layer: int, side: Side, todo: Projection, out: Tensor) -> Tensor:
+        """Projections as attention uses them: queries and keys normed and rotated."""
+        attention, n_heads = self._folded.layers[layer].attention, self._layout.n_heads
         if attention.acts_on_queries:
             bounds = np.searchsorted(todo.rows, [n_heads, 2 * n_heads])
             q, k, v = out[: bounds[0]], out[bounds[0] : bounds[1]], out[bounds[1] :]
             out = torch.cat((attention.query(q, self._values.n_pos - side.n_pos), attention.key(k), v))
-        self.outcome.slots.append((layer, index, out))
+        self.outcome.slots.append((layer, torch.from_numpy(todo.rows).to(out.device), out))
         return out
 
     def _slot(
@@ -278,7 +177,7 @@ class Pass:
         layer: int,
         which: int,
         heads: np.ndarray,
-        side: _Side,
+        side: Side,
         computed: Sequence[tuple[Projection, Tensor]],
     ) -> Float[Tensor, "head #variant batch pos d_head"]:
         """These heads' q, k or v: as computed in this pass, else as in the current circuit."""
@@ -317,39 +216,22 @@ class Pass:
 
         Without a weight ``inner`` is what they write.
         """
-        values, side = self._values, self._tail if is_tail else self._full
-        start, end = side.n_fresh, side.n_fresh + len(writers)
+        side = self._tail if is_tail else self._full
         shape = (len(writers), self._change.n_variants, *side.shape[1:])
-        index = torch.from_numpy(writers).to(inner.device)
-        offset = None
-        if values.ablated is not None:
-            offset = values.ablated[index][:, None]
-            if is_tail and offset.shape[3] > 1:
-                offset = offset[:, :, :, -values.n_answer :]
         if inner.shape[1] < shape[1] * shape[2] * shape[3]:
             # Every slot is as in the current circuit, for all variants alike.
             inner = inner.view(len(writers), 1, -1, inner.shape[-1]).expand(-1, shape[1], -1, -1).flatten(1, 2)
-        if side.buffer is None:
-            writes = (inner if weight is None else each_times(inner, weight)).view(shape)
-            writes = writes if bias is None else writes + bias
-            writes = writes if offset is None else writes - offset
-            side.blocks.append(writes)
-        else:
-            writes = side.buffer[start:end]
-            if weight is None:
-                writes.copy_(inner.view(shape))
-            else:
-                each_times(inner, weight, out=writes.view(len(writers), -1, shape[-1]))
-            if bias is not None:
-                writes += bias
-            if offset is not None:
-                writes -= offset
-        side.n_fresh = end
+        index = torch.from_numpy(writers).to(inner.device)
+        writes = side.write(inner, weight, shape)
+        if bias is not None:
+            writes += bias
+        if self._values.ablated is not None:
+            writes -= self._of(self._values.ablated, index, is_tail)
         self.outcome.writes.append((index, writes))
         if not is_tail:
-            last = writes[:, :, :, -values.n_answer :]
-            if self._tail.buffer is None:
-                self._tail.blocks.append(last)
-            else:
-                self._tail.buffer[self._tail.n_fresh : self._tail.n_fresh + len(writers)] = last
-            self._tail.n_fresh += len(writers)
+            self._tail.show(writes[:, :, :, -self._values.n_answer :])
+
+    def _of(self, values: Float[Tensor, "writer #batch #pos d_model"], index: Tensor, is_tail: bool) -> Tensor:
+        """These writers' rows, as all variants have them, at the positions of one side."""
+        own = values[index][:, None]
+        return own[:, :, :, -self._values.n_answer :] if is_tail and own.shape[3] > 1 else own

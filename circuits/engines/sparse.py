@@ -9,6 +9,7 @@ at readers of one depth share one batch (`propagation`). And a node whose reader
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -19,12 +20,15 @@ from torch import Tensor
 from circuits.engines.ablation import Ablation
 from circuits.engines.engine import Cut
 from circuits.engines.folding import Folded, fold
-from circuits.engines.kernel import Change, Outcome, Pass, Scratch, Values
+from circuits.engines.kernel import Pass
 from circuits.engines.layout import Layout
 from circuits.engines.memory import Estimate, Sizes, available_memory, estimate
 from circuits.engines.noise import rounding_noise, type_name
 from circuits.engines.plan import plan
 from circuits.engines.positions import needs
+from circuits.engines.probed import ProbedPass
+from circuits.engines.sides import Scratch
+from circuits.engines.values import Change, Outcome, Values
 from circuits.facts import Fact
 from circuits.graph import Granularity, Graph
 from circuits.metrics import NLL, Metric, Shown, require_finite
@@ -33,6 +37,8 @@ from circuits.model.agreement import disagreement
 from circuits.model.batch import Group
 from circuits.model.network import Bypass, bypasses_of, shown
 from circuits.model.transformer import Components
+
+Kind = TypeVar("Kind", bound=Pass)
 
 
 class EngineMismatch(RuntimeError):
@@ -212,9 +218,9 @@ class _GroupRunner:
         # The first pass computes every node at every position, whatever the answer needs.
         every = np.full(len(graph.writers), 2, dtype=np.int8)
         self._set(graph.legal, every)
-        clean = self._pass(Change(dirty=tuple(range(len(graph.readers)))))
+        clean = self._pass(Pass, Change(dirty=tuple(range(len(graph.readers)))))
         clean.outcome.adopt(0, self._values)
-        own = self._logits(clean.final)[0]
+        own = clean.logits()[0]
         theirs = model.logits(group)[:, -group.n_answer :]
         if off := disagreement(own, theirs):
             raise EngineMismatch(f"its own forward pass gives other logits than {model.name}: {off}")
@@ -234,10 +240,11 @@ class _GroupRunner:
         self._kept, self._need = kept.copy(), need
         self._weights = torch.from_numpy(self._kept).to(self._values.delta)
 
-    def _pass(self, change: Change, *, differentiable: bool = False) -> Pass:
+    def _pass(self, kind: type[Kind], change: Change) -> Kind:
         todo = plan(self._layout, self._kept, self._need, change.readers)
-        scratch = None if differentiable else self._scratch
-        return Pass(self._folded, self._bypasses, self._layout, self._values, self._weights, todo, change, scratch)
+        return kind(
+            self._folded, self._bypasses, self._layout, self._values, self._weights, todo, change, self._scratch
+        )
 
     def _become(self, kept: Bool[np.ndarray, "writer reader"]) -> None:
         """Make ``kept`` the current circuit."""
@@ -257,7 +264,7 @@ class _GroupRunner:
         if last and variant is not None:
             last[1].adopt(variant, self._values)
         elif changed:
-            self._pass(Change(dirty=tuple(changed))).outcome.adopt(0, self._values)
+            self._pass(Pass, Change(dirty=tuple(changed))).outcome.adopt(0, self._values)
 
     def _matters(self, reader: int) -> bool:
         node = self._graph.readers[reader].node
@@ -265,12 +272,9 @@ class _GroupRunner:
 
     # ---- answers -----------------------------------------------------------------------------------------------------
 
-    def _logits(self, final: Tensor) -> Float[Tensor, "variant batch answer d_vocab"]:
-        return self._folded.readout(final.reshape(-1, final.shape[-1])).view(*final.shape[:-1], -1)
-
     def logits(self, kept: Bool[np.ndarray, "writer reader"]) -> Float[Tensor, "batch answer d_vocab"]:
         self._become(kept)
-        return self._logits(self._pass(Change()).final)[0]
+        return self._pass(Pass, Change()).logits()[0]
 
     def nll_cutting(
         self, kept: Bool[np.ndarray, "writer reader"], edges: Sequence[Cut], cut: Bool[np.ndarray, "variant edge"]
@@ -285,9 +289,9 @@ class _GroupRunner:
                 masks[reader] = np.zeros((len(cut), len(self._graph.writers)), dtype=bool)
             masks[reader][:, writer] = cut[:, column] & self._kept[writer, reader]
         removed = {r: torch.from_numpy(mask).to(self._values.delta) for r, mask in masks.items() if self._matters(r)}
-        done = self._pass(Change(n_variants=len(cut), removed=removed))
+        done = self._pass(Pass, Change(n_variants=len(cut), removed=removed))
         self._last = (masks, done.outcome)
-        return self._measure(self._logits(done.final), self._target).cpu().numpy()
+        return self._measure(done.logits(), self._target).cpu().numpy()
 
     def _one(self, kept: np.ndarray, edges: Sequence[Cut], row: np.ndarray) -> np.ndarray:
         variant = kept.copy()
@@ -309,9 +313,9 @@ class _GroupRunner:
         if not alive:
             return scores
         with torch.enable_grad():
-            done = self._pass(Change(probed=tuple(alive)), differentiable=True)
-            loss = self._measure(self._logits(done.final), self._target).sum()
-            probes = [done.outcome.probes[reader] for reader in alive]
+            done = self._pass(ProbedPass, Change(probed=tuple(alive)))
+            loss = self._measure(done.logits(), self._target).sum()
+            probes = [done.probes[reader] for reader in alive]
             gradients = torch.autograd.grad(loss, probes, allow_unused=True, materialize_grads=True)
         delta = self._values.delta
         for reader, gradient in zip(alive, gradients, strict=True):

@@ -1,0 +1,28 @@
+"""A pass that can be differentiated by what readers read: the slope of the metric by every edge into them."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from circuits.engines.kernel import Pass
+from circuits.engines.plan import Plan, Reads
+from circuits.engines.sides import Side, TracedSide
+
+
+class ProbedPass(Pass):
+    """One variant, the current circuit itself; ``probes`` are zeros added to what the readers of `Change.probed` read."""
+
+    probes: dict[int, Float[Tensor, "batch pos d_model"]]
+
+    def _side(self, weights: Float[Tensor, "writer reader"], todo: Plan, *, tail: bool) -> Side:
+        self.probes = {}
+        return TracedSide(self._values, self._layout, weights, todo, tail=tail)
+
+    def _read(self, side: Side, reads: Reads) -> Float[Tensor, "reader #variant batch pos d_model"]:
+        parts = list(super()._read(side, reads).unbind(0))
+        for row, reader in enumerate(reads.readers.tolist()):
+            if reader in self._change.probed:
+                probe = torch.zeros_like(parts[row][0], requires_grad=True)
+                self.probes[reader] = probe
+                parts[row] = parts[row] + probe
+        return torch.stack(parts)

@@ -1,0 +1,150 @@
+"""What a pass reads from and writes to, at one kind of position: sums over the unchanged writers, and over those of this pass.
+
+A `Side` is all positions or the answer's alone. Two kinds: `ScratchSide` writes into memory that lives from pass to pass,
+`TracedSide` keeps what autograd needs.
+"""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from circuits.engines.layout import Layout
+from circuits.engines.plan import Plan, Reads
+from circuits.engines.products import each_times
+from circuits.engines.values import Values
+
+
+class Scratch:
+    """Large buffers that live from pass to pass: fresh memory from the system costs more than the sums written to it."""
+
+    def __init__(self) -> None:
+        self._buffers: dict[str, Tensor] = {}
+
+    def take(self, name: str, shape: Sequence[int], like: Tensor) -> Tensor:
+        size = math.prod(shape)
+        buffer = self._buffers.get(name)
+        if buffer is None or buffer.numel() < size:
+            buffer = self._buffers[name] = like.new_empty(size)
+        return buffer[:size].view(*shape)
+
+
+class Side:
+    """Readers and fresh writers stand in the order in which the pass comes to them."""
+
+    def __init__(
+        self, values: Values, layout: Layout, weights: Float[Tensor, "writer reader"], todo: Plan, *, tail: bool
+    ) -> None:
+        """``weights`` is the circuit's mask as numbers."""
+        readers, fresh = (todo.tail_readers, todo.tail_writers) if tail else (todo.full_readers, todo.full_writers)
+        first_pos, device = values.n_pos - values.n_answer if tail else 0, values.delta.device
+        self.n_pos, self.n_fresh = values.n_pos - first_pos, 0
+        self.shape = (len(readers), values.delta.shape[1], self.n_pos, values.delta.shape[3])
+        self.n_writers = len(fresh)
+        if not len(readers):
+            return
+        self.delta = values.delta[:, :, first_pos:].flatten(1)
+        static = weights.index_select(1, torch.from_numpy(readers).to(device))
+        self._fresh_weights = static.index_select(0, torch.from_numpy(fresh).to(device)).T
+        every = torch.from_numpy(todo.tail_writers).to(device)
+        self._static = self._unchanged(static, every).T @ self.delta
+        constant = values.constant
+        if constant.shape[2] > 1:
+            constant = constant[:, :, first_pos:]
+        constant = constant.index_select(0, torch.from_numpy(layout.depth[readers]).to(device))
+        self._static = self._static.view(self.shape).add_(constant)
+
+    def _unchanged(self, weights: Float[Tensor, "writer reader"], every: Tensor) -> Float[Tensor, "writer reader"]:
+        """``weights``, those of the writers that this pass computes at 0."""
+        return weights.index_fill_(0, every, 0.0) if len(every) else weights
+
+    def static(self, reads: Reads) -> Float[Tensor, "reader 1 batch pos d_model"]:
+        """What the readers get from writers that this pass leaves as they are."""
+        return self._static[reads.rows].unsqueeze(1)
+
+    def sum(self, reads: Reads, n_variants: int) -> Float[Tensor, "reader #variant batch pos d_model"]:
+        """What the readers get, all in all."""
+        if not reads.n_fresh:
+            return self.static(reads)
+        weights = self._fresh_weights[reads.rows, : reads.n_fresh]
+        return self._over_fresh(weights, (len(reads.readers), n_variants, *self.shape[1:])).add_(self.static(reads))
+
+    def _over_fresh(
+        self, weights: Float[Tensor, "reader writer"], shape: tuple[int, ...]
+    ) -> Float[Tensor, "reader variant batch pos d_model"]:
+        raise NotImplementedError
+
+    def write(
+        self,
+        inner: Float[Tensor, "writer rows d_inner"],
+        weight: Float[Tensor, "writer d_inner d_model"] | None,
+        shape: tuple[int, ...],
+    ) -> Tensor:
+        """The next writers' values in that shape, to be changed in place: ``inner @ weight``, or ``inner`` without a weight."""
+        raise NotImplementedError
+
+    def show(self, writes: Tensor) -> None:
+        """The next writers' values, computed on another side."""
+        raise NotImplementedError
+
+
+class ScratchSide(Side):
+    """Without gradients."""
+
+    def __init__(
+        self,
+        scratch: Scratch,
+        n_variants: int,
+        values: Values,
+        layout: Layout,
+        weights: Float[Tensor, "writer reader"],
+        todo: Plan,
+        *,
+        tail: bool,
+    ) -> None:
+        super().__init__(values, layout, weights, todo, tail=tail)
+        self._scratch = scratch
+        shape = (self.n_writers, n_variants, *self.shape[1:])
+        self._buffer = scratch.take("tail" if tail else "full", shape, values.delta)
+
+    def _over_fresh(self, weights: Tensor, shape: tuple[int, ...]) -> Tensor:
+        total = self._scratch.take("inputs", shape, self._buffer)
+        torch.mm(weights, self._buffer[: weights.shape[1]].flatten(1), out=total.view(len(total), -1))
+        return total
+
+    def write(self, inner: Tensor, weight: Tensor | None, shape: tuple[int, ...]) -> Tensor:
+        writes = self._buffer[self.n_fresh : self.n_fresh + shape[0]]
+        if weight is None:
+            writes.copy_(inner.view(shape))
+        else:
+            each_times(inner, weight, out=writes.view(shape[0], -1, shape[-1]))
+        self.n_fresh += shape[0]
+        return writes
+
+    def show(self, writes: Tensor) -> None:
+        self._buffer[self.n_fresh : self.n_fresh + len(writes)] = writes
+        self.n_fresh += len(writes)
+
+
+class TracedSide(Side):
+    """Differentiable: every value stays what it was when it was read."""
+
+    def __init__(
+        self, values: Values, layout: Layout, weights: Float[Tensor, "writer reader"], todo: Plan, *, tail: bool
+    ) -> None:
+        super().__init__(values, layout, weights, todo, tail=tail)
+        self._blocks: list[Tensor] = []
+
+    def _over_fresh(self, weights: Tensor, shape: tuple[int, ...]) -> Tensor:
+        return (weights @ torch.cat(self._blocks)[: weights.shape[1]].flatten(1)).view(shape)
+
+    def write(self, inner: Tensor, weight: Tensor | None, shape: tuple[int, ...]) -> Tensor:
+        writes = (inner.clone() if weight is None else each_times(inner, weight)).view(shape)
+        self.show(writes)
+        return writes
+
+    def show(self, writes: Tensor) -> None:
+        self._blocks.append(writes)
+        self.n_fresh += len(writes)
