@@ -179,8 +179,7 @@ def _outputs(
         n_pos = group.n_prompt
         n_numbers = len(model.graph().writers) * n_pos * model.network.d_model
         some = max(1, CHUNK_NUMBERS // n_numbers)
-        for start in range(0, len(group.rows), some):
-            chunk = group[start : start + some]
+        for chunk in group.pieces(some):
             rows, outputs = chunk.rows, model.node_outputs(chunk.prompts)
             at = torch.tensor([positions[row] for row in rows], device=outputs.device)
             out_of = [facts[row].prompt for row in rows if not -n_pos <= positions[row] < n_pos]

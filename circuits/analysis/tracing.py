@@ -91,8 +91,7 @@ def traces(model: Model, facts: Sequence[Fact], parts: Components) -> tuple[Trac
     for group in model.batches(facts):
         n_numbers = len(model.graph().writers) * group.n_prompt * model.network.d_model
         some = max(1, CHUNK_NUMBERS // n_numbers)
-        for start in range(0, len(group.rows), some):
-            chunk = group[start : start + some]
+        for chunk in group.pieces(some):
             found.append(_trace(model, parts, chunk.rows, chunk.prompts))
     return tuple(found)
 

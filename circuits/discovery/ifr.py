@@ -33,9 +33,9 @@ def _ifr(problem: Problem, options: NoOptions, report: Report) -> Float[np.ndarr
     model, graph = problem.model, problem.graph
     total = np.zeros(graph.legal.shape)
     for group in model.batches(problem.facts):
-        for start in range(0, len(group.rows), FACTS):
+        for some in group.pieces(FACTS):
             shares = _Shares(graph, group.n_answer)
-            model.run(group[start : start + FACTS], shares)
+            model.run(some, shares)
             total += shares.total
     return total / len(problem.facts)
 

@@ -95,7 +95,8 @@ class DiscoveryMethod(Generic[OptionsT]):
             raise MethodError(f"method {self.name}: {first['msg'].removeprefix('Value error, ')}{came}") from None
 
     def provenance(self, problem: Problem, options: OptionsT) -> Provenance:
-        settings = {"ablation": problem.ablation.kind, **asdict(options)}  # type: ignore[call-overload]
+        measured = {} if problem.metric is None else {"metric": problem.metric.name}
+        settings = {"ablation": problem.ablation.kind, **measured, **asdict(options)}  # type: ignore[call-overload]
         return Provenance(
             model=problem.model.name,
             weights=problem.model.weights,

@@ -45,12 +45,9 @@ class Slopes(Protocol):
     writes: Float[Tensor, "writer batch pos d_model"]
     """What every writer writes in the whole model."""
 
-    def at(self, point: int = 0, shifts: Float[Tensor, "step batch pos d_model"] | None = None) -> Iterator[Slope]:
-        """The slopes of the readers at ``point`` and after it.
-
-        With ``shifts``, the sum of the slopes of several runs, in each of which the residual stream is shifted from
-        ``point`` on.
-        """
+    def at(self, point: int, shifts: Float[Tensor, "step #batch #pos #d_model"]) -> Iterator[Slope]:
+        """The slopes of the readers at ``point`` and after it, summed over runs in each of which the residual stream is
+        shifted from ``point`` on."""
         ...
 
 
@@ -69,7 +66,7 @@ class Attribution:
 
     def scores(self) -> Float[np.ndarray, "writer reader"]:
         """Change times slope at the clean run, summed over facts and positions."""
-        return self._times(self.change, self.slopes.at())
+        return self._times(self.change, self.slopes.at(0, self.change.new_zeros(1, 1, 1, 1)))
 
     def along(
         self, path: Float[Tensor, "batch pos d_model"], point: int, senders: slice, steps: int
@@ -118,7 +115,7 @@ def batches(problem: Problem) -> Iterator[Attribution]:
     for group, values in zip(groups, shared, strict=True):
         per_position = 4 * len(graph.writers if parts else graph.readers) * model.network.d_model
         most = max(1, BYTES // (per_position * group.ids.shape[1]))
-        for part in _pieces(group, most):
+        for part in group.pieces(most):
             carried = ablation.values(model, facts, [part])[0] if values is None else values
             slopes = _slopes(model, graph, part, parts, metric)
             yield Attribution(slopes, carried.to(slopes.writes) - slopes.writes, len(graph.readers), most)
@@ -148,11 +145,6 @@ def _point_of(kind: ReaderKind, layer: int, shape: Shape) -> int:
     return 2 * layer + (kind in ("mlp", "bypass") and not shape.parallel)
 
 
-def _pieces(group: Group, n_facts: int) -> Iterator[Group]:
-    for start in range(0, len(group.rows), n_facts):
-        yield group[start : start + n_facts]
-
-
 def _parts(model: Model, n_pos: int) -> Components | None:
     """The model's weights, where they can be had."""
     if bypasses_of(model.network):
@@ -174,11 +166,6 @@ def _slopes(model: Model, graph: Graph, group: Group, parts: Components | None, 
     return HookSlopes(model, graph, group, metric)
 
 
-def _summed(slope: Float[Tensor, "reader rows pos d_model"], steps: int) -> Float[Tensor, "reader batch pos d_model"]:
-    """Rows are facts, once for each step."""
-    return slope if steps == 1 else slope.unflatten(1, (steps, -1)).sum(1)
-
-
 # ---- from the weights ------------------------------------------------------------------------------------------------
 
 
@@ -195,13 +182,12 @@ class WeightSlopes:
             self.logits = self._run(embedded, 0, watch)
         self._states, self.writes = watch.states, watch.outputs
 
-    def at(self, point: int = 0, shifts: Float[Tensor, "step batch pos d_model"] | None = None) -> Iterator[Slope]:
-        state = self._states[point] if shifts is None else (self._states[point] + shifts).flatten(0, 1)
-        steps = 1 if shifts is None else len(shifts)
+    def at(self, point: int, shifts: Float[Tensor, "step #batch #pos #d_model"]) -> Iterator[Slope]:
         taps = _Tap()
         with torch.enable_grad():
+            state = (self._states[point] + shifts).flatten(0, 1)
             logits = self._run(state.detach().requires_grad_(), point, taps)
-            loss = self._metric.of(logits, self._answer.repeat(steps, 1)).sum()
+            loss = self._metric.of(logits, self._answer.repeat(len(shifts), 1)).sum()
             flat = [tensor for _, _, tensors in taps.reads for tensor in tensors]
             gradients = iter(torch.autograd.grad(loss, flat))
         for node, state, tensors in taps.reads:
@@ -210,7 +196,7 @@ class WeightSlopes:
                 readers, slope = self._into_heads(node.layer, state, own)
             else:
                 readers, slope = [self._graph.reader_index(Reader(node))], own[0][None]
-            yield readers, _summed(slope, steps)
+            yield readers, slope.unflatten(1, (len(shifts), -1)).sum(1)
 
     def _into_heads(self, layer: int, state: Tensor, gradients: list[Tensor]) -> Slope:
         """From the gradients by projected queries, keys and values to those by what each head's slots read."""
@@ -308,23 +294,22 @@ class HookSlopes:
         model.run(group, record)
         self.writes = record.outputs
 
-    def at(self, point: int = 0, shifts: Float[Tensor, "step batch pos d_model"] | None = None) -> Iterator[Slope]:
-        steps = 1 if shifts is None else len(shifts)
-        tap = _HookTap(self._graph, point, None if shifts is None else shifts.flatten(0, 1))
-        batch = self._group.repeat(steps)
+    def at(self, point: int, shifts: Float[Tensor, "step #batch #pos #d_model"]) -> Iterator[Slope]:
+        tap = _HookTap(self._graph, point, shifts.flatten(0, 1))
+        batch = self._group.repeat(len(shifts))
         logits = self._model.run_differentiably(batch, tap)[:, -batch.n_answer :]
         with torch.enable_grad():
             loss = self._metric.of(logits, batch.answer.to(logits.device)).sum()
             gradients = torch.autograd.grad(loss, [value for _, value in tap.reads])
         for (readers, _), gradient in zip(tap.reads, gradients, strict=True):
             slope = gradient.movedim(2, 0) if gradient.dim() == 4 else gradient[None]
-            yield readers, _summed(slope, steps)
+            yield readers, slope.unflatten(1, (len(shifts), -1)).sum(1)
 
 
 class _HookTap(Taps):
     """Taps that shifts what is read from a point on, and keeps it for its gradient."""
 
-    def __init__(self, graph: Graph, point: int, shift: Tensor | None) -> None:
+    def __init__(self, graph: Graph, point: int, shift: Tensor) -> None:
         self._graph, self._point, self._shift = graph, point, shift
         self.reads: list[tuple[list[int], Tensor]] = []
 
@@ -332,8 +317,7 @@ class _HookTap(Taps):
         shape = self._graph.shape
         if _point_of(kind, layer, shape) < self._point:
             return value
-        if self._shift is not None:
-            value = value + (self._shift.unsqueeze(2) if kind == "head" else self._shift)
+        value = value + (self._shift.unsqueeze(2) if kind == "head" else self._shift)
         own = value.view_as(value) if value.requires_grad else value.detach().requires_grad_()
         heads = range(shape.n_heads if kind == "head" else 1)
         self.reads.append(([self._graph.reader_index(Reader(Node(layer, kind, h), slot)) for h in heads], own))

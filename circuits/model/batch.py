@@ -1,7 +1,7 @@
 """What a forward pass is given: rows of ids of one length, and where in them the prompt ends."""
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -72,6 +72,10 @@ class Group(Batch):
 
     def __getitem__(self, rows: slice) -> "Group":
         return replace(self, ids=self.ids[rows], answer=self.answer[rows], rows=self.rows[rows])
+
+    def pieces(self, n: int) -> Iterator["Group"]:
+        """Its facts, at most n at a time."""
+        return (self[start : start + n] for start in range(0, len(self.rows), n))
 
 
 def grouped(facts: Sequence[Tokens]) -> tuple[Group, ...]:
