@@ -9,7 +9,7 @@ from circuits.analysis.attribution import apart_from_sink
 from circuits.analysis.tracing import open_parts, replay_by_running, traces
 from circuits.datasets import load_relations
 from circuits.datasets.manifest import Manifest
-from circuits.editing import EditProvenance, LowRank, WeightEdit
+from circuits.editing import EditProvenance, LowRank, Resources, WeightEdit
 from circuits.evaluation import AlikeAnswers, whole_model
 from circuits.evaluation.roles import known_facts, relation_roles
 from circuits.facts import EditRequest, Fact, Relation
@@ -18,8 +18,18 @@ from circuits.model import Batch, ContextError, Model
 from circuits.model.network import value_matrix
 from circuits.model.spans import Spans
 from circuits.studies.diff import EditDidNotTake, Prompts, choose_prompts, diff_edit, edited_nodes, make_edit
-from circuits.studies.diff_table import NEIGHBOURS, EditNumbers, MethodRow, claims, edit_table, method_row
+from circuits.studies.diff_table import (
+    DIFF_TABLE,
+    NEIGHBOURS,
+    EditNumbers,
+    FactsToEdit,
+    MethodRow,
+    claims,
+    method_row,
+    method_rows,
+)
 from circuits.studies.discover import RunSpec, run
+from circuits.studies.edit_specs import DiffSpec
 from circuits.studies.explain.cases import AT_MOST, Ground
 from circuits.studies.explain.compare import diff_runs, differing_field
 from circuits.studies.explain.hallucination import MoverPull, _verdict, explain_hallucination, wrong_object
@@ -36,6 +46,7 @@ from circuits.studies.explain.multihop import find_case, multi_hop
 from circuits.studies.explain.reverse import explain_reverse, reverse_facts, reversed_fact
 from circuits.studies.explain.sides import Bench, make_bench, relation_of
 from circuits.studies.explain.verdict import BehaviourError
+from circuits.studies.sweep import sweep
 from tests.models import plain_model, zero_weights
 from tests.planted_heads import FACTS as PLANTED
 from tests.planted_heads import ROLES as PLANTED_ROLES
@@ -90,9 +101,9 @@ def nothing(model: Model) -> WeightEdit:
 def test_an_edit_that_does_nothing_changes_no_circuit_and_did_not_take(model, relations, bench):
     prompts = choose_prompts(model, FRANCE, "Spanish", relations)
     with pytest.raises(EditDidNotTake, match="'Spanish' ranks"):
-        diff_edit(model, nothing(model), FRANCE, "Spanish", prompts, bench)
+        diff_edit(model, nothing(model), "Spanish", prompts, bench)
     found = (
-        diff_edit(model, nothing(model), FRANCE, "Spanish", prompts, bench, kinds=("neighbour",), force=True)
+        diff_edit(model, nothing(model), "Spanish", prompts, bench, kinds=("neighbour",), force=True)
         if (prompts.neighbour)
         else None
     )
@@ -114,7 +125,7 @@ def test_an_edit_to_an_object_that_begins_as_the_old_one_does_is_refused_not_tak
     ):
         prompts = Prompts(edited=city, paraphrase=None, neighbour=None, unrelated=None)
         with pytest.raises(error, match=words):
-            diff_edit(model, nothing(model), city, target, prompts, bench)
+            diff_edit(model, nothing(model), target, prompts, bench)
     neighbour = choose_prompts(model, city, "United Kingdom", relations).neighbour
     assert neighbour is not None
     assert not neighbour.object.startswith("United")
@@ -133,7 +144,7 @@ def test_a_wrong_answer_that_begins_as_the_right_one_does_is_no_right_one(model,
 def test_an_edit_that_takes_puts_the_new_object_first_and_names_the_node_it_changed(model, relations, bench):
     edit = make_edit(model, FRANCE, "Spanish", "ft-m")
     prompts = choose_prompts(model, FRANCE, "Spanish", relations)
-    found = diff_edit(model, edit, FRANCE, "Spanish", prompts, bench, kinds=("edited",))
+    found = diff_edit(model, edit, "Spanish", prompts, bench, kinds=("edited",))
     assert found.took
     assert found.edited.after.path("Spanish").ranks[-1] == 1
     assert found.edited.before.path("French").ranks[-1] == 1
@@ -173,7 +184,7 @@ def row(method: str, **values) -> MethodRow:
 def test_a_claim_holds_or_not_as_the_tables_numbers_say():
     rome, ft_m = (
         row("rome", leaked=0.1, movers_turned=0.9),
-        row("ft-m", leaked=0.9, share_edited=0.8, first_at_edited_layer=1),
+        row("ft-m", leaked=0.9, share_edited=0.8, first_at_edited_layer=1.0),
     )
     assert [claim.holds for claim in claims((rome, ft_m))] == [True] * 6
     rome, ft_m = row("rome", leaked=0.9, share_edited=0.7, movers_turned=0.3), row("ft-m")
@@ -214,7 +225,11 @@ def test_a_methods_row_is_the_mean_over_the_edits_that_took():
 
 
 def test_the_table_edits_each_fact_with_each_method(model, relations):
-    (row,), (each,) = edit_table(model, [(FRANCE, "Spanish")], ("ft-m",), relations, SPEC)
+    spec = DiffSpec(edit="ft-m", tau=SPEC.tau)
+    facts = FactsToEdit(model, relations, ((FRANCE, "Spanish"),), Resources())
+    (outcome,) = sweep(DIFF_TABLE, spec, context=facts)
+    assert outcome.row is not None
+    (row,), (each,) = method_rows(spec, [outcome.row]), outcome.row.edits
     assert (each.method, each.statement) == ("ft-m", "The official language of France is Spanish")
     assert (row.method, row.n, row.took) == ("ft-m", 1, 1)
     assert each.share_edited + each.share_movers + each.share_others == pytest.approx(1)

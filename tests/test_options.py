@@ -85,6 +85,8 @@ def test_a_command_without_options_asks_for_the_defaults_and_prints_none():
         (["edit", "trace"], edit_specs.TraceSpec(every=3)),
         (["edit"], edit_specs.EditSpec(to="b", force=True)),
         (["edit", "eval"], edit_specs.EvalSpec(restrain_each=True, layer="3")),
+        (["diff"], edit_specs.DiffSpec(edit="rome", corpus="texts", settings=("lr=1",))),
+        (["explain", "multihop"], edit_specs.HowEdited(corpus="texts", settings=("lr=1",))),
         (["groundtruth"], specs.TruthSpec(compiled=True)),
     ],
 )

@@ -7,52 +7,26 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from circuits.cli.app import (
-    CommandError,
-    JsonOption,
-    ModelOption,
-    app,
-    fit_threads,
-    load,
-    require_writable_folder,
-    typed_command,
-)
-from circuits.cli.diff_table import table
-from circuits.cli.explain import fact_of
+from circuits.cli.app import CommandError, JsonOption, app, fit_threads, require_writable_folder, typed_command
+from circuits.cli.options import asks
+from circuits.cli.progress import carried_out
 from circuits.records import write_files
+from circuits.studies.edit_specs import DiffSpec
 
 if TYPE_CHECKING:
-    from circuits.facts import Fact, Relations
-    from circuits.model import Model
     from circuits.studies.diff import EditDiff
-    from circuits.studies.discover import RunSpec
 
 
 @app.command()
+@asks(DiffSpec)
 def diff(
+    asked: dict[str, Any],
     runs: Annotated[
         list[Path] | None, typer.Argument(help="Two folders of `kcircuit discover --out`: compare these, edit nothing.")
     ] = None,
-    edit: Annotated[
-        str | None,
-        typer.Option(
-            help="Editing method: rome (default), memit, ft-l, ft-m, memoe; rome@subject, memit@subject: as in the papers, with "
-            "values stored at the subject; or several."
-        ),
-    ] = None,
-    fact: Annotated[str | None, typer.Option(help="The fact to edit; without it, a table over --n facts.")] = None,
-    to: Annotated[str | None, typer.Option("--to", help="The new object.")] = None,
-    layers: Annotated[
-        str | None, typer.Option(help="Layers to edit, one edit each: 0,2,4. The method's default otherwise.")
-    ] = None,
-    n: Annotated[int, typer.Option("--n", min=1, help="Facts in the table.")] = 30,
     jobs: Annotated[
         int | None, typer.Option(min=1, help="Processes at work on the table. [default: one a core, as memory allows]")
     ] = None,
-    model: ModelOption = "factlm",
-    tau: Annotated[float, typer.Option(help="Threshold of the circuit searches, in nats.")] = 0.01,
-    seed: Annotated[int, typer.Option(min=0, help="Of the edits, and of the facts and new objects of the table.")] = 0,
-    force: Annotated[bool, typer.Option("--force", help="Also after an edit that did not take.")] = False,
     out: Annotated[Path | None, typer.Option(help="Folder for diff.json and report.html, or for the table.")] = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -63,34 +37,26 @@ def diff(
     """
     if out is not None:
         require_writable_folder(out)
+    spec = DiffSpec(**asked)
     if runs:
-        if edit is not None or fact is not None or to is not None or layers is not None:
+        if (spec.edit, spec.fact, spec.to, spec.layers) != (None, None, None, None):
             raise CommandError(
                 "two runs are compared as they are: --edit, --fact, --to and --layers make a diff of their own"
             )
         _two_runs(runs, out, as_json)
-        return
-    if edit is None and fact is None and to is None:
+    elif spec.fact is not None or spec.to is not None:
+        _one_fact(spec, out, as_json)
+    elif spec.edit is not None:
+        _many_facts(spec, jobs, out, as_json)
+    else:
         raise CommandError("expected --edit with a method, or the folders of two runs to compare")
-    methods = _methods(edit or "rome")
-    chosen = _layers(layers)
-    if (fact is None) != (to is None):
-        raise CommandError("expected --fact and --to together, or neither for a table over many facts")
-    from circuits.datasets import relations_for
-    from circuits.facts import Fact
-    from circuits.model import library
-    from circuits.studies.discover import RunSpec
 
-    relations = relations_for(library.profile_of(model))
-    # Each search puts its own fact in; the rest is checked here, before the model is loaded.
-    spec = RunSpec(facts=(Fact("a is", "a", "b"),), model=model, tau=tau, seed=seed)
-    if fact is None or to is None:
-        if chosen is not None and len(chosen) > 1:
-            raise CommandError("the table edits one layer a method: expected --layers with one layer, or none")
-        table(methods, chosen, n, spec, relations, jobs, out, as_json)
-        return
-    asked = fact_of(fact, relations)
-    found = _edits(load(model), asked, to, methods, chosen, spec, relations, force)
+
+def _one_fact(spec: DiffSpec, out: Path | None, as_json: bool) -> None:
+    """One diff a method and layer."""
+    from circuits.studies.diff import DIFF
+
+    _, found = carried_out(DIFF, spec, "edits")
     if out is not None:
         from circuits.pages.diff import render_diff
 
@@ -108,6 +74,22 @@ def diff(
         typer.echo(_side_by_side(found))
     if out is not None:
         typer.echo(f"Open {out / 'report.html'}" if len(found) == 1 else f"Each has its page in a folder of {out}")
+
+
+def _many_facts(spec: DiffSpec, jobs: int | None, out: Path | None, as_json: bool) -> None:
+    from circuits.pages.diff_table import table_text
+    from circuits.records import to_json
+    from circuits.studies.cores import fitting
+    from circuits.studies.diff_table import DIFF_TABLE, claims, method_rows
+
+    _, facts = carried_out(DIFF_TABLE, spec, "facts", jobs=lambda context: min(fitting(jobs, context.model), spec.n))
+    rows = method_rows(spec, facts)
+    said, edits = claims(rows), [edit for fact in facts for edit in fact.edits]
+    record = {name: list(map(to_json, values)) for name, values in (("rows", rows), ("claims", said), ("edits", edits))}
+    text = table_text(rows, said, spec)
+    if out is not None:
+        write_files(out, {"table.json": json.dumps(record, indent=1, ensure_ascii=False) + "\n", "table.md": text})
+    typer.echo(json.dumps(record, ensure_ascii=False) if as_json else text)
 
 
 def _two_runs(folders: list[Path], out: Path | None, as_json: bool) -> None:
@@ -143,40 +125,6 @@ def _folder(out: Path, each: "EditDiff", found: "Sequence[EditDiff]") -> Path:
     if len(found) == 1:
         return out
     return out / f"{each.method}-layer-{'-'.join(map(str, each.layers))}"
-
-
-def _edits(
-    model: "Model",
-    asked: "Fact",
-    to: str,
-    methods: list[str],
-    layers: list[int] | None,
-    spec: "RunSpec",
-    relations: "Relations",
-    force: bool,
-) -> "list[EditDiff]":
-    """One diff a method and layer; the circuits of the unedited model are searched once."""
-    from circuits.evaluation import whole_model
-    from circuits.studies.diff import choose_prompts, diff_edit, make_edit
-    from circuits.studies.discover import require_known
-    from circuits.studies.explain.sides import make_bench
-
-    if to == asked.object:
-        raise CommandError(f"expected a new object, got {to!r}, which the fact has already")
-    if not force:
-        require_known(model, (asked,), whole_model(model, (asked,)))
-    bench = make_bench(model, asked, relations, spec)
-    prompts = choose_prompts(model, asked, to, relations)
-    before: dict[Any, Any] = {}
-    found = []
-    asked_for = [(method, layer) for method in methods for layer in layers or [None]]
-    for method, layer in asked_for:
-        made = make_edit(model, asked, to, method, layers=None if layer is None else (layer,), seed=spec.seed)
-        # Of several edits, one that does not take is part of the story.
-        kept = force or len(asked_for) > 1
-        found.append(diff_edit(model, made, asked, to, prompts, bench, method=method, before=before, force=kept))
-        typer.echo(f"{method}, layer {', '.join(map(str, found[-1].layers))}: done", err=True)
-    return found
 
 
 def _side_by_side(found: "Sequence[EditDiff]") -> str:
@@ -226,26 +174,3 @@ def _summary(found: "EditDiff") -> dict[str, Any]:
         "story": list(found.story()),
         "diffs": {kind: each.summary() for kind, each in found.diffs.items()},
     }
-
-
-def _methods(text: str) -> list[str]:
-    from circuits.editing import find_method
-
-    methods = [part.strip() for part in text.split(",") if part.strip()]
-    for method in methods:
-        find_method(method)
-    if not methods or len(set(methods)) < len(methods):
-        raise CommandError(f"expected one editing method or several different ones, got {text!r}")
-    return methods
-
-
-def _layers(text: str | None) -> list[int] | None:
-    if text is None:
-        return None
-    try:
-        layers = [int(part) for part in text.split(",")]
-    except ValueError:
-        raise CommandError(f"expected --layers as numbers, such as 0,2,4, got {text!r}") from None
-    if len(set(layers)) < len(layers):
-        raise CommandError(f"expected layers that differ, got {text}")
-    return layers

@@ -16,7 +16,9 @@ from circuits.cli.app import (
     require_writable_folder,
     typed_command,
 )
+from circuits.cli.options import asks
 from circuits.records import write_files
+from circuits.studies.edit_specs import HowEdited
 from circuits.studies.options import A_RELATION
 
 if TYPE_CHECKING:
@@ -137,7 +139,9 @@ def reverse(
 
 @explain.command("multi-hop", hidden=True)
 @explain.command()
+@asks(HowEdited)
 def multihop(
+    asked: dict[str, Any],
     first: Annotated[str | None, typer.Option(help="The relation of the edited hop.")] = None,
     second: Annotated[str | None, typer.Option(help="The relation of the second hop.")] = None,
     subject: SubjectOption = None,
@@ -166,8 +170,11 @@ def multihop(
     from circuits.editing import find_method
     from circuits.studies.diff import make_edit
     from circuits.studies.explain.multihop import find_case, multi_hop
+    from circuits.studies.requests import resources_of
 
     find_method(edit)
+    how = HowEdited(**asked)
+    resources, _ = resources_of(how.corpus), how.chosen
     setting = _Setting(model, tau, seed, out, first, second)
     if find:
         first, second, subject, to = find_case(setting.model, setting.relations, _manifest(setting.model))
@@ -175,7 +182,9 @@ def multihop(
         raise AssertionError
     hop, _ = find_relation(setting.relations, first), find_relation(setting.relations, second)
     layers = None if layer is None else (layer,)
-    made = make_edit(setting.model, hop.fact(subject), to, edit, layers=layers, seed=seed)
+    made = make_edit(
+        setting.model, hop.fact(subject), to, edit, layers=layers, settings=how.chosen, resources=resources, seed=seed
+    )
     found = multi_hop(
         setting.model, made, first, second, subject, to, setting.relations, setting.spec, method=edit, force=force
     )
@@ -237,24 +246,9 @@ class _Setting:
         self.model: Model = load(model)
 
     def fact(self, text: str) -> "Fact":
+        from circuits.studies.explain.sides import fact_of
+
         return fact_of(text, self.relations)
-
-
-def fact_of(text: str, relations: "Relations") -> "Fact":
-    """A fact of the dataset, as typed.
-
-    Raises:
-        CommandError: it is none; these commands compare a fact with others of its relation.
-    """
-    from circuits.facts import FactError, parse_fact
-
-    try:
-        return parse_fact(text, relations.values())
-    except FactError as error:
-        raise CommandError(
-            f"expected a fact of a relation in the dataset (`kcircuit facts` lists them), got {text!r}: "
-            + str(error).partition("; name it")[0]
-        ) from error
 
 
 def _one_of(given: str | None, find: bool, name: str = "--fact") -> None:

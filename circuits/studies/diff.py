@@ -5,21 +5,29 @@ relation, with the same object where there is one: the paper's "Windows Server")
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
 from circuits.analysis.lens import Trajectory
+from circuits.datasets import relations_for
 from circuits.editing import Edit
+from circuits.editing.method import ProgressLine
 from circuits.editing.methods.table import find_method
 from circuits.editing.resources import Resources
 from circuits.evaluation import distinct_beginnings, known, require_distinct_beginnings, said, whole_model
 from circuits.evaluation.roles import known_facts, template_of
 from circuits.facts import EditRequest, Fact, Relations
-from circuits.model import Model
+from circuits.model import Model, library
 from circuits.studies.diffs import CircuitDiff, Floor, Side, WriteShares, floor_of, random_floor
-from circuits.studies.explain.sides import Bench, relation_of
+from circuits.studies.discover import require_known
+from circuits.studies.edit_specs import DiffSpec
+from circuits.studies.explain.sides import Bench, fact_of, make_bench, relation_of
 from circuits.studies.explain.verdict import BehaviourError
+from circuits.studies.options import AskedError
+from circuits.studies.requests import Unedited, resources_of
+from circuits.studies.study import Case, Study, Watch
 
 PromptKind = Literal["edited", "paraphrase", "neighbour", "unrelated"]
 PROMPT_KINDS: tuple[PromptKind, ...] = ("edited", "paraphrase", "neighbour", "unrelated")
@@ -172,6 +180,7 @@ def make_edit(
     settings: Mapping[str, Any] | None = None,
     resources: Resources | None = None,
     seed: int = 0,
+    progress: ProgressLine = lambda _: None,
 ) -> Edit:
     """The method's edit of one fact, at its default layers or these, with those of its options set otherwise.
 
@@ -181,14 +190,14 @@ def make_edit(
         EditError: no such method, or none of its edits can be made here.
     """
     found = find_method(method)
-    options = found.options(model, **(settings or {}), **({} if layers is None else {"layers": tuple(layers)}))
-    return found(model, (EditRequest.of(fact, target),), options=options, resources=resources, seed=seed)
+    options = found.options(model, **{**(settings or {}), **({} if layers is None else {"layers": tuple(layers)})})
+    request = EditRequest.of(fact, target)
+    return found(model, (request,), options=options, resources=resources, seed=seed, progress=progress)
 
 
 def diff_edit(
     model: Model,
     edit: Edit,
-    fact: Fact,
     target: str,
     prompts: Prompts,
     bench: Bench,
@@ -198,7 +207,7 @@ def diff_edit(
     kinds: Sequence[PromptKind] = PROMPT_KINDS,
     force: bool = False,
 ) -> EditDiff:
-    """The circuits of the prompts before and after the edit.
+    """The circuits of the prompts before and after the edit, which gives the edited prompt's fact the object ``target``.
 
     Args:
         method: what `make_edit` was asked for; the edit's own name of its method, by default.
@@ -209,6 +218,7 @@ def diff_edit(
         EditDidNotTake: the edited model does not give the target, all of its tokens, and ``force`` is off.
         circuits.evaluation.AlikeAnswers: the target begins with the same token as the fact's object.
     """
+    fact = prompts.edited
     require_distinct_beginnings(model, fact.prompt, (fact.object, target))
     asked = Fact(fact.prompt, fact.subject, target, fact.relation)
     before, method = {} if before is None else before, method or edit.provenance.method
@@ -272,3 +282,105 @@ def _floors(
         return ()
     other = before["paraphrase"].circuit if "paraphrase" in before else bench.circuit(model, prompts.paraphrase)
     return (floor_of("the unedited model's circuit of the paraphrase", diffs["edited"].before.circuit, other),)
+
+
+# ---- the study: one fact, by several methods and at several layers ---------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Watched:
+    """A fact to edit, the prompts that its edits are watched at, and the unedited model."""
+
+    model: Model
+    target: str
+    prompts: Prompts
+    bench: Bench
+    resources: Resources
+    before: dict[PromptKind, Side] = field(default_factory=dict)
+    """The unedited model's sides, once an edit has needed them."""
+
+
+def methods_of(spec: DiffSpec) -> list[str]:
+    """Raises:
+    AskedError, EditError: none, two alike, or one that there is not.
+    """
+    text = spec.edit or "rome"
+    methods = [part.strip() for part in text.split(",") if part.strip()]
+    for method in methods:
+        find_method(method)
+    if not methods or len(set(methods)) < len(methods):
+        raise AskedError(f"expected one editing method or several different ones, got {text!r}")
+    return methods
+
+
+def layers_of(spec: DiffSpec) -> list[int] | None:
+    """Raises:
+    AskedError: no numbers, or two alike.
+    """
+    if spec.layers is None:
+        return None
+    try:
+        layers = [int(part) for part in spec.layers.split(",")]
+    except ValueError:
+        raise AskedError(f"expected --layers as numbers, such as 0,2,4, got {spec.layers!r}") from None
+    if len(set(layers)) < len(layers):
+        raise AskedError(f"expected layers that differ, got {spec.layers}")
+    return layers
+
+
+def _open(spec: DiffSpec, watch: Watch | None) -> Watched:
+    if spec.fact is None or spec.to is None:
+        raise AskedError("expected --fact and --to together, or neither for a table over many facts")
+    _edits(spec)
+    run_spec, _ = spec.run_spec(), spec.chosen
+    relations = relations_for(library.profile_of(spec.model))
+    fact, resources = fact_of(spec.fact, relations), resources_of(spec.corpus)
+    if spec.to == fact.object:
+        raise AskedError(f"expected a new object, got {spec.to!r}, which the fact has already")
+    model = Unedited.load(spec.model)
+    if not spec.force:
+        require_known(model, (fact,), whole_model(model, (fact,)))
+    bench = make_bench(model, fact, relations, run_spec)
+    return Watched(model, spec.to, choose_prompts(model, fact, spec.to, relations), bench, resources)
+
+
+def _edits(spec: DiffSpec) -> list[tuple[str, int | None]]:
+    return [(method, layer) for method in methods_of(spec) for layer in layers_of(spec) or [None]]
+
+
+def _cases(spec: DiffSpec, watched: Watched) -> list[Case[tuple[str, int | None]]]:
+    # Of one group: all are compared with the unedited model's circuits, which are searched once.
+    return [
+        Case(method if layer is None else f"{method}, layer {layer}", (method, layer), "one fact")
+        for method, layer in _edits(spec)
+    ]
+
+
+def _run(spec: DiffSpec, case: Case[tuple[str, int | None]], watched: Watched, watch: Watch) -> EditDiff:
+    (method, layer), model, prompts = case.asked, watched.model, watched.prompts
+    edit = make_edit(
+        model,
+        prompts.edited,
+        watched.target,
+        method,
+        layers=None if layer is None else (layer,),
+        settings=spec.chosen,
+        resources=watched.resources,
+        seed=spec.seed,
+        progress=lambda line: watch.progress(0, 2, f"{case.name}: {line}"),
+    )
+    watch.progress(1, 2, f"{case.name}: circuits")
+    # Of several edits, one that does not take is part of the story.
+    force = spec.force or len(_edits(spec)) > 1
+    return diff_edit(
+        model, edit, watched.target, prompts, watched.bench, method=method, before=watched.before, force=force
+    )
+
+
+def _weights(watched: Watched) -> str:
+    return watched.model.weights
+
+
+DIFF: Study[DiffSpec, Watched, tuple[str, int | None], EditDiff] = Study(
+    "diff", EditDiff, _open, _cases, _run, _weights
+)

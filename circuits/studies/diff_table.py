@@ -1,31 +1,36 @@
 """What each editing method does to the circuits of many facts, and which of the paper's claims that bears out (paper 2, section 5)."""
 
-from collections.abc import Callable, Iterator, Sequence
-from itertools import groupby
-from multiprocessing import get_context
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Annotated
 
-import torch
-from pydantic import BaseModel, ConfigDict
-
-from circuits.evaluation import known, said
+from circuits.datasets import relations_for
+from circuits.datasets.manifest import manifest_of
+from circuits.datasets.probes import edit_facts, other_object
+from circuits.editing import Resources
+from circuits.evaluation import distinct_beginnings, known, said
 from circuits.evaluation.roles import known_facts, template_of
 from circuits.facts import Fact, Relations
 from circuits.metrics import Measurement
-from circuits.model import Model
-from circuits.studies.diff import EditDiff, PromptKind, Prompts, diff_edit, make_edit, mlp_state
+from circuits.model import Model, library
+from circuits.records import Number
+from circuits.studies.columns import Column
+from circuits.studies.diff import EditDiff, PromptKind, Prompts, diff_edit, layers_of, make_edit, methods_of, mlp_state
 from circuits.studies.diffs import Side
-from circuits.studies.discover import RunSpec, load_model
+from circuits.studies.edit_specs import DiffSpec
 from circuits.studies.explain.sides import Bench, make_bench, relation_of
 from circuits.studies.explain.verdict import Claim
+from circuits.studies.options import AskedError
+from circuits.studies.requests import Unedited, resources_of
+from circuits.studies.study import Case, Study, Watch
 
 NEIGHBOURS = 5
 """Other subjects of the relation that each edit is tried on, those with the edited fact's old object first."""
 
 
-class EditNumbers(BaseModel):
+@dataclass(frozen=True, slots=True)
+class EditNumbers:
     """One fact edited by one method, in numbers."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     method: str
     statement: str
@@ -36,10 +41,10 @@ class EditNumbers(BaseModel):
     paraphrase_jaccard: float | None
     """The floor: circuits of the unedited model at the edited prompt and its paraphrase."""
     random_jaccard: float
-    share_edited: float
+    share_edited: Number
     """Of the new object's logit at the last token; so the next two."""
-    share_movers: float
-    share_others: float
+    share_movers: Number
+    share_others: Number
     movers_before: float
     """What the relation's mover heads write of the new object less what they write of the old one, in logits."""
     movers_after: float
@@ -56,60 +61,29 @@ class EditNumbers(BaseModel):
         return self.movers_before < 0 < self.movers_after
 
 
-class MethodRow(BaseModel):
+@dataclass(frozen=True, slots=True)
+class MethodRow:
     """One method's edits of several facts: means over the edits that took."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    method: str
-    layers: tuple[int, ...]
+    method: Annotated[str, Column("method")]
+    layers: Annotated[tuple[int, ...], Column("layers")]
     n: int
     took: int
-    edge_jaccard: float
-    paraphrase_jaccard: float
-    random_jaccard: float
-    share_edited: float
-    share_movers: float
-    share_others: float
-    movers_turned: float
+    edge_jaccard: Annotated[Number, Column("edge Jaccard")]
+    paraphrase_jaccard: Annotated[Number, Column("of a paraphrase")]
+    random_jaccard: Annotated[Number, Column("of random circuits")]
+    share_edited: Annotated[Number, Column("edited node writes", "%", digits=0, scale=100)]
+    share_movers: Annotated[Number, Column("movers write", "%", digits=0, scale=100)]
+    share_others: Annotated[Number, Column("others write", "%", digits=0, scale=100)]
+    movers_turned: Annotated[Number, Column("movers turned", "%", digits=0, scale=100)]
     """Share of the edits after which movers that favoured the old object favour the new one."""
-    first_at_edited_layer: float
+    first_at_edited_layer: Annotated[Number, Column("first from the edited layer", "%", digits=0, scale=100)]
     """Share of the edits whose new object is first to stay from the edited layer's MLP on, or before it."""
-    delay: float
+    delay: Annotated[Number, Column("sub-layers later", digits=1)]
     """Sub-layers from there to where it is."""
-    leaked: float
+    leaked: Annotated[Number, Column("neighbours given the new object", "%", digits=0, scale=100)]
     """Share of the neighbours that are now given the new object."""
     neighbours: int
-
-
-def edit_table(
-    model: Model,
-    facts: Sequence[tuple[Fact, str]],
-    methods: Sequence[str],
-    relations: Relations,
-    spec: RunSpec,
-    *,
-    layers: Sequence[int] | None = None,
-    jobs: int = 1,
-    progress: Callable[[str], None] = lambda _: None,
-) -> tuple[tuple[MethodRow, ...], tuple[EditNumbers, ...]]:
-    """Edit each (fact, new object) by itself with each method, and compare the circuits at the edited prompt.
-
-    Args:
-        model: the loaded ``spec.model``.
-        jobs: processes at work; more than one load the model again, each for itself.
-    """
-    groups = [tuple(group) for _, group in groupby(sorted(facts, key=_relation_name), key=_relation_name)]
-    found: list[EditNumbers] = []
-    for done, numbers in enumerate(_measured(model, groups, tuple(methods), relations, spec, layers, jobs)):
-        found.extend(numbers)
-        progress(f"{sum(map(len, groups[: done + 1]))} of {len(facts)} facts")
-    rows = tuple(method_row(method, [each for each in found if each.method == method]) for method in methods)
-    return rows, tuple(found)
-
-
-def _relation_name(asked: tuple[Fact, str]) -> str:
-    return asked[0].relation or ""
 
 
 def method_row(method: str, found: Sequence[EditNumbers]) -> MethodRow:
@@ -140,51 +114,94 @@ def method_row(method: str, found: Sequence[EditNumbers]) -> MethodRow:
     )
 
 
-# ---- one fact --------------------------------------------------------------------------------------------------------
+# ---- the study -------------------------------------------------------------------------------------------------------
 
 
-class _Worker:
-    """A model, and what it was asked already: the roles of a relation's heads serve all its facts."""
+@dataclass(frozen=True)
+class FactsToEdit:
+    """Facts with their new objects, and what the unedited model was asked already: a relation's serve all its facts."""
 
-    def __init__(
-        self, model: Model, methods: Sequence[str], relations: Relations, spec: RunSpec, layers: Sequence[int] | None
-    ) -> None:
-        self._model, self._methods, self._relations, self._spec, self._layers = model, methods, relations, spec, layers
+    model: Model
+    relations: Relations
+    facts: tuple[tuple[Fact, str], ...]
+    resources: Resources
+    benches: dict[tuple[str, int], Bench] = field(default_factory=dict)
+    """By relation and template; so the next."""
+    recalled: dict[tuple[str, int], tuple[Fact, ...]] = field(default_factory=dict)
 
-    def __call__(self, group: Sequence[tuple[Fact, str]]) -> tuple[EditNumbers, ...]:
-        """The numbers of facts of one relation."""
-        relation = relation_of(group[0][0], self._relations)
-        benches: dict[int, Bench] = {}
-        recalled: dict[int, tuple[Fact, ...]] = {}
-        found = []
-        for fact, target in group:
-            index = template_of(fact, relation) or 0
-            if index not in recalled:
-                recalled[index] = known_facts(self._model, relation, template=index, rank=1)
-                benches[index] = make_bench(self._model, fact, self._relations, self._spec)
-            others = [each for each in recalled[index] if each.subject != fact.subject and each.object != target]
-            near = sorted(others, key=lambda each: each.object != fact.object)[:NEIGHBOURS]
-            wordings = [relation.fact(fact.subject, i) for i in range(len(relation.templates)) if i != index]
-            found += self._edit(benches[index], fact, target, near, wordings)
-        return tuple(found)
 
-    def _edit(
-        self, bench: Bench, fact: Fact, target: str, near: Sequence[Fact], wordings: Sequence[Fact]
-    ) -> Iterator[EditNumbers]:
-        model = self._model
-        paraphrase = next(iter(known(model, wordings, rank=1)), None)
-        prompts = Prompts(edited=fact, paraphrase=paraphrase, neighbour=None, unrelated=None)
-        before: dict[PromptKind, Side] = {}
-        if paraphrase is not None:
-            before["paraphrase"] = bench.side(model, paraphrase, (target, fact.object), label="before")
-        for method in self._methods:
-            edit = make_edit(model, fact, target, method, layers=self._layers, seed=self._spec.seed)
-            found = diff_edit(
-                model, edit, fact, target, prompts, bench, before=before, kinds=("edited",), force=True, method=method
-            )
-            with edit.on(model) as edited:
-                leaked = sum(said(edited, each.prompt, (target,)) is not None for each in near)
-            yield _numbers(found, leaked, len(near))
+@dataclass(frozen=True, slots=True)
+class EditedFact:
+    """One fact, edited by each method."""
+
+    edits: tuple[EditNumbers, ...]
+
+
+def facts_to_edit(model: Model, n: int, relations: Relations, seed: int) -> tuple[tuple[Fact, str], ...]:
+    """(fact that the model answers rightly, new object that begins with another token), the relations in turn.
+
+    Raises:
+        AskedError: fewer than ``n``.
+    """
+    manifest = manifest_of(model.profile)
+    candidates = edit_facts(relations, manifest, seed=seed)[: 4 * n]
+    asked = [(fact, other_object(fact, relations, seed, manifest)) for fact in known(model, candidates, rank=1)]
+    asked = [(fact, new) for fact, new in asked if distinct_beginnings(model, fact.prompt, (fact.object, new))][:n]
+    if len(asked) < n:
+        raise AskedError(
+            f"expected {n} facts that {model.name} answers rightly, and whose new object begins otherwise, found {len(asked)}; "
+            "ask for fewer with --n"
+        )
+    return tuple(asked)
+
+
+def _open(spec: DiffSpec, watch: Watch | None) -> FactsToEdit:
+    methods_of(spec)
+    layers = layers_of(spec)
+    if layers is not None and len(layers) > 1:
+        raise AskedError("the table edits one layer a method: expected --layers with one layer, or none")
+    _ = spec.run_spec(), spec.chosen
+    relations, resources = relations_for(library.profile_of(spec.model)), resources_of(spec.corpus)
+    model = Unedited.load(spec.model)
+    return FactsToEdit(model, relations, facts_to_edit(model, spec.n, relations, spec.seed), resources)
+
+
+def _cases(spec: DiffSpec, facts: FactsToEdit) -> list[Case[tuple[Fact, str]]]:
+    return [
+        Case(f"{fact.prompt} {target}", (fact, target), fact.relation or "")
+        for fact, target in sorted(facts.facts, key=lambda asked: asked[0].relation or "")
+    ]
+
+
+def _run(spec: DiffSpec, case: Case[tuple[Fact, str]], facts: FactsToEdit, watch: Watch) -> EditedFact:
+    (fact, target), model = case.asked, facts.model
+    relation = relation_of(fact, facts.relations)
+    index = template_of(fact, relation) or 0
+    known_as = (relation.name, index)
+    if known_as not in facts.benches:
+        facts.recalled[known_as] = known_facts(model, relation, template=index, rank=1)
+        facts.benches[known_as] = make_bench(model, fact, facts.relations, spec.run_spec())
+    bench = facts.benches[known_as]
+    others = [each for each in facts.recalled[known_as] if each.subject != fact.subject and each.object != target]
+    near = sorted(others, key=lambda each: each.object != fact.object)[:NEIGHBOURS]
+    wordings = [relation.fact(fact.subject, i) for i in range(len(relation.templates)) if i != index]
+    paraphrase = next(iter(known(model, wordings, rank=1)), None)
+    prompts = Prompts(edited=fact, paraphrase=paraphrase, neighbour=None, unrelated=None)
+    before: dict[PromptKind, Side] = {}
+    if paraphrase is not None:
+        before["paraphrase"] = bench.side(model, paraphrase, (target, fact.object), label="before")
+    edits, methods = [], methods_of(spec)
+    for i, method in enumerate(methods):
+        watch.progress(i, len(methods), f"{case.name}: {method}")
+        how = {"layers": layers_of(spec), "settings": spec.chosen, "resources": facts.resources, "seed": spec.seed}
+        edit = make_edit(model, fact, target, method, **how)
+        found = diff_edit(
+            model, edit, target, prompts, bench, method=method, before=before, kinds=("edited",), force=True
+        )
+        with edit.on(model) as edited:
+            leaked = sum(said(edited, each.prompt, (target,)) is not None for each in near)
+        edits.append(_numbers(found, leaked, len(near)))
+    return EditedFact(tuple(edits))
 
 
 def _numbers(found: EditDiff, leaked: int, neighbours: int) -> EditNumbers:
@@ -211,36 +228,19 @@ def _numbers(found: EditDiff, leaked: int, neighbours: int) -> EditNumbers:
     )
 
 
-# ---- several processes -----------------------------------------------------------------------------------------------
-
-_worker: _Worker
-
-
-def _measured(
-    model: Model,
-    groups: Sequence[Sequence[tuple[Fact, str]]],
-    methods: Sequence[str],
-    relations: Relations,
-    spec: RunSpec,
-    layers: Sequence[int] | None,
-    jobs: int,
-) -> Iterator[tuple[EditNumbers, ...]]:
-    """What `_Worker` makes of each group, in order."""
-    if jobs == 1:
-        yield from map(_Worker(model, methods, relations, spec, layers), groups)
-        return
-    with get_context("spawn").Pool(jobs, _start, (methods, relations, spec, layers)) as pool:
-        yield from pool.imap(_work, groups)
+def _weights(facts: FactsToEdit) -> str:
+    return facts.model.weights
 
 
-def _start(methods: Sequence[str], relations: Relations, spec: RunSpec, layers: Sequence[int] | None) -> None:
-    global _worker
-    torch.set_num_threads(1)
-    _worker = _Worker(load_model(spec), methods, relations, spec, layers)
+DIFF_TABLE: Study[DiffSpec, FactsToEdit, tuple[Fact, str], EditedFact] = Study(
+    "diff-table", EditedFact, _open, _cases, _run, _weights
+)
 
 
-def _work(group: Sequence[tuple[Fact, str]]) -> tuple[EditNumbers, ...]:
-    return _worker(group)
+def method_rows(spec: DiffSpec, facts: Sequence[EditedFact]) -> tuple[MethodRow, ...]:
+    """One for each method, in the order asked for."""
+    edits = [edit for fact in facts for edit in fact.edits]
+    return tuple(method_row(method, [edit for edit in edits if edit.method == method]) for method in methods_of(spec))
 
 
 # ---- the paper's claims ----------------------------------------------------------------------------------------------

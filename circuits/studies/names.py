@@ -26,6 +26,8 @@ class Named:
 
 
 STUDIES: dict[str, Named] = {
+    "diff": Named(edit_specs.DiffSpec, "circuits.studies.diff:DIFF"),
+    "diff-table": Named(edit_specs.DiffSpec, "circuits.studies.diff_table:DIFF_TABLE"),
     "edits": Named(edit_specs.CompareSpec, "circuits.studies.edits:EDITS"),
     "trace": Named(edit_specs.TraceSpec, "circuits.studies.sequence:TRACE"),
     "layers": Named(edit_specs.LayersSpec, "circuits.studies.layers:LAYERS"),

@@ -13,7 +13,7 @@ from circuits.analysis.writes import direct_writes
 from circuits.circuit import Circuit
 from circuits.evaluation import require_distinct_beginnings
 from circuits.evaluation.roles import roles_for
-from circuits.facts import Fact, Relation, Relations
+from circuits.facts import Fact, FactError, Relation, Relations, parse_fact
 from circuits.graph import Node
 from circuits.model import Model
 from circuits.model.spans import SpanError, spans
@@ -131,6 +131,21 @@ def make_bench(model: Model, fact: Fact, relations: Relations, spec: RunSpec) ->
     Where they cannot be told (too few known facts, one object), no head has a role.
     """
     return Bench(relations, spec, roles_for(model, fact, relations, seed=spec.seed).roles)
+
+
+def fact_of(text: str, relations: Relations) -> Fact:
+    """A fact of the dataset, as typed.
+
+    Raises:
+        BehaviourError: it is none; it could not be compared with others of its relation.
+    """
+    try:
+        return parse_fact(text, relations.values())
+    except FactError as error:
+        raise BehaviourError(
+            f"expected a fact of a relation in the dataset (`kcircuit facts` lists them), got {text!r}: "
+            + str(error).partition("; name it")[0]
+        ) from error
 
 
 def relation_of(fact: Fact, relations: Relations) -> Relation:
