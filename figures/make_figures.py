@@ -11,7 +11,7 @@ from pathlib import Path
 
 from circuits import cli
 from circuits.pages.charts import Bar, Panel, line_panels, role_grid, stacked_bars
-from circuits.pages.diff import WRITERS
+from circuits.pages.diff_figures import WRITERS
 from circuits.studies.diff import EditDiff
 from circuits.studies.discover import Run
 

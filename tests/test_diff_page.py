@@ -10,7 +10,8 @@ import pytest
 
 from circuits.circuit import Circuit
 from circuits.pages import diff as diff_page
-from circuits.pages.diff import render_diff, trajectories, union, who_writes
+from circuits.pages.diff import render_diff, union
+from circuits.pages.diff_figures import trajectories, who_writes
 from circuits.pages.sides import SideNames, headline
 from circuits.studies.diffs import CircuitDiff
 from circuits.studies.explain.verdict import Evidence, Verdict

@@ -12,7 +12,8 @@ from circuits.circuit import Circuit, Provenance, jaccard
 from circuits.facts import Fact
 from circuits.graph import Graph, Node, Shape
 from circuits.model import Batch, Model
-from circuits.studies.diffs import CircuitDiff, DiffError, HeadReading, Side, floor_of, random_floor
+from circuits.studies.diffs import CircuitDiff, DiffError, HeadReading, Side
+from circuits.studies.floors import floor_of, random_floor
 
 HERE = Provenance("tiny", "ab" * 32, method="acdc", settings={"tau": 0.1}, seed=3, facts=("The sky => blue",))
 SKY = Fact("The sky is", "sky", "blue")

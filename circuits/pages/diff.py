@@ -5,41 +5,22 @@ from string import Template
 from typing import Any
 
 import numpy as np
-import plotly.graph_objects as go
 
 from circuits.analysis.roles import Role
 from circuits.circuit import Circuit
 from circuits.graph import Edge, Graph, Node, Shape
+from circuits.pages.diff_figures import lines, trajectories, who_writes
 from circuits.pages.drawing import Words, circuit_svg, legend
 from circuits.pages.layout import Placement, place
-from circuits.pages.page import (
-    asset,
-    figure_values,
-    json_text,
-    number,
-    packed_plotly,
-    pairs,
-    plain,
-    plotly_version,
-    signed,
-)
-from circuits.pages.plots import KIND_NAMES, rank_axis
+from circuits.pages.page import asset, figure_values, number, pairs, plain, shared, signed
+from circuits.pages.plots import KIND_NAMES
 from circuits.pages.sides import SideNames, headline
-from circuits.pages.style import ROLE_COLOURS, SCORE_UNIT, TEMPLATE, plotly_text, printable, strongest
+from circuits.pages.style import ROLE_COLOURS, SCORE_UNIT, printable, strongest
 from circuits.studies.diffs import CircuitDiff, Side
 from circuits.studies.explain.verdict import Verdict
 
-WRITERS = (
-    ("edited", "edited node", "#CC79A7"),
-    ("movers", "mover heads", "#0072B2"),
-    ("heads", "other heads", "#56B4E9"),
-    ("mlps", "other MLPs", "#E69F00"),
-    ("input", "input", "#999999"),
-)
-"""Who may write an answer: the field of `WriteShares`, its name in a legend, its colour."""
 DRAWN = 800
 """Edges drawn at most, the strongest of either circuit: every one is a line of its own in two drawings."""
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7")
 
 
 def union(before: Circuit, after: Circuit) -> Circuit:
@@ -55,72 +36,6 @@ def union(before: Circuit, after: Circuit) -> Circuit:
                 scores[index] = score
             kept[index] = True
     return Circuit(graph, kept, after.provenance, scores)
-
-
-Line = tuple[str, str, Side]
-"""What is added to an answer's name, how its line is drawn, and the side that it is read from."""
-
-
-def _lines(diff: CircuitDiff) -> tuple[Line, ...]:
-    """One a side; one in all where both sides read the same."""
-    names = SideNames.of(diff)
-    if names.one_reading:
-        return (("", "solid", diff.after),)
-    return ((f", {names.before}", "dot", diff.before), (f", {names.after}", "solid", diff.after))
-
-
-def trajectories(diff: CircuitDiff) -> go.Figure:
-    """Rank of every followed answer after every sub-layer, on the first side (dotted) and on the second."""
-    figure = go.Figure(layout={"template": TEMPLATE})
-    worst = 2
-    for i, answer in enumerate(diff.before.answers):
-        for name, dash, side in _lines(diff):
-            path = side.path(answer)
-            worst = max(worst, *path.ranks)
-            figure.add_trace(
-                go.Scatter(
-                    x=[plotly_text(label) for label in path.labels],
-                    y=list(path.ranks),
-                    mode="lines+markers",
-                    name=plotly_text(f"{answer}{name}"),
-                    line={"color": COLOURS[i % len(COLOURS)], "dash": dash, "width": 2},
-                    marker={"size": 6},
-                    customdata=list(path.probabilities),
-                    hovertemplate="%{x}: rank %{y:,}, probability %{customdata:.3g}<extra>%{fullData.name}</extra>",
-                )
-            )
-    figure.update_yaxes(**rank_axis(worst))
-    figure.update_xaxes(tickangle=-45)
-    figure.update_layout(
-        title="Rank of the answers after every sub-layer", height=460, legend={"orientation": "h", "y": 1.12}
-    )
-    return figure
-
-
-def who_writes(diff: CircuitDiff) -> go.Figure:
-    """Logits of every followed answer at the last token by who writes them, on each side."""
-    figure = go.Figure(layout={"template": TEMPLATE, "barmode": "relative"})
-    bars = [(answer, side, name) for answer in diff.before.answers for name, _, side in _lines(diff)]
-    labels = [plotly_text(f"{answer}{name}") for answer, _, name in bars]
-    for field, name, colour in WRITERS:
-        values = [getattr(side.shares(answer), field) for answer, side, _ in bars]
-        if any(values):
-            figure.add_trace(
-                go.Bar(
-                    y=labels,
-                    x=values,
-                    name=name,
-                    orientation="h",
-                    marker_color=colour,
-                    hovertemplate="%{y}: %{x:.2f} logits<extra>%{fullData.name}</extra>",
-                )
-            )
-    figure.update_xaxes(title="logits")
-    figure.update_yaxes(autorange="reversed")
-    figure.update_layout(
-        title="Who writes the answers", height=120 + 44 * len(bars), legend={"orientation": "h", "y": 1.18}
-    )
-    return figure
 
 
 def render_diff(
@@ -178,7 +93,6 @@ def render_diff(
         caption=_caption(both, len(edges)),
         before_label=plain(_sentence_case(diff.before.label)),
         after_label=plain(_sentence_case(diff.after.label)),
-        find_hint=plain(f"L3H5, mover, {names.lost}…"),
         both_label=plain(f"{_sentence_case(diff.before.label)} and {diff.after.label}, overlaid"),
         svg=_drawing(diff, both, layout, nodes, edges),
         heads=_heads_that_have_a_role(diff) if names.one_reading else _heads_that_differ(diff, names),
@@ -186,11 +100,14 @@ def render_diff(
         unit=SCORE_UNIT,
         settings=pairs(settings),
         command=_command(command),
-        plotly_version=plain(plotly_version()),
         css=asset("page.css") + asset("diff.css"),
-        js=asset("common.js") + asset("diff.js"),
-        data=json_text(_data(diff, both, nodes, edges)),
-        plotly=packed_plotly(),
+        **shared(
+            heading="The circuits",
+            find_hint=f"L3H5, mover, {names.lost}…",
+            drawing="drawings",
+            data=_data(diff, both, nodes, edges),
+            js=asset("common.js") + asset("diff.js"),
+        ),
     )
 
 
@@ -210,7 +127,7 @@ def _subtitle(diff: CircuitDiff) -> str:
 
 
 def _change(diff: CircuitDiff, answer: str) -> str:
-    return " → ".join(f"{side.path(answer).ranks[-1]:,}" for _, _, side in _lines(diff))
+    return " → ".join(f"{side.path(answer).ranks[-1]:,}" for _, _, side in lines(diff))
 
 
 def _weights(diff: CircuitDiff, names: SideNames) -> tuple[tuple[str, Side], ...]:

@@ -9,6 +9,7 @@ import zlib
 from collections.abc import Iterable
 from functools import cache
 from importlib.resources import files
+from string import Template
 from typing import Any
 
 import plotly.graph_objects as go
@@ -62,6 +63,19 @@ def asset(name: str) -> str:
 def packed_plotly() -> str:
     """plotly.js as base64 of a zlib stream: 2 MB in place of 4.8. The page's script unpacks it."""
     return base64.b64encode(zlib.compress(get_plotlyjs().encode(), 9)).decode()
+
+
+def shared(*, heading: str, find_hint: str, drawing: str, data: object, js: str) -> dict[str, str]:
+    """What pages of a circuit have in common: the head, the drawing's toolbar and slider, the end with data and script."""
+    return {
+        "page_head": asset("head.html"),
+        "toolbar": Template(asset("toolbar.html")).substitute(
+            heading=heading, find_hint=plain(find_hint), drawing=drawing
+        ),
+        "slider": asset("slider.html"),
+        "plotly_version": plain(plotly_version()),
+        "page_end": Template(asset("end.html")).substitute(data=json_text(data), plotly=packed_plotly(), js=js),
+    }
 
 
 def plotly_version() -> str:

@@ -17,16 +17,7 @@ from circuits.graph import Edge, Node
 from circuits.pages.drawing import circuit_svg, legend
 from circuits.pages.layout import place
 from circuits.pages.overview import GUTTER, LARGE, OPEN_WIDTH, STRONGEST, Overview, overview_svg, survey
-from circuits.pages.page import (
-    asset,
-    figure_values,
-    json_text,
-    number,
-    packed_plotly,
-    pairs,
-    plain,
-    plotly_version,
-)
+from circuits.pages.page import asset, figure_values, number, pairs, plain, shared
 from circuits.pages.plots import KIND_NAMES, layer_activity, trajectory_plot
 from circuits.pages.story import heads_section, story_section
 from circuits.pages.style import (
@@ -117,11 +108,14 @@ def draw(page: Page) -> str:
         unit=_unit_heading(page.circuit),
         settings=pairs(page.settings),
         command=plain(page.command, keep_newlines=True),
-        plotly_version=plain(plotly_version()),
         css=asset("page.css"),
-        js=asset("common.js") + asset("overview.js") * (overview is not None) + asset("page.js"),
-        data=json_text(_data(page, nodes, edges, overview)),
-        plotly=packed_plotly(),
+        **shared(
+            heading="The circuit",
+            find_hint="L3H5, mover, token…",
+            drawing="drawing",
+            data=_data(page, nodes, edges, overview),
+            js=asset("common.js") + asset("overview.js") * (overview is not None) + asset("page.js"),
+        ),
     )
 
 

@@ -16,11 +16,9 @@ from pydantic import BaseModel, ConfigDict, model_validator
 from circuits.analysis.lens import Trajectory
 from circuits.analysis.writes import Write
 from circuits.circuit import Circuit, jaccard
-from circuits.evaluation.baseline import random_circuit
 from circuits.facts import Fact
+from circuits.studies.floors import Floor
 
-DRAWS = 20
-"""Pairs of random circuits that the noise floor is a mean over."""
 LARGE = 12
 """Edges listed in the printed form."""
 RESTS = 0.5
@@ -160,16 +158,6 @@ class WriteShares(BaseModel):
     def share(self, who: Literal["edited", "movers", "heads", "mlps", "input"]) -> float:
         """Of the whole logit; NaN where that is not positive, because parts of it are then no shares."""
         return getattr(self, who) / self.total if self.total > 0 else math.nan
-
-
-class Floor(BaseModel):
-    """How alike two circuits are when nothing that matters differs: what an overlap is to be read against."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    name: str
-    edge_jaccard: float
-    node_jaccard: float
 
 
 class HeadChange(BaseModel):
@@ -381,32 +369,6 @@ def label_of(name: str) -> str:
     """The paper's name of a head: ``a3.h5`` is L3H5."""
     layer, _, head = name.removeprefix("a").partition(".h")
     return f"L{layer}H{head}"
-
-
-def random_floor(before: Circuit, after: Circuit, *, draws: int = DRAWS, seed: int = 0) -> Floor:
-    """The mean overlap of pairs of random circuits with as many edges as these two."""
-    edges, nodes = [], []
-    for draw in range(draws):
-        pair = [
-            random_circuit(
-                each.graph, each.n_edges, seed=(seed, draw, side), draw="uniform", provenance=each.provenance
-            )
-            for side, each in enumerate((before, after))
-        ]
-        edges.append(jaccard(*({edge.name for edge in each.edges} for each in pair)))
-        nodes.append(jaccard(*({node.name for node in each.nodes} for each in pair)))
-    return Floor(
-        name="random circuits of these sizes",
-        edge_jaccard=float(np.mean(edges)),
-        node_jaccard=float(np.mean(nodes)),
-    )
-
-
-def floor_of(name: str, before: Circuit, after: Circuit) -> Floor:
-    """The overlap of two circuits that differ in nothing that should matter, such as the prompt's wording."""
-    edges = ({edge.name for edge in each.edges} for each in (before, after))
-    nodes = ({node.name for node in each.nodes} for each in (before, after))
-    return Floor(name=name, edge_jaccard=jaccard(*edges), node_jaccard=jaccard(*nodes))
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -18,9 +18,10 @@ from circuits.graph import Node
 from circuits.model import Model
 from circuits.model.spans import SpanError, spans
 from circuits.model.transformer import UnsupportedArchitecture
-from circuits.studies.diffs import CircuitDiff, Floor, HeadReading, Side, random_floor
+from circuits.studies.diffs import CircuitDiff, HeadReading, Side
 from circuits.studies.discover import RunSpec, search
 from circuits.studies.explain.verdict import BehaviourError
+from circuits.studies.floors import Floor, random_floor
 
 
 @dataclass(frozen=True)
