@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from circuits.engines import products
-from circuits.engines.products import each_times, times
+from circuits.model import products
+from circuits.model.products import each_times, times
 
 
 @pytest.mark.parametrize("onednn", [False, True])

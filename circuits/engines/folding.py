@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from circuits.engines.products import times
+from circuits.model.products import times
 from circuits.model.transformer import ACTIVATIONS, Attention, Components, Mlp, Norm, NormKind, UnsupportedArchitecture
 
 

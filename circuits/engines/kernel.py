@@ -20,10 +20,10 @@ from torch import Tensor
 from circuits.engines.folding import Folded
 from circuits.engines.layout import K, Layout, Q, V
 from circuits.engines.plan import Heads, LayerPlan, Plan, Projection, Reads
-from circuits.engines.products import each_times, times
 from circuits.engines.sides import Scratch, ScratchSide, Side
 from circuits.engines.values import Change, Inner, Outcome, Values
 from circuits.model.network import Bypass
+from circuits.model.products import each_times, times
 from circuits.model.transformer import attend
 
 

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from circuits.engines.layout import Layout
 from circuits.engines.plan import Plan, Reads
-from circuits.engines.products import each_times
 from circuits.engines.values import Values
+from circuits.model.products import each_times
 
 
 class Scratch:

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from circuits.graph import SLOTS, Shape
 from circuits.model.past import Past
+from circuits.model.products import times
 from circuits.model.taps import Taps
 
 NormKind = Literal["none", "layer", "rms"]
@@ -188,16 +189,16 @@ class Mlp:
             raise UnsupportedArchitecture(f"no activation {self.activation!r} here; known: {', '.join(ACTIVATIONS)}")
 
     def __call__(self, x: Float[Tensor, "*rest d_model"]) -> Float[Tensor, "*rest d_model"]:
-        return self.hidden(x) @ self.W_out + self.b_out
+        return times(self.hidden(x), self.W_out) + self.b_out
 
     def hidden(self, x: Float[Tensor, "*rest d_model"]) -> Float[Tensor, "*rest d_mlp"]:
         """The hidden units: what ``W_out`` reads."""
         x = self.norm(x)
-        hidden = x @ self.W_in + self.b_in
+        hidden = times(x, self.W_in) + self.b_in
         act = ACTIVATIONS[self.activation]
         if self.W_gate is None:
             return act(hidden)
-        gate = x @ self.W_gate
+        gate = times(x, self.W_gate)
         return act(gate if self.b_gate is None else gate + self.b_gate) * hidden
 
 
@@ -288,7 +289,7 @@ class Components:
             )
         else:
             shared = attention.norm(x)
-            q, k, v = (torch.einsum("bpd,hde->bhpe", shared, weight) + bias[:, None] for weight, bias in weights)
+            q, k, v = (_to_heads(shared, weight) + bias[:, None] for weight, bias in weights)
         if taps:
             q, k, v = taps.projected(layer, (q, k, v))
         first = 0 if past is None else past.length
@@ -300,7 +301,7 @@ class Components:
         pattern = attention_pattern(q, k, attention.visible(n_pos, first + n_pos, x.device), attention.scale)
         mixed = pattern.to(v.dtype) @ v
         if taps is None:
-            return torch.einsum("bhpe,hed->bpd", mixed, attention.W_O)
+            return times(mixed.transpose(1, 2).flatten(2), attention.W_O.flatten(0, 1))
         taps.compared(layer, k, v)
         taps.pattern(layer, pattern)
         written = torch.einsum("bhpe,hed->bphd", mixed, attention.W_O)
@@ -308,7 +309,14 @@ class Components:
         return written.sum(2)
 
     def readout(self, x: Float[Tensor, "*rest d_model"]) -> Float[Tensor, "*rest d_vocab"]:
-        return self.final(x) @ self.W_U + self.b_U
+        return times(self.final(x), self.W_U) + self.b_U
+
+
+def _to_heads(
+    x: Float[Tensor, "batch pos d_model"], weight: Float[Tensor, "head d_model d_head"]
+) -> Float[Tensor, "batch head pos d_head"]:
+    """x W of every head, as one product."""
+    return times(x, weight.transpose(0, 1).flatten(1)).unflatten(-1, (len(weight), -1)).transpose(1, 2)
 
 
 def map_tensors(value: Any, change: Callable[[Tensor], Tensor]) -> Any:

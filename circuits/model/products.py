@@ -33,7 +33,7 @@ def _maker() -> str:
     return names[0] if names else ""
 
 
-def times(x: Float[Tensor, "rows d_in"], weight: Float[Tensor, "d_in d_out"]) -> Float[Tensor, "rows d_out"]:
+def times(x: Float[Tensor, "*rows d_in"], weight: Float[Tensor, "d_in d_out"]) -> Float[Tensor, "*rows d_out"]:
     """x W."""
     return _onednn(x, weight) if _goes_to_onednn(x) else x @ weight
 
