@@ -155,14 +155,17 @@ class Circuit:
 
     @classmethod
     def full(cls, graph: Graph, provenance: Provenance) -> "Circuit":
+        """Every edge of the graph."""
         return cls(graph, graph.legal, provenance)
 
     @classmethod
     def empty(cls, graph: Graph, provenance: Provenance) -> "Circuit":
+        """No edge at all."""
         return cls(graph, np.zeros_like(graph.legal), provenance)
 
     @property
     def n_edges(self) -> int:
+        """Edges kept, a head's query, key and value slots apart."""
         return int(self.kept.sum())
 
     @cached_property
@@ -265,6 +268,7 @@ class Circuit:
         return view
 
     def to_json(self) -> dict[str, Any]:
+        """What the circuit's file holds, its digest with it."""
         shape, provenance = self.graph.shape, self.provenance
         content: dict[str, Any] = {
             "format": FORMAT,
@@ -308,6 +312,15 @@ class Circuit:
 
     @classmethod
     def from_json(cls, content: Any, *, source: str = "the circuit", weights: str | None = None) -> "Circuit":
+        """The inverse of `to_json`.
+
+        Args:
+            source: where the content is from, for errors.
+            weights: the hash that the circuit's model must have, if any.
+
+        Raises:
+            CircuitFileError: no whole circuit, or one of other weights.
+        """
         if not isinstance(content, dict) or content.get("format") != FORMAT:
             raise CircuitFileError(f"{source} is no circuit file: expected format {FORMAT!r}")
         if content.get("version") != VERSION:

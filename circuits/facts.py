@@ -54,6 +54,7 @@ class Fact:
 
     @property
     def statement(self) -> str:
+        """The sentence: prompt and answer."""
         return self.prompt + self.answer
 
     def __str__(self) -> str:
@@ -252,6 +253,19 @@ def parse_fact(
     ``text`` is ``prompt => object``, or a sentence whose last words are the object. The object is, in this order: the
     one given; what follows a template of the dataset; the longest object of the dataset that the sentence ends with;
     the last word. The subject is the one given, or the longest subject of the dataset in the prompt.
+
+    >>> import circuits as kc
+    >>> kc.parse_fact("The official language of France is => French", subject="France")
+    Fact(prompt='The official language of France is', subject='France', object='French', relation=None)
+
+    Args:
+        text: the sentence.
+        relations: the dataset's, whose templates, subjects and objects are recognised.
+        subject: as spelled in the prompt.
+        object: where it is more than the last word.
+
+    Returns:
+        The fact; its ``relation`` is named where its words are a template of one.
 
     Raises:
         FactError: empty text, an object that does not end the sentence, a subject that is not in the prompt or that

@@ -35,7 +35,10 @@ def quoted(start: str) -> list[str]:
     return [code for line in lines for code in re.findall(rf"(?<!`)`({start} [^`]+)`", line)]
 
 
-def test_the_python_block_runs_and_prints_a_circuit(capsys: pytest.CaptureFixture[str]):
+def test_the_python_block_runs_and_prints_a_circuit(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(tmp_path)
     blocks = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
     assert blocks
     for block in blocks:

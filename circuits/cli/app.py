@@ -85,15 +85,11 @@ def typed_command() -> str:
 
 def _one_paragraph(error: BaseException) -> str:
     """A pydantic error in a line; any other as it is."""
-    errors = getattr(error, "errors", None)
-    if callable(errors):
-        parts = []
-        for item in errors():  # type: ignore[attr-defined]
-            where = ".".join(str(part) for part in item["loc"])
-            message = str(item["msg"]).removeprefix("Value error, ")
-            parts.append(f"{where}: {message}, got {item['input']!r}" if where else message)
-        return "; ".join(parts)
-    return str(error)
+    from pydantic import ValidationError
+
+    from circuits.studies.options import in_words
+
+    return in_words(error) if isinstance(error, ValidationError) else str(error)
 
 
 def find_relation(relations: "Relations", name: str) -> "Relation":

@@ -104,7 +104,19 @@ def load_relation(path: Path, *, published: bool = False) -> Relation:
 def load_relations(folder: Path | None = None, *, published: bool = False) -> Relations:
     """All relation files below ``folder`` (the project's own by default), by name, in alphabetical order.
 
-    ``published`` as in `load_relation`.
+    >>> import circuits as kc
+    >>> kc.load_relations()["country_language"].object_of("France")
+    'French'
+
+    Args:
+        folder: of JSON files in the format of LRE.
+        published: as in `load_relation`.
+
+    Returns:
+        The relations by name.
+
+    Raises:
+        DatasetError: no such files, or one that is no relation.
     """
     folder = data_dir() / "facts" if folder is None else folder
     paths = sorted(folder.rglob("*.json"), key=lambda path: path.stem)

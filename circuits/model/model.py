@@ -129,13 +129,16 @@ class Model:
 
     @property
     def shape(self) -> Shape:
+        """Layers, heads, and whether attention and MLP of a block read the same."""
         return self.network.shape
 
     @property
     def n_ctx(self) -> int:
+        """How many tokens the model reads at most."""
         return self.network.n_ctx
 
     def graph(self, granularity: Granularity = "qkv") -> Graph:
+        """Nodes and edges of the model; a head's query, key and value slots apart, or merged (``node``)."""
         return Graph(self.shape, granularity)
 
     @property
@@ -269,6 +272,7 @@ class Model:
 
     @torch.no_grad()
     def logits(self, batch: Batch) -> Float[Tensor, "batch pos d_vocab"]:
+        """The next token's logits at every position of every row."""
         return self.network.run(batch)
 
     @torch.no_grad()

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from circuits.choices import counted
 from circuits.pages.table_figures import figure_2, figure_6, tau_figure
 from circuits.pages.tables import STYLE as TABLE_STYLE
 from circuits.pages.tables import Grid, grid, markdown, plain
@@ -212,7 +213,7 @@ def summary(table: Table) -> str:
     """The table in a sentence."""
     means = average(table.rows)
     return (
-        f"{len(table.rows)} relations: the average circuit keeps {100 * means['share']:.1f} % of the edges and "
+        f"{counted(len(table.rows), 'relation')}: the average circuit keeps {100 * means['share']:.1f} % of the edges and "
         f"{_percent(means['retained_val'])} of the model's Hit@10 on D_val, {_percent(means['retained_test'])} on D_test; "
         f"random circuits of its size {means['hit10_val_random']:.2f} and {means['hit10_test_random']:.2f} in Hit@10."
     )

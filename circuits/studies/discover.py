@@ -253,7 +253,25 @@ def run(
     notice: Callable[[str], None] | None = None,
     progress: Callable[[Progress], None] = lambda _: None,
 ) -> Run:
-    """Do what ``spec`` asks: see `run_sweep`, of which this is the case of one threshold."""
+    """Do what ``spec`` asks: `run_sweep` at one threshold. `discover` does the same from a sentence.
+
+    Args:
+        spec: what is asked; the threshold ``tau`` in nats.
+        relations: where mean and resample ablation find other subjects, and roles other facts.
+        model: the loaded ``spec.model``, if the caller has it already.
+        state_file: a search that was interrupted is continued from this file, if it exists.
+        max_memory: bytes that the fast engine may use; what is free, by default.
+        read: tell what heads and MLPs do for the first fact too.
+        certified: certify the circuit of a single fact.
+        notice: told, in a line, what the search will need.
+        progress: called as edges are decided.
+
+    Returns:
+        The circuit with all that was measured of it, and no live model.
+
+    Raises:
+        UnknownFactError: the model does not recall a fact, and ``spec.force`` is off; and what `run_sweep` raises.
+    """
     runs = run_sweep(
         spec,
         (spec.tau,),

@@ -11,19 +11,35 @@ options before it knows what it is asked.
 import ast
 import math
 import shlex
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from circuits.choices import AblationKind, Dtype, EngineName, Granularity, MetricName, Processing
 
 
+class SpecError(ValueError):
+    """Settings that make no sense; says which, what was expected and what came."""
+
+
 class Asked(BaseModel):
-    """The base of all specs: frozen, and refusing what it has no field for."""
+    """The base of all specs: frozen, and refusing what it has no field for.
+
+    Raises:
+        SpecError: a field is unknown, of another kind, or goes together with no other.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+    if not TYPE_CHECKING:  # or else a type checker would know no field by its name
+
+        def __init__(self, **fields: Any) -> None:
+            try:
+                super().__init__(**fields)
+            except ValidationError as error:
+                raise SpecError(in_words(error, known=type(self).model_fields)) from None
 
     @model_validator(mode="after")
     def _at_least(self) -> "Asked":
@@ -74,6 +90,22 @@ def declared(spec: type[BaseModel]) -> tuple[Declared, ...]:
             if isinstance(mark, Option):
                 found.append(Declared(name, mark, field.annotation, field.get_default()))
     return tuple(found)
+
+
+def in_words(error: ValidationError, known: Iterable[str] = ()) -> str:
+    """What pydantic found, in a line: where, what was expected, what came.
+
+    Args:
+        known: the fields that there are, for who named another.
+    """
+    parts = []
+    for item in error.errors():
+        where, message = ".".join(str(part) for part in item["loc"]), str(item["msg"]).removeprefix("Value error, ")
+        if item["type"] == "extra_forbidden" and known:
+            parts.append(f"no setting called {where!r}; there are {', '.join(known)}")
+        else:
+            parts.append(f"{where}: {message}, got {item['input']!r}" if where else message)
+    return "; ".join(parts)
 
 
 def command(words: Sequence[str], spec: BaseModel, *, leave_out: Sequence[str] = (), more: Sequence[str] = ()) -> str:

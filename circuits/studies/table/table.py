@@ -40,6 +40,7 @@ class Table:
         object.__setattr__(self, "rows", tuple(order))
 
     def of_kind(self, kind: Kind) -> tuple[Row, ...]:
+        """The rows of relations of that kind of knowledge."""
         return tuple(row for row in self.rows if row.kind == kind)
 
     @property
