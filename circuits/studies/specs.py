@@ -161,6 +161,7 @@ class RunSpec(Asked):
 
     @property
     def methods(self) -> "tuple[DiscoveryMethod[Any], ...]":
+        """The method of the search and, where there is one, the prefilter's."""
         return tuple(find_method(name) for name in (self.method, self.prefilter) if name is not None)
 
     def options_of(self, method: "DiscoveryMethod[OptionsT]") -> OptionsT:
