@@ -160,7 +160,8 @@ def test_an_edit_is_on_the_model_only_while_it_is_asked(france: kc.LiveRun, tmp_
     folder = edited.save(tmp_path / "edit")
     after = kc.discover("The official language of France is Spanish", with_edit=str(folder), **QUICK)
     assert after.ask(prompt).answer == "Spanish"
-    diff = edited.diff()
+    diff = edited.diff(kinds=("edited",))
+    assert set(diff.diffs) == {"edited"}
     assert diff.target == "Spanish"
     assert diff.took
 

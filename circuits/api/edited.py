@@ -1,7 +1,7 @@
 """One fact given another object, and what one asks of that."""
 
 import html
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -13,7 +13,7 @@ from circuits.evaluation import said, whole_model
 from circuits.facts import Fact, Relations
 from circuits.model import Model
 from circuits.pages.tables import grid, to_html
-from circuits.studies.diff import EditDiff, choose_prompts, diff_edit
+from circuits.studies.diff import PROMPT_KINDS, EditDiff, PromptKind, choose_prompts, diff_edit
 from circuits.studies.explain.sides import make_bench
 from circuits.studies.specs import RunSpec
 
@@ -52,10 +52,11 @@ class EditedFact:
         with self.on() as edited:
             return say(edited, prompt, n)
 
-    def diff(self, *, force: bool = False) -> EditDiff:
-        """What the edit does to the circuits of the fact, of a paraphrase, of a neighbour and of an unrelated fact.
+    def diff(self, *, kinds: Sequence[PromptKind] = PROMPT_KINDS, force: bool = False) -> EditDiff:
+        """What the edit does to the circuits of the fact and of what stands beside it.
 
         Args:
+            kinds: at which prompts: the ``edited`` one, a ``paraphrase``, a ``neighbour``, an ``unrelated`` fact.
             force: also after an edit that did not take.
 
         Returns:
@@ -66,7 +67,9 @@ class EditedFact:
         """
         bench = make_bench(self.model, self.fact, self.relations, self.spec)
         prompts = choose_prompts(self.model, self.fact, self.target, self.relations)
-        return diff_edit(self.model, self.edit, self.fact, self.target, prompts, bench, method=self.method, force=force)
+        return diff_edit(
+            self.model, self.edit, self.target, prompts, bench, method=self.method, kinds=kinds, force=force
+        )
 
     def save(self, folder: Path | str) -> Path:
         """Write the edit, kilobytes, into a folder that ``with_edit`` and ``--with-edit`` take.
