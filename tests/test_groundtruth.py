@@ -32,7 +32,7 @@ from circuits.model.plain import PlainWeightsError
 from circuits.model.transformer import Norm, UnsupportedArchitecture
 from circuits.planted import PLANTED, Ablated, Compiled, Planted, compiled, compiled_folder, planted
 from circuits.planted.weights import connected
-from circuits.studies.truth import METHODS_ON_TRUTH, Case, recover
+from circuits.studies.truth import METHODS_ON_TRUTH, KnownCircuit, recover
 from tests.models import random_plain_model, word_fact
 from tests.oracle import run_by_hand
 
@@ -87,7 +87,7 @@ def test_nodes_outside_the_circuit_are_loud_and_go_unheard(name: str) -> None:
 def test_what_the_docstrings_say_of_single_edges_is_measured() -> None:
     def worth(name: str, ablation: Ablated, edge: str) -> float:
         circuit = CIRCUITS[name]
-        case = Case.planted(circuit, ablation)
+        case = KnownCircuit.planted(circuit, ablation)
         engine = HookEngine(case.model, case.facts, ablation=case.ablation)
         without = engine.graph.legal.copy()
         without[engine.graph.edge(edge)] = False
@@ -119,7 +119,7 @@ def test_what_the_docstrings_say_of_single_edges_is_measured() -> None:
 
 
 def found(circuit: Planted, ablation: Ablated, *, absolute: bool, hook: bool = False) -> set[str]:
-    case = Case.planted(circuit, ablation)
+    case = KnownCircuit.planted(circuit, ablation)
     engine = HookEngine(case.model, case.facts, ablation=case.ablation) if hook else case.engine
     scores, _ = search(engine, AcdcOptions(case.tau, absolute=absolute), provenance=HERE)
     return {edge.name for edge in scores.above(case.tau, absolute=absolute)}
@@ -148,7 +148,7 @@ def test_of_an_or_acdc_finds_one_branch_under_zero_ablation_and_both_under_resam
     assert found(circuit, "zero", absolute=False) == found(circuit, "zero", absolute=True) == one_branch
     assert found(circuit, "resample", absolute=False) == set(circuit.edges["resample"])
     # Which branch stays is the order's doing alone.
-    case = Case.planted(circuit, "zero")
+    case = KnownCircuit.planted(circuit, "zero")
     scores, _ = search(case.engine, AcdcOptions(case.tau), walk=Traversal(case.engine.graph, True), provenance=HERE)
     assert {edge.name for edge in scores.above(case.tau)} == {edge for edge in truth if "a0.h0" not in edge}
 
@@ -499,7 +499,7 @@ def test_a_compiled_transformer_gives_its_recorded_outputs(name: str) -> None:
         torch.testing.assert_close(
             program.model.logits(Batch.of_prompts(torch.tensor(ids))), torch.tensor(expected), rtol=0, atol=1e-5
         )
-    engine = Case.compiled(program, "zero").engine
+    engine = KnownCircuit.compiled(program, "zero").engine
     # Every position's answer but BOS's is right, so that the whole model's error is rounding.
     assert float(engine.nll(engine.graph.legal).max()) < 1e-9
 
@@ -527,7 +527,7 @@ def test_the_edges_read_off_compiled_weights_are_those_of_the_list(name: str) ->
 def test_acdc_and_exact_find_a_programs_edges(name: str, ablation: Ablated) -> None:
     # A third of the prompts, and one donor each, show every edge too; the page has them all.
     program = PROGRAMS[name]
-    case = Case.compiled(replace(program, facts=program.facts[::3]), ablation, donors=1)
+    case = KnownCircuit.compiled(replace(program, facts=program.facts[::3]), ablation, donors=1)
     # Single edges of the larger ones are on the page.
     for method in ("acdc", "exact") if name in ("length", "xproportion") else ("acdc",):
         result = recover(case, method)
@@ -540,7 +540,7 @@ def test_the_list_of_another_ablation_is_not_found() -> None:
     """The control: which list belongs to which ablation matters."""
     program: Compiled = PROGRAMS["xproportion"]
     assert program.edges["resample"] < program.edges["zero"]
-    zero = recover(Case.compiled(program, "zero"), "acdc")
+    zero = recover(KnownCircuit.compiled(program, "zero"), "acdc")
     assert zero.n_found == len(program.edges["zero"]) > len(program.edges["resample"])
     graph = Graph(program.model.shape)
     assert graph.n_edges > 4 * zero.n_found

@@ -26,7 +26,7 @@ EditT_co = TypeVar("EditT_co", bound=Edit, covariant=True)
 
 
 @runtime_checkable
-class Run(Protocol[OptionsT_contra, EditT_co]):
+class Procedure(Protocol[OptionsT_contra, EditT_co]):
     """The method's function. Requests are at least one and do not contradict each other; options are of its own class."""
 
     def __call__(
@@ -53,7 +53,7 @@ class Method(Generic[OptionsT, EditT]):
     """
 
     name: str
-    run: Run[OptionsT, EditT]
+    run: Procedure[OptionsT, EditT]
     Options: type[OptionsT]
     needs: frozenset[Need] = frozenset()
     defaults: Callable[[Model], Settings] = lambda model: {}

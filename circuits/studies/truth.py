@@ -38,7 +38,7 @@ class TruthError(ValueError):
 
 
 @dataclass(frozen=True)
-class Case:
+class KnownCircuit:
     """Facts under one ablation, and the edges that matter to them."""
 
     name: str
@@ -50,13 +50,13 @@ class Case:
     metric: Metric
 
     @classmethod
-    def planted(cls, circuit: Planted, ablation: Ablated) -> "Case":
+    def planted(cls, circuit: Planted, ablation: Ablated) -> "KnownCircuit":
         chosen = Ablation("resample", corrupted=circuit.corrupted) if ablation == "resample" else Ablation("zero")
         model = circuit.model
         return cls(circuit.name, model, circuit.facts, chosen, circuit.truth(ablation), circuit.tau, model.metric)
 
     @classmethod
-    def compiled(cls, circuit: Compiled, ablation: Ablated, *, donors: int = DONORS) -> "Case":
+    def compiled(cls, circuit: Compiled, ablation: Ablated, *, donors: int = DONORS) -> "KnownCircuit":
         """Measured by squared error, because a compiled transformer's output is 0 or 1, or a number, and no logit."""
         facts = circuit.facts
         match ablation:
@@ -83,7 +83,7 @@ METHODS_ON_TRUTH = tuple(
 """All methods, ACDC twice: by its signed rule and by magnitude."""
 
 
-def _search(case: Case, name: str) -> tuple[Scores, ...]:
+def _search(case: KnownCircuit, name: str) -> tuple[Scores, ...]:
     """The method's scores, several where they depend on chance."""
     method = METHODS[name.removesuffix(ABSOLUTE)]
     problem = Problem(case.model, case.facts, case.ablation, metric=case.metric)
@@ -95,7 +95,7 @@ def _search(case: Case, name: str) -> tuple[Scores, ...]:
     )
 
 
-def recover(case: Case, name: str) -> Recovery:
+def recover(case: KnownCircuit, name: str) -> Recovery:
     """Run one method on one case and compare what it finds with the truth."""
     method, truth, graph = METHODS[name.removesuffix(ABSOLUTE)], case.truth, case.model.graph()
     absolute = name != "acdc"
@@ -128,20 +128,20 @@ def _mean(values: list[float]) -> float:
 # ---- the study -------------------------------------------------------------------------------------------------------
 
 
-def cases_on_truth(spec: TruthSpec) -> tuple[Case, ...]:
+def cases_on_truth(spec: TruthSpec) -> tuple[KnownCircuit, ...]:
     """All circuits that are known, each under every ablation that its edges are known for.
 
     Raises:
         TruthError: the compiled transformers are asked for, and not at hand.
     """
-    by_hand = [Case.planted(one, kind) for kind in ("zero", "resample") for one in planted()]
+    by_hand = [KnownCircuit.planted(one, kind) for kind in ("zero", "resample") for one in planted()]
     if not spec.compiled:
         return tuple(by_hand)
     if not (programs := compiled()):
         raise TruthError(
             f"no compiled transformers in {compiled_folder()}; name their folder in the environment variable {VARIABLE}"
         )
-    return (*by_hand, *(Case.compiled(one, kind) for kind in ("zero", "mean", "resample") for one in programs))
+    return (*by_hand, *(KnownCircuit.compiled(one, kind) for kind in ("zero", "mean", "resample") for one in programs))
 
 
 def methods_asked(spec: TruthSpec) -> tuple[str, ...]:
@@ -158,11 +158,11 @@ def methods_asked(spec: TruthSpec) -> tuple[str, ...]:
     return methods
 
 
-def _open(spec: TruthSpec, _: None) -> tuple[Case, ...]:
+def _open(spec: TruthSpec, _: None) -> tuple[KnownCircuit, ...]:
     return cases_on_truth(spec)
 
 
-def _cases(spec: TruthSpec, known: tuple[Case, ...]) -> list[study.Case[tuple[int, str]]]:
+def _cases(spec: TruthSpec, known: tuple[KnownCircuit, ...]) -> list[study.Case[tuple[int, str]]]:
     return [
         study.Case(f"{case.name}, {case.ablation.kind}, {method}", (i, method))
         for i, case in enumerate(known)
@@ -170,15 +170,17 @@ def _cases(spec: TruthSpec, known: tuple[Case, ...]) -> list[study.Case[tuple[in
     ]
 
 
-def _run(spec: TruthSpec, case: study.Case[tuple[int, str]], known: tuple[Case, ...], watch: study.Watch) -> Recovery:
+def _run(
+    spec: TruthSpec, case: study.Case[tuple[int, str]], known: tuple[KnownCircuit, ...], watch: study.Watch
+) -> Recovery:
     i, method = case.asked
     return recover(known[i], method)
 
 
-def _weights(known: tuple[Case, ...]) -> str:
+def _weights(known: tuple[KnownCircuit, ...]) -> str:
     return digest([case.model.weights for case in known])
 
 
-TRUTH: study.Study[TruthSpec, tuple[Case, ...], tuple[int, str], Recovery] = study.Study(
+TRUTH: study.Study[TruthSpec, tuple[KnownCircuit, ...], tuple[int, str], Recovery] = study.Study(
     "truth", Recovery, _open, _cases, _run, _weights
 )

@@ -44,7 +44,7 @@ class Reply:
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class OpenQuestion:
     """A question as ids, with the unedited model's reply."""
 
     question: Question
@@ -74,7 +74,7 @@ class EditCase:
     """A request, ready to be asked about: the unedited model's replies, and its fluency in bits after the edit's prompt."""
 
     request: EditRequest
-    asked: tuple[Asked, ...]
+    asked: tuple[OpenQuestion, ...]
     fluency: float
 
     @property
@@ -137,7 +137,11 @@ def prepare(
     replies = iter(_replies(model, [item for case in open_cases for item in case], written=written))
     measured = fluency.measure(model, requests)
     return tuple(
-        EditCase(request, tuple(Asked(question, right, rival, next(replies)) for question, right, rival in case), value)
+        EditCase(
+            request,
+            tuple(OpenQuestion(question, right, rival, next(replies)) for question, right, rival in case),
+            value,
+        )
         for request, case, value in zip(requests, open_cases, measured, strict=True)
     )
 

@@ -1,0 +1,138 @@
+"""Studies of edits: a row that is kept is the row that was made, and what other settings ask for is made anew."""
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from circuits.datasets import load_relations
+from circuits.editing import EditError, Resources
+from circuits.evaluation.edits import FluencySetting, prepare
+from circuits.facts import Fact
+from circuits.model import Model
+from circuits.studies.diff import DIFF, Prompts, Watched, make_edit
+from circuits.studies.diff_table import DIFF_TABLE, FactsToEdit
+from circuits.studies.edit_specs import CompareSpec, DiffSpec, EvalSpec, TraceSpec
+from circuits.studies.edits import EDITS
+from circuits.studies.explain.sides import make_bench
+from circuits.studies.options import AskedError
+from circuits.studies.requests import Unedited, resources_of
+from circuits.studies.sequence import TRACE
+from circuits.studies.study import Outcome, Study
+from circuits.studies.sweep import Folder, sweep
+from tests.editing_models import OTHER, REQUEST
+from tests.test_cli import fails
+from tests.test_edit_sweep import PROBED
+
+FRANCE = Fact("The official language of France is", "France", "French", "country_language")
+QUICK = {"settings": ("steps=2", "lr=0.01"), "fluency_samples": 0}
+
+
+@pytest.fixture(scope="module")
+def unedited(small_model: Callable[..., Model]) -> Unedited:
+    model = small_model("gpt2")
+    return Unedited(model, prepare(model, [PROBED, OTHER], FluencySetting(n_samples=0)), Resources())
+
+
+def rows(study: Study[Any, Any, Any, Any], spec: Any, context: Any, folder: Path) -> list[Outcome[Any]]:
+    return list(sweep(study, spec, context=context, store=Folder(folder)))
+
+
+def kept(study: Study[Any, Any, Any, Any], spec: Any, context: Any, folder: Path) -> list[Any]:
+    """The study's rows, after the law: asked for again, they are read and equal, and not made."""
+    made = rows(study, spec, context, folder)
+    again = rows(replace(study, run=lambda *_: pytest.fail("made again")), spec, context, folder)
+    # By their texts, because a number that could not be measured equals nothing, not even itself.
+    assert [repr(one.row) for one in again] == [repr(one.row) for one in made]
+    assert not any(one.kept for one in made)
+    assert all(one.kept for one in again)
+    return [one.row for one in made]
+
+
+def test_an_evaluation_is_kept_with_all_that_is_shown_of_it(unedited: Unedited, tmp_path: Path) -> None:
+    spec = CompareSpec(methods="ft-m,memoe/batch:2,ft-l/sequential:2+prune", n=2, eval_at="checkpoints", **QUICK)
+    spec = spec.model_copy(update={"settings": ("steps=2",)})
+    found = kept(EDITS, spec, unedited, tmp_path)
+    assert [str(row.contestant) for row in found] == ["ft-m/single", "memoe/batch:2", "ft-l/sequential:2+prune"]
+    assert found[1].routing is not None
+    assert len(found[2].retention) == 1
+    assert json.dumps([row.to_json() for row in found], allow_nan=False)
+    # The control: what another seed asks for is not there.
+    other = spec.model_copy(update={"seed": 1})
+    assert not any(one.kept for one in rows(EDITS, other, unedited, tmp_path))
+
+
+def test_one_method_evaluated_alone_stands_as_it_does_among_others(unedited: Unedited) -> None:
+    (alone,) = sweep(EDITS, EvalSpec(method="ft-m", n=2, **QUICK), context=unedited)
+    (_, among) = sweep(EDITS, CompareSpec(methods="ft-l,ft-m", n=2, **QUICK), context=unedited)
+    assert alone.row is not None
+    assert among.row is not None
+    assert replace(alone.row, seconds=0.0) == replace(among.row, seconds=0.0)
+
+
+def test_a_traced_sequence_is_kept_and_the_free_one_is_run_for_comparison(unedited: Unedited, tmp_path: Path) -> None:
+    spec = TraceSpec(method="ft-m", checkpoints="1", every=1, settings=QUICK["settings"])
+    free, restrained = kept(TRACE, spec, unedited, tmp_path)
+    assert [trace.name for trace in (*free.traces, *restrained.traces)] == ["ft-m", "ft-m, restrained every 1"]
+    assert [point.n_edits for point in free.traces[0].points] == [0, 1, 2]
+    (both,) = kept(TRACE, spec.model_copy(update={"every": None}), unedited, tmp_path)
+    assert [trace.name for trace in both.traces] == ["ft-m", "ft-m, restrained"]
+    assert both.traces[0] == free.traces[0]
+
+
+# ---- diffs -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_diff_is_kept_with_its_circuits(tmp_path: Path) -> None:
+    model, relations = Model.default(), load_relations()
+    spec = DiffSpec(edit="ft-m", fact=FRANCE.statement, to="Spanish", tau=0.5)
+    prompts = Prompts(edited=FRANCE, paraphrase=None, neighbour=None, unrelated=None)
+    watched = Watched(model, "Spanish", prompts, make_bench(model, FRANCE, relations, spec.run_spec()), Resources())
+    (found,) = kept(DIFF, spec, watched, tmp_path)
+    assert found.took
+    assert found.edited.before.circuit.n_edges > 0
+
+
+def test_a_row_of_the_table_is_kept(tmp_path: Path) -> None:
+    spec = DiffSpec(edit="ft-m", tau=0.5)
+    facts = FactsToEdit(Model.default(), load_relations(), ((FRANCE, "Spanish"),), Resources())
+    (made,) = kept(DIFF_TABLE, spec, facts, tmp_path)
+    assert [edit.statement for edit in made.edits] == [f"{FRANCE.prompt} Spanish"]
+
+
+@pytest.mark.parametrize("layout", ["gpt2", "llama"])
+@pytest.mark.parametrize("method", ["rome", "memit"])
+def test_a_diff_of_any_model_can_store_values_by_moments_over_a_text_that_is_named(
+    small_model: Callable[..., Model], tmp_path: Path, method: str, layout: str
+) -> None:
+    model, text = small_model(layout), tmp_path / "texts.txt"
+    text.write_text("\n".join(f"w{i} w{i + 1} w{i + 2} w{(7 * i) % 50}" for i in range(40)), encoding="utf-8")
+    spec = DiffSpec(corpus=str(text), settings=("steps=1", "contexts=()"))
+    fact = Fact(REQUEST.prompt, REQUEST.subject, "w6")
+    resources = replace(resources_of(spec.corpus), cache=tmp_path)
+    edit = make_edit(model, fact, REQUEST.target, method, settings=spec.chosen, resources=resources)
+    assert edit.provenance.options["steps"] == 1
+    with pytest.raises(EditError, match="no option speed"):
+        make_edit(model, fact, REQUEST.target, method, settings={"speed": 1}, resources=resources)
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        (["--set", "lr"], "expected --set as name=value"),
+        (["--corpus", "no-such-file.txt"], "no-such-file.txt"),
+        (["--layers", "a"], "expected --layers as numbers"),
+        (["--tau", "-1"], "tau must be a finite number"),
+    ],
+)
+def test_a_diff_that_cannot_be_made_is_refused_before_a_model_is_loaded(
+    words: list[str], reason: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Model, "load", lambda *_, **__: pytest.fail("a model was loaded"))
+    for of in (["--fact", FRANCE.statement, "--to", "Spanish"], []):
+        assert reason in fails(["diff", "--edit", "rome", *of, *words], capsys)
+    with pytest.raises(AskedError, match="together"):
+        DIFF.open(DiffSpec(fact=FRANCE.statement), None)
