@@ -13,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from circuits.circuit import Circuit, Provenance, Scores
-from circuits.discovery.acdc import AcdcOptions, Interrupted, Progress, ResumeError, State, diluted, fingerprint, search
+from circuits.discovery.acdc import AcdcOptions, Interrupted, Progress, ResumeError, State, fingerprint, search
+from circuits.discovery.averages import diluted
 from circuits.discovery.traversal import Traversal
 from circuits.engines.engine import Engine
 from circuits.engines.hook import HookEngine

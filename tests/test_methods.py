@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,11 +14,13 @@ from hypothesis import strategies as st
 from circuits.circuit import Provenance, Scores
 from circuits.discovery import METHODS, MethodError, find_method
 from circuits.discovery.acdc import AcdcOptions, acdc, search
+from circuits.discovery.averages import diluted, mean
 from circuits.discovery.chance import ChanceOptions, chance
 from circuits.discovery.exact import exact
 from circuits.discovery.ifr import ifr, proximity
 from circuits.discovery.method import NoOptions
 from circuits.discovery.problem import Problem, Progress
+from circuits.discovery.traversal import Traversal
 from circuits.engines import Ablation, HookEngine, SparseEngine
 from circuits.graph import Granularity, Graph, Shape
 from circuits.model import Model
@@ -75,7 +78,7 @@ def test_a_network_of_components_is_taken_too(small_model: LoadModel) -> None:
         np.testing.assert_allclose(one.values, other.values, atol=1e-5)
 
 
-OTHERS = {"tau": 0.5, "absolute": True, "steps": 1, "seed": 1}
+OTHERS = {"tau": 0.5, "absolute": True, "compat": "kc", "steps": 1, "seed": 1}
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -136,11 +139,24 @@ def test_naming_the_methods_loads_none_of_them() -> None:
     assert done.stdout.split() == [*METHODS, "False"]
 
 
-def test_acdc_in_the_table_is_its_search() -> None:
-    model = random_plain_model(0)
-    expected, _ = search(SparseEngine(model, SMALL), AcdcOptions(0.05, absolute=True), provenance=HERE)
-    found = acdc(Problem(model, SMALL), AcdcOptions(0.05, absolute=True), provenance=HERE)
-    assert found == expected
+def test_acdc_in_the_table_is_its_search_and_its_sweep_that_at_each_threshold_among_the_candidates() -> None:
+    problem = Problem(random_plain_model(0), SMALL)
+    engine, allowed = SparseEngine(problem.model, SMALL), problem.graph.legal.copy()
+    allowed[0] = False
+    for options in (AcdcOptions(0.05, absolute=True), AcdcOptions(0.05, compat="kc")):
+        average = diluted([3, 2], [1, 1]) if options.compat else mean
+        expected, _ = search(engine, options, per_token=average, provenance=HERE)
+        assert acdc(problem, options, provenance=HERE) == expected
+        assert acdc.sweep is not None
+        found = acdc.sweep(problem, options, (0.5, 0.05), provenance=lambda _: HERE, candidates=allowed)
+        for (tau, scores, _), at in zip(found, (0.05, 0.5), strict=True):
+            few = replace(options, tau=at)
+            walk = Traversal(problem.graph, candidates=allowed)
+            assert tau == at
+            alone, _ = search(engine, few, per_token=average, provenance=HERE, walk=walk)
+            np.testing.assert_allclose(scores.values, alone.values, atol=1e-5)
+            assert np.isnan(scores.values[0]).all()
+    assert [name for name, method in METHODS.items() if method.has_threshold] == ["acdc"]
 
 
 # ---- exact -------------------------------------------------------------------------------------------------------------

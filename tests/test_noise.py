@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from circuits.circuit import Provenance
-from circuits.discovery.acdc import RESOLUTION, AcdcOptions, NoiseError, diluted, search, sweep
+from circuits.discovery.acdc import RESOLUTION, AcdcOptions, NoiseError, search, sweep
+from circuits.discovery.averages import diluted
 from circuits.discovery.traversal import Traversal
 from circuits.engines.hook import HookEngine
 from circuits.engines.sparse import SparseEngine

@@ -14,11 +14,13 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from jaxtyping import Bool, Float
 
 from circuits.circuit import Provenance, Scores
+from circuits.discovery.averages import Average, diluted, mean
 from circuits.discovery.method import DiscoveryMethod, Report
 from circuits.discovery.problem import Problem, Progress
 from circuits.discovery.speculation import Width, cuts, expected_path, measured_shifts, shift_of
@@ -92,22 +94,19 @@ class State:
 @dataclass(frozen=True, slots=True)
 class AcdcOptions:
     """``tau`` is the threshold in nats: larger keeps fewer edges; the default is paper 2's. With ``absolute`` the magnitude
-    of S is compared, so that edges whose removal helps the answer (suppressive ones) stay too."""
+    of S is compared, so that edges whose removal helps the answer (suppressive ones) stay too. ``compat="kc"`` is the
+    published code's metric: `diluted` (`search` and `sweep`, which know no tokens, are given it as ``per_token``)."""
 
     tau: float = 0.01
     absolute: bool = False
-
-
-def mean(nll: Float[np.ndarray, "fact"]) -> float:
-    """The number that ACDC compares, by default."""
-    return float(np.add.reduce(nll)) / len(nll)
+    compat: Literal["kc"] | None = None
 
 
 def search(
     engine: Engine,
     options: AcdcOptions,
     *,
-    per_token: Callable[[np.ndarray], float] = mean,
+    per_token: Average = mean,
     provenance: Provenance,
     walk: Traversal | None = None,
     state: State | None = None,
@@ -130,8 +129,7 @@ def search(
         NoiseError: tau is less than `RESOLUTION` times the engine's noise.
         Interrupted: on Ctrl-C; it carries the state to continue from.
     """
-    graph = engine.graph
-    walk = walk or Traversal(graph)
+    graph, walk = engine.graph, walk or Traversal(engine.graph)
     noise = _noise(engine, per_token)
     if not force:
         require_resolvable(noise, options.tau, engine)
@@ -168,7 +166,33 @@ def search(
 
 def _acdc(problem: Problem, options: AcdcOptions, report: Report) -> Float[np.ndarray, "writer reader"]:
     provenance = acdc.provenance(problem, options)
-    return search(problem.engine, options, provenance=provenance, progress=report)[0].values
+    return next(_sweep(problem, options, (options.tau,), provenance=lambda _: provenance, report=report))[1].values
+
+
+def _sweep(
+    problem: Problem,
+    options: AcdcOptions,
+    taus: Sequence[float],
+    *,
+    provenance: Callable[[float], Provenance],
+    candidates: Bool[np.ndarray, "writer reader"] | None = None,
+    resume: Callable[[float], State | None] = lambda tau: None,
+    report: Report = lambda _: None,
+    force: bool = False,
+) -> Iterator[tuple[float, Scores, State]]:
+    tokens = [problem.model.tokens(fact) for fact in problem.facts]
+    published = diluted([len(t.prompt) for t in tokens], [len(t.answer) for t in tokens])
+    return sweep(
+        problem.engine,
+        taus,
+        absolute=options.absolute,
+        per_token=published if options.compat else mean,
+        walk=Traversal(problem.graph, candidates=candidates),
+        provenance=provenance,
+        resume=resume,
+        progress=report,
+        force=force,
+    )
 
 
 acdc = DiscoveryMethod(
@@ -176,10 +200,11 @@ acdc = DiscoveryMethod(
     _acdc,
     AcdcOptions,
     "the rise of the answer’s negative log-likelihood when the edge was cut from the circuit of that moment",
+    sweep=_sweep,
 )
 
 
-def _noise(engine: Engine, per_token: Callable[[np.ndarray], float]) -> float:
+def _noise(engine: Engine, per_token: Average) -> float:
     """The engine's noise in units of what is compared with tau."""
     facts = len(engine.facts)
     return engine.noise() * (per_token(np.ones(facts)) - per_token(np.zeros(facts)))
@@ -205,7 +230,7 @@ def sweep(
     *,
     absolute: bool = False,
     provenance: Callable[[float], Provenance],
-    per_token: Callable[[np.ndarray], float] = mean,
+    per_token: Average = mean,
     walk: Traversal | None = None,
     resume: Callable[[float], State | None] = lambda tau: None,
     progress: Callable[[Progress], None] = lambda _: None,
@@ -240,7 +265,7 @@ def _shared(
     done: State,
     tau: float,
     absolute: bool,
-    per_token: Callable[[np.ndarray], float],
+    per_token: Average,
     fingerprint: str,
 ) -> State:
     """A finished search's decisions for another tau: all up to the first that falls the other way, and that one."""
@@ -280,7 +305,7 @@ class _Search:
     tau: float
     noise: float
     absolute: bool
-    per_token: Callable[[np.ndarray], float]
+    per_token: Average
     now: Float[np.ndarray, "fact"] | None = None
     """NLL of C on each fact, where known."""
 
@@ -373,16 +398,3 @@ def fingerprint(provenance: Provenance) -> str:
     """Digest of all that decides a search's result."""
     content = {**provenance.__dict__, "settings": dict(provenance.settings)}
     return hashlib.sha256(json.dumps(content, sort_keys=True, default=list).encode()).hexdigest()
-
-
-def diluted(prompt_lengths: list[int], answer_lengths: list[int]) -> Callable[[Float[np.ndarray, "fact"]], float]:
-    """``compat="kc"``: the published code's metric, whose mean runs over *all* predicted positions.
-
-    Its answer positions' NLL is divided by the length of the longest padded prompt, so that the effective tau grows with it.
-    """
-    longest = max(p + a for p, a in zip(prompt_lengths, answer_lengths, strict=True)) - 1
-
-    def mean(nll: Float[np.ndarray, "fact"]) -> float:
-        return float((nll * np.array(answer_lengths)).mean() / longest)
-
-    return mean

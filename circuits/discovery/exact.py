@@ -10,7 +10,7 @@ from itertools import groupby
 import numpy as np
 from jaxtyping import Float
 
-from circuits.discovery.acdc import mean
+from circuits.discovery.averages import mean
 from circuits.discovery.method import DiscoveryMethod, NoOptions, Report
 from circuits.discovery.problem import Problem, Progress
 from circuits.engines.engine import Cut, Engine, WideEngine

@@ -1,16 +1,19 @@
 """What a discovery method is: a value with a name, a function of a `Problem` and the method's own options, and its words."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, fields
-from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from pydantic import TypeAdapter, ValidationError
 
 from circuits.circuit import Provenance, Scores
 from circuits.discovery.problem import Problem, Progress
 from circuits.discovery.table import MethodError
+
+if TYPE_CHECKING:
+    from circuits.discovery.acdc import State
 
 Report = Callable[[Progress], None]
 """Told how far a method has come."""
@@ -32,6 +35,28 @@ class ScoreEdges(Protocol[OptionsT_contra]):
     ) -> Float[np.ndarray, "writer reader"]: ...
 
 
+@runtime_checkable
+class Sweep(Protocol[OptionsT_contra]):
+    """Scores and last state at each of several thresholds, in rising order, of a method that decides edge by edge.
+
+    ``candidates`` are the edges to try, all others being ablated from the start; ``resume`` gives the state of a search that
+    was interrupted; ``force`` searches even where rounding would decide.
+    """
+
+    def __call__(
+        self,
+        problem: Problem,
+        options: OptionsT_contra,
+        taus: Sequence[float],
+        *,
+        provenance: Callable[[float], Provenance],
+        candidates: Bool[np.ndarray, "writer reader"] | None = None,
+        resume: "Callable[[float], State | None]" = lambda tau: None,
+        report: Report = lambda _: None,
+        force: bool = False,
+    ) -> "Iterator[tuple[float, Scores, State]]": ...
+
+
 @dataclass(frozen=True)
 class DiscoveryMethod(Generic[OptionsT]):
     """Called, it scores the edges of a problem's graph (or, where it searches, those that it tried).
@@ -46,6 +71,8 @@ class DiscoveryMethod(Generic[OptionsT]):
     """What its score of an edge is, in words."""
     has_unit: bool = True
     """Whether scores are in the metric's unit (nats), so that a threshold means something."""
+    sweep: Sweep[OptionsT] | None = None
+    """Of a method whose circuit is what exceeds a threshold; of the others, it is as many of the best edges as are asked for."""
 
     def __call__(
         self,
@@ -71,6 +98,10 @@ class DiscoveryMethod(Generic[OptionsT]):
         return Scores(
             problem.graph, self.run(problem, options, report), provenance or self.provenance(problem, options)
         )
+
+    @property
+    def has_threshold(self) -> bool:
+        return self.sweep is not None
 
     @property
     def option_names(self) -> tuple[str, ...]:

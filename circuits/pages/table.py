@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from circuits.choices import counted
+from circuits.discovery import find_method
 from circuits.pages.table_figures import figure_2, figure_6, tau_figure
 from circuits.pages.tables import STYLE as TABLE_STYLE
 from circuits.pages.tables import Grid, grid, markdown, plain
@@ -36,7 +37,7 @@ HEADER = (
 
 def command(table: Table, relations: str = "all", more: Sequence[str] = ()) -> str:
     """A shell command that makes the table again."""
-    leave_out = () if table.spec.method == "acdc" else ("taus",)
+    leave_out = () if find_method(table.spec.method).has_threshold else ("taus",)
     return spec_command(["table", "--relations", relations], table.spec, leave_out=leave_out, more=more)
 
 
@@ -180,8 +181,8 @@ def beaten_sentence(row: Row, beaten: Beaten) -> str:
 def _search(spec: TableSpec) -> str:
     """The method and what decides the size of its circuits, in words."""
     sign = "absolute" if spec.absolute else "signed"
-    if spec.method == "acdc":
-        return f"acdc, tau {spec.taus[0]:g} nats, {sign} removal"
+    if find_method(spec.method).has_threshold:
+        return f"{spec.method}, tau {spec.taus[0]:g} nats, {sign} removal"
     return f"{spec.method}, the best {spec.edges or DEFAULT_EDGES} edges by {sign} score"
 
 

@@ -28,8 +28,9 @@ from circuits.circuit import Circuit, Provenance, Scores
 from circuits.datasets import corrupted as corruption
 from circuits.datasets.objects import metric_for
 from circuits.discovery import find_method, prefilter
-from circuits.discovery.acdc import AcdcOptions, Interrupted, State, diluted, fingerprint, mean, sweep
+from circuits.discovery.acdc import AcdcOptions, Interrupted, State, fingerprint, sweep
 from circuits.discovery.acdc import search as acdc
+from circuits.discovery.averages import diluted, mean
 from circuits.discovery.problem import Problem, Progress
 from circuits.discovery.traversal import Traversal
 from circuits.engines import Ablation, Engine, make_engine

@@ -98,7 +98,7 @@ def _search(case: KnownCircuit, name: str) -> tuple[Scores, ...]:
 def recover(case: KnownCircuit, name: str) -> Recovery:
     """Run one method on one case and compare what it finds with the truth."""
     method, truth, graph = METHODS[name.removesuffix(ABSOLUTE)], case.truth, case.model.graph()
-    absolute = name != "acdc"
+    absolute = name.endswith(ABSOLUTE) or "absolute" not in method.option_names
     results = []
     for scores in _search(case, name):
         above, best = scores.above(case.tau, absolute=absolute), scores.top(truth.n_edges, absolute=absolute)
