@@ -9,7 +9,6 @@ from circuits.evaluation import (
     AlikeAnswers,
     distinct_beginnings,
     known,
-    prefers,
     require_distinct_beginnings,
     said,
     whole_model,
@@ -54,23 +53,6 @@ def test_of_two_answers_that_begin_alike_the_model_gives_the_one_whose_every_tok
     assert said(MODEL, "it", ()) is None
     # Of two that it gives, one beginning the other, the whole one.
     assert said(MODEL, "it", ("United", "United States")) == "United States"
-
-
-def test_the_answer_preferred_is_the_one_of_more_probability_as_a_whole():
-    assert prefers(MODEL, "it", "United States", "United Kingdom")
-    assert not prefers(MODEL, "it", "United Kingdom", "United States")
-    # "Peru" is less likely than "United", and likelier than "United" and then "Kingdom".
-    assert log_p("it", "United") > log_p("it", "Peru") > log_p("it", "United") + log_p("United", "Kingdom")
-    assert prefers(MODEL, "it", "Peru", "United Kingdom")
-    # By the mean over tokens the longer one would win: its second token is nearly free.
-    mean = (log_p("it", "United") + log_p("United", "States")) / 2
-    assert mean > log_p("it", "Peru")
-
-
-def test_an_answer_is_not_compared_with_its_own_beginning_nor_with_itself():
-    for answer, other in (("United", "United States"), ("United States", "United"), ("Peru", "Peru")):
-        with pytest.raises(AlikeAnswers, match="none begins the other"):
-            prefers(MODEL, "it", answer, other)
 
 
 def test_what_reads_first_tokens_refuses_answers_that_begin_alike():

@@ -23,7 +23,7 @@ from circuits.graph import Graph, Shape
 from circuits.model import Model
 from circuits.studies.discover import UnknownFactError
 from circuits.studies.specs import StabilitySpec
-from circuits.studies.stability import Change, Skip, changes, components, known_facts, overlap
+from circuits.studies.stability import Skip, Survival, changes, components, known_facts, overlap
 from tests.models import guessed_relation, plain_model, random_plain_model, word_fact, zero_weights
 
 HERE = Provenance("by hand", "00", processing="raw", method="acdc")
@@ -157,15 +157,15 @@ RELATIONS: Relations = {
 }
 
 
-def made(spec: StabilitySpec, model: Model = MODEL) -> list[Change | Skip]:
+def made(spec: StabilitySpec, model: Model = MODEL) -> list[Survival | Skip]:
     return list(changes(spec.model_copy(update={"draws": 3}), RELATIONS, model))
 
 
 def test_every_change_is_measured_against_the_circuit_asked_for():
     rows = made(StabilitySpec(facts=FACTS[:2], tau=0.1, engine="hook"))
-    assert all(isinstance(row, Change) for row in rows)
+    assert all(isinstance(row, Survival) for row in rows)
     assert [row.name for row in rows] == ["paraphrase"] * 2 + ["tau"] * 2 + ["order", "seed", "seed", "control"]
-    overlaps = {(row.name, row.detail): row.overlap for row in rows if isinstance(row, Change)}
+    overlaps = {(row.name, row.detail): row.overlap for row in rows if isinstance(row, Survival)}
     assert all(own.edges_before == 2 for (name, _), own in overlaps.items() if name != "seed")
     # Both templates end with the subject, and the lookup reads it alone: nothing changes but with the order.
     for (name, _), own in overlaps.items():
@@ -180,7 +180,7 @@ def test_every_change_is_measured_against_the_circuit_asked_for():
 
 def test_the_seed_is_asked_about_under_the_ablation_in_use():
     rows = made(StabilitySpec(facts=FACTS[:2], tau=0.1, engine="hook", ablation="resample"))
-    seeds = [row.detail for row in rows if row.name == "seed" and isinstance(row, Change)]
+    seeds = [row.detail for row in rows if row.name == "seed" and isinstance(row, Survival)]
     assert len(seeds) == 1
     assert "resample" in seeds[0]
 
@@ -189,7 +189,7 @@ def test_a_sentence_of_no_relation_has_no_paraphrase_and_no_other_subjects():
     rows = made(StabilitySpec(facts=(Fact("a", "a", "p"),), tau=0.1, engine="hook"))
     left_out = {row.name for row in rows if isinstance(row, Skip)}
     assert left_out == {"paraphrase", "seed"}
-    assert {row.name for row in rows if isinstance(row, Change)} == {"tau", "order", "control"}
+    assert {row.name for row in rows if isinstance(row, Survival)} == {"tau", "order", "control"}
 
 
 def test_a_fact_that_the_model_does_not_know_has_no_circuit_to_ask_about():

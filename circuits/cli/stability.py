@@ -36,7 +36,7 @@ def stability(asked: dict[str, Any], as_json: JsonOption = False) -> None:
         relation = find_relation(relations, relation).name
     from circuits.facts import parse_fact
     from circuits.studies.discover import load_model
-    from circuits.studies.stability import Change, changes, known_facts
+    from circuits.studies.stability import Survival, changes, known_facts
 
     given = None if fact is None else parse_fact(fact, relations.values(), subject=which.subject, object=which.object)
     # Checked before the model is loaded, because that takes a while.
@@ -45,13 +45,13 @@ def stability(asked: dict[str, Any], as_json: JsonOption = False) -> None:
     loaded = fit_threads(load_model(spec.run_spec(relation)))
     facts = first if relation is None else known_facts(relations, relation, loaded, which.n, seed=spec.seed)
     spec = spec.model_copy(update={"facts": facts})
-    measured: list[Change | Skip] = []
+    measured: list[Survival | Skip] = []
     with progress("changes") as (watch, _):
         for one in changes(spec, relations, loaded, notice=watch.notice):
             measured.append(one)
             watch.progress(0, 1, f"{counted(len(measured), 'change')} made, the last: {one.name}")
-    made = [one for one in measured if isinstance(one, Change)]
-    skipped = [one for one in measured if not isinstance(one, Change)]
+    made = [one for one in measured if isinstance(one, Survival)]
+    skipped = [one for one in measured if not isinstance(one, Survival)]
     result: dict[str, Any] = {
         "model": spec.model,
         "fact": facts[0].statement if relation is None else f"{counted(len(facts), 'fact')} of {relation}",

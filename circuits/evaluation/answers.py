@@ -1,7 +1,7 @@
 """How well a model, or a circuit standing alone, answers.
 
 Standalone means: every edge outside the circuit is ablated. Each set of facts is scored with its own answers.
-Two answers to one prompt are compared whole (`prefers`, `said`): first tokens tell them apart only where these differ.
+Two answers to one prompt are compared whole (`said`): first tokens tell them apart only where these differ.
 """
 
 from collections.abc import Sequence
@@ -104,22 +104,6 @@ def known(model: Model, facts: Sequence[Fact], *, rank: int = KNOWN_RANK) -> tup
 
 class AlikeAnswers(ValueError):
     """Answers that what is compared cannot tell apart."""
-
-
-def prefers(model: Model, prompt: str, answer: str, other: str) -> bool:
-    """Whether the model finds ``answer`` likelier than ``other`` after the prompt: log p of all tokens, summed.
-
-    Raises:
-        AlikeAnswers: one begins with all tokens of the other, so that the shorter can never be the less likely.
-    """
-    ours, theirs = (completion(model, prompt, text) for text in (answer, other))
-    n = min(len(ours.answer), len(theirs.answer))
-    if ours.answer[:n] == theirs.answer[:n]:
-        raise AlikeAnswers(
-            f"expected answers of which none begins the other, got {answer!r} and {other!r} after {prompt!r}"
-        )
-    right, rival = read(model, (ours, theirs))
-    return -right.nll * len(ours.answer) > -rival.nll * len(theirs.answer)
 
 
 def said(model: Model, prompt: str, answers: Sequence[str]) -> str | None:

@@ -378,10 +378,4 @@ def _run(spec: DiffSpec, case: Case[tuple[str, int | None]], watched: Watched, w
     )
 
 
-def _weights(watched: Watched) -> str:
-    return watched.model.weights
-
-
-DIFF: Study[DiffSpec, Watched, tuple[str, int | None], EditDiff] = Study(
-    "diff", EditDiff, _open, _cases, _run, _weights
-)
+DIFF: Study[DiffSpec, Watched, tuple[str, int | None], EditDiff] = Study("diff", EditDiff, _open, _cases, _run)

@@ -228,12 +228,8 @@ def _numbers(found: EditDiff, leaked: int, neighbours: int) -> EditNumbers:
     )
 
 
-def _weights(facts: FactsToEdit) -> str:
-    return facts.model.weights
-
-
 DIFF_TABLE: Study[DiffSpec, FactsToEdit, tuple[Fact, str], EditedFact] = Study(
-    "diff-table", EditedFact, _open, _cases, _run, _weights
+    "diff-table", EditedFact, _open, _cases, _run
 )
 
 

@@ -247,14 +247,6 @@ class CircuitDiff(BaseModel):
         return tuple(name for name in after if name not in before)
 
     @property
-    def changed(self) -> tuple[tuple[str, float, float], ...]:
-        """(edge, score before, score after) of the edges in both, the largest change first."""
-        before, after = self._edges
-        rows = [(name, before[name], after[name]) for name in self.kept if before[name] != after[name]]
-        rows = [row for row in rows if not (math.isnan(row[1]) and math.isnan(row[2]))]
-        return tuple(sorted(rows, key=lambda row: -np.nan_to_num(abs(row[2] - row[1]), nan=math.inf)))
-
-    @property
     def nodes_lost(self) -> tuple[str, ...]:
         after = set(self.after.circuit.nodes)
         return tuple(node.name for node in self.before.circuit.nodes if node not in after)
@@ -290,16 +282,7 @@ class CircuitDiff(BaseModel):
                 changes.append(change)
         return tuple(sorted(changes, key=lambda change: (-change.size, change.label)))
 
-    def first_appears(self, answer: str) -> tuple[str | None, str | None]:
-        """The sub-layer from which the answer stays first, before and after; None where it never is."""
-        return self.before.path(answer).decided, self.after.path(answer).decided
-
     # ---- the same, seen otherwise --------------------------------------------------------------------------------
-
-    def inverse(self) -> "CircuitDiff":
-        """From after to before. Law: the inverse of the inverse is the diff."""
-        # Not a copy: that would keep the edges cached for the other direction.
-        return CircuitDiff(differs=self.differs, before=self.after, after=self.before, floors=self.floors)
 
     def summary(self) -> dict[str, Any]:
         """The diff in a few numbers and lists."""

@@ -280,10 +280,6 @@ def _run(
     return Standing.of(contestant, evaluation, model)
 
 
-def _weights(unedited: Unedited) -> str:
-    return unedited.model.weights
-
-
 EDITS: Study[CompareSpec | EvalSpec, Unedited, tuple[Contestant, int], Standing] = Study(
-    "edits", Standing, _open, _cases, _run, _weights
+    "edits", Standing, _open, _cases, _run
 )

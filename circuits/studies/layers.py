@@ -145,8 +145,4 @@ def _run(spec: LayersSpec, case: Case[Place], unedited: Unedited, watch: Watch) 
     )
 
 
-def _weights(unedited: Unedited) -> str:
-    return unedited.model.weights
-
-
-LAYERS: Study[LayersSpec, Unedited, Place, LayerRow] = Study("layers", LayerRow, _open, _cases, _run, _weights)
+LAYERS: Study[LayersSpec, Unedited, Place, LayerRow] = Study("layers", LayerRow, _open, _cases, _run)

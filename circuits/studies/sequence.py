@@ -318,8 +318,4 @@ def _run(spec: TraceSpec, case: Case[int | None], unedited: Unedited, watch: Wat
     return Traced(traces)
 
 
-def _weights_of(unedited: Unedited) -> str:
-    return unedited.model.weights
-
-
-TRACE: Study[TraceSpec, Unedited, int | None, Traced] = Study("trace", Traced, _open, _cases, _run, _weights_of)
+TRACE: Study[TraceSpec, Unedited, int | None, Traced] = Study("trace", Traced, _open, _cases, _run)

@@ -101,7 +101,7 @@ def _chance(before: Circuit, after: Circuit, draw: Draw, draws: int, seed: int) 
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
+class Survival:
     """What was changed, and what is left of the circuit."""
 
     name: str
@@ -203,15 +203,15 @@ class Lab:
         tau = self.spec.tau
         return self.at_taus(self.asked, self.spec.facts, sorted(tau * factor for factor in (1.0, *FACTORS)))
 
-    def change(self, name: str, detail: str, after: Circuit, before: Circuit | None = None) -> Change:
+    def change(self, name: str, detail: str, after: Circuit, before: Circuit | None = None) -> Survival:
         before = self.by_tau[self.spec.tau] if before is None else before
-        return Change(name, detail, overlap(before, after, draws=self.spec.draws, seed=self.spec.seed))
+        return Survival(name, detail, overlap(before, after, draws=self.spec.draws, seed=self.spec.seed))
 
 
 # ---- the changes -----------------------------------------------------------------------------------------------------
 
 
-def _paraphrase(lab: Lab, template: int | None) -> Change | Skip:
+def _paraphrase(lab: Lab, template: int | None) -> Survival | Skip:
     """The circuit of the facts in another template's words; None where there is no other."""
     facts = lab.spec.facts
     if template is None:
@@ -239,17 +239,17 @@ def _other_templates(lab: Lab) -> list[int | None]:
     ]
 
 
-def _tau(lab: Lab, factor: float) -> Change:
+def _tau(lab: Lab, factor: float) -> Survival:
     tau = lab.spec.tau
     return lab.change("tau", f"tau {tau * factor:g} instead of {tau:g} nats", lab.by_tau[tau * factor])
 
 
-def _order(lab: Lab, _: None) -> Change:
+def _order(lab: Lab, _: None) -> Survival:
     after = lab.circuit(lab.asked, lab.spec.facts, reverse_senders=True)
     return lab.change("order", "senders tried from the input on", after)
 
 
-def _seed(lab: Lab, kind: AblationKind) -> Change | Skip:
+def _seed(lab: Lab, kind: AblationKind) -> Survival | Skip:
     facts, seed = lab.spec.facts, lab.spec.seed
     try:
         one, other = (lab.circuit(lab.engine(facts, kind, draw, half=True), facts) for draw in (seed, seed + 1))
@@ -259,7 +259,7 @@ def _seed(lab: Lab, kind: AblationKind) -> Change | Skip:
     return lab.change("seed", f"{kind} ablation, {what} of seeds {seed} and {seed + 1}", other, one)
 
 
-def _control(lab: Lab, _: None) -> Change | Skip:
+def _control(lab: Lab, _: None) -> Survival | Skip:
     """The circuit of as many known facts of a relation drawn from the others."""
     spec = lab.spec
     others = sorted(set(lab.relations) - {spec.facts[0].relation})
@@ -277,7 +277,7 @@ def _control(lab: Lab, _: None) -> Change | Skip:
     return Skip("control", f"no other relation has {len(spec.facts)} facts that the model knows")
 
 
-CHANGES: dict[str, Callable[[Lab, Any], Change | Skip]] = {
+CHANGES: dict[str, Callable[[Lab, Any], Survival | Skip]] = {
     "paraphrase": _paraphrase,
     "tau": _tau,
     "order": _order,
@@ -305,23 +305,19 @@ def _cases(spec: StabilitySpec, lab: Lab) -> list[Case[tuple[str, Any]]]:
     return [Case(name if what is None else f"{name} {what}", (name, what), "one circuit") for name, what in asked]
 
 
-def _run(spec: StabilitySpec, case: Case[tuple[str, Any]], lab: Lab, watch: Watch) -> Change | Skip:
+def _run(spec: StabilitySpec, case: Case[tuple[str, Any]], lab: Lab, watch: Watch) -> Survival | Skip:
     name, what = case.asked
     return CHANGES[name](lab, what)
 
 
-def _weights(lab: Lab) -> str:
-    return lab.model.weights
-
-
-STABILITY: Study[StabilitySpec, Lab, tuple[str, Any], Change | Skip] = Study(
-    "stability", Change | Skip, _open, _cases, _run, _weights
+STABILITY: Study[StabilitySpec, Lab, tuple[str, Any], Survival | Skip] = Study(
+    "stability", Survival | Skip, _open, _cases, _run
 )
 
 
 def changes(
     spec: StabilitySpec, relations: Relations, model: Model, *, notice: Callable[[str], None] = lambda _: None
-) -> Iterator[Change | Skip]:
+) -> Iterator[Survival | Skip]:
     """Every change in turn, as it is measured.
 
     Paraphrases, thresholds and order are compared with the circuit asked for; two circuits of two seeds with each other. For

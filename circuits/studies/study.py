@@ -45,6 +45,10 @@ class Watch:
     """(done, of how much, in what state) of the case under way; not from another process."""
 
 
+def _of_model(context: Any) -> str:
+    return context.model.weights
+
+
 @dataclass(frozen=True, slots=True)
 class Study(Generic[Spec, Context, Asked, Row]):
     """Its functions are a module's, so that a process can be told of them by name."""
@@ -57,8 +61,8 @@ class Study(Generic[Spec, Context, Asked, Row]):
     cases: Callable[[Spec, Context], Sequence[Case[Asked]]]
     run: Callable[[Spec, Case[Asked], Context, Watch], Row]
     """One case to one row. The same whatever was done before, and in whatever process."""
-    weights: Callable[[Context], str]
-    """The digest of the model's weights, edits included."""
+    weights: Callable[[Context], str] = _of_model
+    """The digest of the model's weights, edits included; those of the context's ``model`` by default."""
     algorithm: int = 1
     """Raised when the same case would give another row than before."""
 

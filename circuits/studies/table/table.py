@@ -236,11 +236,7 @@ def _run(spec: TableSpec, case: Case[str], context: Context, watch: Watch) -> Ro
         return Skipped(relation=case.asked, reason=str(error))
 
 
-def _weights(context: Context) -> str:
-    return context.model.weights
-
-
-TABLE: Study[TableSpec, Context, str, Row | Skipped] = Study("table", Row | Skipped, _open, _cases, _run, _weights)
+TABLE: Study[TableSpec, Context, str, Row | Skipped] = Study("table", Row | Skipped, _open, _cases, _run)
 
 
 def make_table(
