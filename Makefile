@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 # A stamp, so that set-up runs again only when what it installs has changed.
 STAMP := $(VENV)/.installed
 
-.PHONY: demo demo-smollm2 smollm2 test lint figures clean
+.PHONY: demo demo-smollm2 smollm2 test lint docs figures clean
 
 demo: $(STAMP)  ## Find the circuit of one fact in the embedded model and write its page
 	@command -v dot >/dev/null || $(MAKE) --no-print-directory graphviz
@@ -28,6 +28,9 @@ lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/basedpyright
 	$(BIN)/lint-imports
+
+docs: $(STAMP)  ## Write the reference from the docstrings, as pages that open offline
+	$(BIN)/python docs/build.py
 
 figures: $(STAMP)  ## Draw the figures of the README again
 	$(BIN)/python figures/make_figures.py

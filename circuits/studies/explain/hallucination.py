@@ -51,6 +51,8 @@ class MoverPull(BaseModel):
 
 
 class Hallucination(BaseModel):
+    """A fact that the model gives a wrong object: what its movers pull towards, and how many there are beside recalled neighbours."""
+
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     fact: Fact

@@ -74,6 +74,8 @@ class CircuitHead(BaseModel):
 
 
 class InContext(BaseModel):
+    """A question bare and after demonstrations: the answer's rank in each, the heads of the second circuit, both circuits."""
+
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     zero_shot: Fact

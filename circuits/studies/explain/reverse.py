@@ -19,6 +19,8 @@ CASES = 12
 
 
 class Reversal(BaseModel):
+    """A fact asked from its subject and from its object: the answer's rank in each direction, and both circuits."""
+
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     forward: Fact
