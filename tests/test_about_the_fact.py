@@ -202,6 +202,9 @@ def test_beside_siblings_and_beside_another_subject_what_says_one_answer_to_all_
     assert found(metric="kl") == lookup | same
     assert found(metric="contrast") == lookup | same
     assert found(siblings=LOOKED_UP[1:4]) == lookup
+    # The published code's mean is over all that the search runs on, siblings too; with a position each it is the mean.
+    several = {"facts": LOOKED_UP[:2], "relation": "r", "siblings": LOOKED_UP[2:5]}
+    assert found(**several, compat="kc") == found(**several) == lookup
     # m1 says to another subject what it says to this one.
     assert found(ablation="resample") == lookup
 

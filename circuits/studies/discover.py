@@ -28,11 +28,8 @@ from circuits.circuit import Circuit, Provenance, Scores
 from circuits.datasets import corrupted as corruption
 from circuits.datasets.objects import metric_for
 from circuits.discovery import find_method, prefilter
-from circuits.discovery.acdc import AcdcOptions, Interrupted, State, fingerprint, sweep
-from circuits.discovery.acdc import search as acdc
-from circuits.discovery.averages import diluted, mean
+from circuits.discovery.acdc import Interrupted, State, fingerprint
 from circuits.discovery.problem import Problem, Progress
-from circuits.discovery.traversal import Traversal
 from circuits.engines import Ablation, Engine, make_engine
 from circuits.engines.memory import TooLargeError
 from circuits.engines.sparse import SparseEngine
@@ -350,7 +347,7 @@ def run_sweep(
     path = trajectory(model, spec.facts[0])
     empty = standalone(model, answering, Circuit.empty(engine.graph, provenance(spec.tau)), spec.facts)
     reading = read_known_fact(model, spec.facts[0], relations, seed=spec.seed) if read else None
-    find = _searched if spec.method == "acdc" else _scored
+    find = _searched if find_method(spec.method).has_threshold else _scored
     for tau, found, state, prefiltered in find(spec, taus, relations, model, engine, provenance, resume, progress):
         # Rebuilt from its own saved form, so that what is measured is what the file says.
         circuit = Circuit.from_json(found.to_json())
@@ -367,7 +364,7 @@ def run_sweep(
             evaluations=state.evaluations,
             near_ties=len(state.near_ties),
             near_tie_edges=tuple(state.near_ties[:NAMED]),
-            noise=engine.noise() if spec.method == "acdc" else None,
+            noise=engine.noise() if find_method(spec.method).has_threshold else None,
             empty_answers=empty,
             prefiltered=prefiltered,
             reading=reading,
@@ -425,7 +422,7 @@ def search(spec: RunSpec, relations: Relations, model: Model) -> Circuit:
     Whether the model recalls the facts is not asked either: what it says wrongly has a circuit too.
     """
     engine = engine_for(spec, spec.built_from, relations, model)
-    find = _searched if spec.method == "acdc" else _scored
+    find = _searched if find_method(spec.method).has_threshold else _scored
     provenance = _provenance(spec, model)
     found = find(spec, (spec.tau,), relations, model, engine, lambda _: provenance, lambda _: None, lambda _: None)
     return Circuit.from_json(next(found)[1].to_json())
@@ -444,9 +441,10 @@ def _searched(
     resume: Callable[[float], State | None],
     progress: Callable[[Progress], None],
 ) -> Iterator[_Found]:
-    """ACDC at each threshold, among the edges that the prefilter lets through, if there is one."""
-    candidates, prefiltered = None, None
-    per_token = _diluted(model, spec.facts) if spec.compat == "kc" else mean
+    """The circuit at each threshold, among the edges that the prefilter lets through, if there is one."""
+    candidates, prefiltered, method = None, None, find_method(spec.method)
+    assert method.sweep is not None
+    problem, options = _problem(spec, relations, model, engine), spec.options_of(method)
     if spec.prefilter is not None:
         scores = _scores(spec.prefilter, spec, relations, model, engine, provenance(spec.tau), progress)
         candidates = prefilter.candidates(scores, spec.keep or prefilter.KEEP)
@@ -454,28 +452,21 @@ def _searched(
         if not spec.force:
             prefilter.require_alive(begins, spec.prefilter, spec.keep or prefilter.KEEP)
         prefiltered = Prefiltered(method=spec.prefilter, candidates=int(candidates.sum()), nll_start=begins.nll)
-    for tau, scores, state in sweep(
-        engine,
+    for tau, scores, state in method.sweep(
+        problem,
+        options,
         taus,
         provenance=provenance,
-        absolute=spec.absolute,
-        walk=Traversal(engine.graph, candidates=candidates),
-        force=spec.force,
+        candidates=candidates,
         resume=resume,
-        progress=progress,
-        per_token=per_token,
+        report=progress,
+        force=spec.force,
     ):
         circuit = scores.above(tau, absolute=spec.absolute)
         if prefiltered is not None and candidates is not None and spec.prefilter_check:
             try:
-                full, _ = acdc(
-                    engine,
-                    AcdcOptions(tau, absolute=spec.absolute),
-                    per_token=per_token,
-                    provenance=provenance(tau),
-                    progress=progress,
-                    force=spec.force,
-                )
+                alone = method.sweep(problem, options, (tau,), provenance=provenance, report=progress, force=spec.force)
+                _, full, _ = next(alone)
             except Interrupted:
                 # Its state is another search's than the one that would be continued.
                 raise KeyboardInterrupt from None
@@ -514,7 +505,12 @@ def _scores(
     progress: Callable[[Progress], None],
 ) -> Scores:
     found = find_method(method)
-    problem = Problem(
+    problem = _problem(spec, relations, model, engine)
+    return found(problem, spec.options_of(found), provenance=provenance, report=progress)
+
+
+def _problem(spec: RunSpec, relations: Relations, model: Model, engine: Engine) -> Problem:
+    return Problem(
         model,
         spec.built_from,
         ablation_for(spec, spec.built_from, relations, model),
@@ -522,7 +518,6 @@ def _scores(
         metric_for(spec.metric, spec.built_from, relations, model),
         given=engine,
     )
-    return found(problem, spec.options_of(found), provenance=provenance, report=progress)
 
 
 def spec_digest(spec: RunSpec) -> str:
@@ -596,11 +591,6 @@ def _provenance(spec: RunSpec, model: Model) -> Provenance:
         seed=spec.seed,
         facts=tuple(str(fact) for fact in spec.built_from),
     )
-
-
-def _diluted(model: Model, facts: tuple[Fact, ...]) -> Callable[[Any], float]:
-    tokens = [model.tokens(fact) for fact in facts]
-    return diluted([len(t.prompt) for t in tokens], [len(t.answer) for t in tokens])
 
 
 def _versions() -> dict[str, str]:

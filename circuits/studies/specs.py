@@ -132,7 +132,7 @@ class RunSpec(Asked):
         if not 0 < self.tau < math.inf:
             raise ValueError(f"tau must be a finite number of nats above 0, got {self.tau}")
         _require_search(self.method, self.prefilter)
-        searches = self.method == "acdc"
+        searches = find_method(self.method).has_threshold
         for given, applies, why in (
             (
                 self.edges is not None,
@@ -186,7 +186,7 @@ class RunSpec(Asked):
         from circuits.discovery import prefilter
 
         settings: dict[str, str | float | int | bool | None] = (
-            {"tau": self.tau} if self.method == "acdc" else {"edges": self.edges or DEFAULT_EDGES}
+            {"tau": self.tau} if find_method(self.method).has_threshold else {"edges": self.edges or DEFAULT_EDGES}
         )
         settings |= {"absolute": self.absolute, "ablation": self.ablation, "compat": self.compat, "dtype": self.dtype}
         if self.prefilter is not None:
@@ -203,10 +203,8 @@ class RunSpec(Asked):
 
 def _require_search(method: str, prefilter: str | None) -> None:
     find_method(method)
-    if prefilter == "acdc":
-        raise ValueError("prefilter: expected a method that scores every edge, got acdc itself")
-    if prefilter is not None:
-        find_method(prefilter)
+    if prefilter is not None and find_method(prefilter).has_threshold:
+        raise ValueError(f"prefilter: expected a method that scores every edge, got {prefilter} itself")
 
 
 def _require_amount(amount: str) -> None:
@@ -264,7 +262,7 @@ class TableSpec(Searched):
             raise ValueError(f"expected thresholds of finite nats above 0, got {self.taus}")
         if len(set(self.taus)) < len(self.taus):
             raise ValueError(f"expected thresholds that differ, got {self.taus}")
-        if self.method != "acdc" and len(self.taus) > 1:
+        if not find_method(self.method).has_threshold and len(self.taus) > 1:
             raise ValueError(
                 f"method {self.method} has no threshold, so expected no sweep over several, got {self.taus}"
             )
