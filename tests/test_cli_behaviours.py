@@ -8,6 +8,7 @@ from circuits.datasets import load_relations
 from circuits.evaluation import whole_model
 from circuits.facts import Fact
 from circuits.model import Model
+from circuits.studies.edit_specs import DiffSpec
 from tests.test_cli import fails, succeeds
 
 FRANCE = "The official language of France is French"
@@ -61,3 +62,9 @@ def test_an_explanation_prints_one_json_object_and_writes_its_page(capsys, tmp_p
     page = (tmp_path / "report.html").read_text()
     assert "kcircuit explain reverse --fact &#x27;The capital city of France is Paris&#x27; --tau 0.3<" in page
     assert str(tmp_path) not in page
+
+
+def test_a_diffs_searches_take_all_that_it_asks_for() -> None:
+    spec = DiffSpec(model="some", tau=0.3, granularity="node", seed=4)
+    run = spec.run_spec()
+    assert (run.model, run.tau, run.granularity, run.seed) == ("some", 0.3, "node", 4)

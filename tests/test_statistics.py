@@ -15,7 +15,7 @@ from circuits.editing.artefacts import ArtefactError, cache_folder
 from circuits.editing.corpus import FACTLM_EPOCHS, Corpus, CorpusError
 from circuits.editing.forward import MlpReads
 from circuits.editing.moments import SecondMoment, Statistics, StatisticsError, _Sum
-from circuits.editing.own_texts import own_corpus
+from circuits.editing.own_texts import at_quantile, own_corpus
 from circuits.editing.resources import Resources, Undeclared
 from circuits.model import Batch, Model
 from circuits.model.network import ComponentNetwork, value_matrix
@@ -111,6 +111,23 @@ def test_without_a_corpus_a_model_writes_its_own_text_once_and_the_edit_says_so(
     assert own_corpus(model, cache=tmp_path).digest == corpus.digest
     with pytest.raises(pytest.fail.Exception, match="written anew"):
         own_corpus(model, cache=tmp_path, seed=1)
+
+
+def test_a_token_is_drawn_as_often_as_the_softmax_says_and_never_the_one_that_begins_a_text() -> None:
+    """Quantiles on an even grid: each token's share is its chance, to a step of the grid."""
+    chances = torch.tensor([0.1, 0.4, 0.0, 0.3, 0.2])
+    n = 1000
+    grid = (torch.arange(n, dtype=torch.float64) + 0.5) / n
+    drawn = at_quantile(chances.log().expand(n, -1), grid, never=1)
+    shares = torch.bincount(drawn, minlength=5) / n
+    assert torch.allclose(shares, torch.tensor([1, 0, 0, 3, 2]) / 6, atol=2 / n)
+    assert torch.allclose(
+        torch.bincount(at_quantile(chances.log().expand(n, -1), grid), minlength=5) / n, chances, atol=2 / n
+    )
+    # The ends of the range give the first and the last token that has a chance.
+    ends = torch.tensor([0.0, 1 - 2.0**-53], dtype=torch.float64)
+    first, last = torch.tensor([0.0, 0.5, 0.5, 0.0]).log().expand(2, -1), [1, 2]
+    assert at_quantile(first, ends).tolist() == last
 
 
 def test_what_a_model_writes_is_drawn_from_its_own_distribution(

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from circuits.editing.anchors import Recogniser, token_ends
@@ -23,7 +24,7 @@ TEXT_TOKENS = 128
 """Length of a text of `own_corpus`, if the context reaches so far."""
 TOKENS_A_UNIT = 65
 """What a model writes for its second moments, in tokens for each hidden unit of an MLP."""
-_VERSION = 1
+_VERSION = 2
 
 
 def own_corpus(
@@ -122,9 +123,20 @@ def sample_texts(
             ids = torch.tensor([prefixes[row] for row in rows])
             for _ in range(min(n_tokens, network.n_ctx - length)):
                 logits = network.read_on(ids[:, past.length :], past)[:, -1]
-                chances = logits.float().cpu().softmax(-1)
-                if bos is not None:
-                    chances[:, bos] = 0.0
-                ids = torch.cat((ids, torch.multinomial(chances, 1, generator=generator)), 1)
+                drawn = torch.rand(len(rows), generator=generator, dtype=torch.float64)
+                ids = torch.cat((ids, at_quantile(logits.cpu(), drawn, never=bos)[:, None]), 1)
             written.update((row, tuple(text)) for row, text in zip(rows, ids.tolist(), strict=True))
     return tuple(written[row] for row in range(len(prefixes)))
+
+
+def at_quantile(
+    logits: Float[Tensor, "row d_vocab"], drawn: Float[Tensor, "row"], *, never: int | None = None
+) -> Int[Tensor, "row"]:
+    """The token at quantile ``drawn``, at least 0 and below 1, of each row's softmax without ``never``: a draw from it where
+    ``drawn`` is uniform. Takes a tenth of the time of drawing by torch's multinomial."""
+    chances = logits.float().softmax(-1)
+    if never is not None:
+        chances[:, never] = 0.0
+    cumulative = chances.cumsum(-1, dtype=torch.float64)
+    # The first token past the quantile: one without a chance is never that.
+    return torch.searchsorted(cumulative, (drawn * cumulative[:, -1])[:, None], right=True)[:, 0]

@@ -18,6 +18,7 @@ from circuits.studies.options import (
     Object,
     Option,
     Settings,
+    Slots,
     Subject,
     parse_settings,
 )
@@ -169,9 +170,16 @@ class DiffSpec(HowEdited):
     n: Annotated[int, Option("Facts in the table.", least=1)] = 30
     model: ModelName = FACTLM
     tau: TauOfSearches = DEFAULT_TAU
+    granularity: Slots = "qkv"
     seed: EditSeed = 0
     force: Annotated[bool, Option("Also after an edit that did not take.")] = False
 
     def run_spec(self) -> RunSpec:
         """The settings of the circuit searches; each puts its own fact in."""
-        return RunSpec(facts=(Fact("a is", "a", "b"),), model=self.model, tau=self.tau, seed=self.seed)
+        return RunSpec(
+            facts=(Fact("a is", "a", "b"),),
+            model=self.model,
+            tau=self.tau,
+            granularity=self.granularity,
+            seed=self.seed,
+        )

@@ -1,0 +1,177 @@
+"""Every command once on SmolLM2-135M: what it costs, and what it says.
+
+    python benchmarks/smollm2.py               the commands that have no result yet, one after another; then the page
+    python benchmarks/smollm2.py facts diff    these, again
+    python benchmarks/smollm2.py page          the page's table from what is kept
+
+What a command printed, its processor seconds and its largest memory are kept in ``benchmarks/.cache/smollm2``, and its pages
+beside them. Seconds are of the processor, user and system, on one thread: they do not hang on what else the machine does.
+"""
+
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from circuits.records import read_json, write_whole
+
+HERE = Path(__file__).resolve().parent
+KEPT = HERE / ".cache" / "smollm2"
+PAGE = HERE.parent / "data" / "results" / "smollm2.md"
+TABLE_HERE = "<!-- table: written by benchmarks/smollm2.py -->", "<!-- end of table -->"
+FRANCE = "The official language of France is French"
+COARSE = "--granularity node --tau 0.1"
+"""Merged edges and a threshold ten times the default: what takes minutes at the default takes one."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """A command, and what its JSON says in a few words."""
+
+    name: str
+    words: str
+    says: Callable[[Any], str]
+    fact: bool = False
+    """Whether it asks about the running example."""
+    out: bool = True
+    """Whether it writes pages."""
+
+    @property
+    def folder(self) -> Path:
+        return KEPT / self.name
+
+    @property
+    def result(self) -> Path:
+        return KEPT / f"{self.name}.json"
+
+    def command(self) -> list[str]:
+        words = self.words.replace("RUN", str(KEPT / "discover")).split()
+        fact = ["--fact", FRANCE] if self.fact else []
+        where = ["--out", str(self.folder)] if self.out else []
+        return [*words, *fact, *where, "--json"]
+
+    def shown(self) -> str:
+        """As a person would type it."""
+        return (
+            "kcircuit "
+            + self.words.replace("RUN", "runs/france-smollm2")
+            + (f' --fact "{FRANCE}"' if self.fact else "")
+        )
+
+
+def of_facts(rows: Any) -> str:
+    return f"{len(rows):,} facts, {sum(row['rank'] <= 10 for row in rows):,} known, {sum(row['rank'] == 1 for row in rows):,} first"
+
+
+def of_search(run: Any) -> str:
+    return (
+        f"{run['edges_kept']:,} of {run['edges_total']:,} edges; rank {run['rank_model']:g} in the model, "
+        f"{run['rank_circuit']:g} in the circuit"
+    )
+
+
+def raw(content: Any) -> str:
+    return json.dumps(content)[:200]
+
+
+RUNS = (
+    Run("facts-of-a-relation", "facts --relation country_language --model smollm2", of_facts, out=False),
+    Run("facts", "facts --model smollm2", of_facts, out=False),
+    Run("check", "models check smollm2 --n 100", raw, out=False),
+    Run("heads", "heads --relation country_language --model smollm2", raw, out=False),
+    Run("discover", "discover --model smollm2 --granularity node --tau 0.05", of_search, fact=True),
+    Run("eap-ig", "discover --model smollm2 --method eap-ig", of_search, fact=True),
+    Run("evaluate", "evaluate RUN --draws 3", raw, out=False),
+    Run("export", "export RUN --format graphml", raw, out=False),
+    Run("ft-m", "edit --model smollm2 --method ft-m --to German", raw, fact=True),
+    Run("rome", "edit --model smollm2 --method rome --to German", raw, fact=True),
+    Run("memit", "edit --model smollm2 --method memit --to German", raw, fact=True),
+    Run("memoe", "edit --model smollm2 --method memoe --to German", raw, fact=True),
+    Run("edit-eval", "edit eval --model smollm2 --method ft-m --n 5", raw, out=False),
+    Run("diff", f"diff --model smollm2 --edit ft-m --to German {COARSE}", raw, fact=True),
+    Run("hallucination", f"explain hallucination --find --relation country_language --model smollm2 {COARSE}", raw),
+    Run("icl", f"explain icl --find --relation country_language --model smollm2 {COARSE}", raw),
+    Run("reverse", f"explain reverse --find --relation country_capital_city --model smollm2 {COARSE}", raw),
+    Run("multihop", f"explain multihop --find --edit ft-m --model smollm2 {COARSE}", raw),
+    Run("table", f"table --relations country_language --n-val 3 --n-test 5 --draws 2 --model smollm2 {COARSE}", raw),
+    Run("stability", f"stability --draws 10 --model smollm2 {COARSE}", raw, fact=True, out=False),
+    Run(
+        "discover-20",
+        "discover --relation country_language --n 20 --model smollm2 --granularity node --tau 0.05",
+        of_search,
+    ),
+    Run(
+        "survey",
+        "heads --relation country_language,country_capital_city,landmark_country --n 20 --model smollm2",
+        raw,
+        out=False,
+    ),
+)
+
+
+def measure(run: Run) -> None:
+    """Run it in a process of its own, and keep what it printed beside what it cost."""
+    KEPT.mkdir(parents=True, exist_ok=True)
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    began = time.perf_counter()
+    with tempfile.TemporaryFile() as printed, (KEPT / f"{run.name}.log").open("wb") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "circuits.cli", *run.command()], stdout=printed, stderr=log, env=environment
+        )
+        _, status, used = os.wait4(process.pid, 0)
+        printed.seek(0)
+        content = printed.read().decode()
+    code = os.waitstatus_to_exitcode(status)
+    failed = (KEPT / f"{run.name}.log").read_text(encoding="utf-8").strip().splitlines()[-1:] if code else []
+    kept = {
+        "command": run.shown(),
+        "cpu_seconds": round(used.ru_utime + used.ru_stime, 1),
+        "wall_seconds": round(time.perf_counter() - began, 1),
+        "peak_bytes": used.ru_maxrss * 1024,
+        "load": os.getloadavg()[0],
+        "date": time.strftime("%Y-%m-%d"),
+        "failed": failed,
+        "result": json.loads(content) if content.strip() and not code else None,
+    }
+    write_whole(run.result, json.dumps(kept, indent=1, ensure_ascii=False) + "\n")
+    print(f"{run.name}: {kept['cpu_seconds']} s, {kept['peak_bytes'] / 1e9:.2f} GB, {failed or 'done'}", flush=True)
+
+
+def line(run: Run) -> str:
+    if not run.result.exists():
+        return ""
+    kept = read_json(run.result)
+    said = "; ".join(kept["failed"]) if kept["failed"] else run.says(kept["result"])
+    return f"| `{run.shown()}` | {kept['cpu_seconds']:.0f} | {kept['peak_bytes'] / 1e9:.1f} | {said} |\n"
+
+
+def page() -> None:
+    """The table on the page, again."""
+    table = "| command | seconds | GB | what it says |\n|---|---|---|---|\n" + "".join(map(line, RUNS))
+    begin, end = TABLE_HERE
+    before, _, rest = PAGE.read_text(encoding="utf-8").partition(begin)
+    _, _, after = rest.partition(end)
+    machine = f"One thread of {os.cpu_count()} cores ({platform.processor() or platform.machine()})."
+    write_whole(PAGE, f"{before}{begin}\n\n{table}\n{machine}\n\n{end}{after}")
+
+
+def main(asked: list[str]) -> None:
+    unknown = set(asked) - {run.name for run in RUNS} - {"page"}
+    if unknown:
+        raise SystemExit(f"expected {', '.join(run.name for run in RUNS)} or page, got {', '.join(sorted(unknown))}")
+    for run in RUNS:
+        if run.name in asked or (not asked and not run.result.exists()):
+            measure(run)
+    if PAGE.exists():
+        page()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
