@@ -483,9 +483,10 @@ def test_a_fact_not_known_forward_has_no_reverse_to_explain(model, relations):
 
 
 def test_the_verdict_on_two_hops_names_the_answer_that_wins(model, relations):
-    first, second, subject, target = find_case(model, relations, Manifest.load())
+    hop = find_case(model, relations, Manifest.load())
+    first, second, subject, target = hop
     edit = make_edit(model, relations[first].fact(subject), target, "ft-m")
-    found = multi_hop(model, edit, first, second, subject, target, relations, SPEC)
+    found = multi_hop(model, edit, hop, relations, SPEC)
     two = found.asked["two hops"]
     assert found.asked["one hop"].winner == "edited object"
     assert two.winner_before == "old answer"
@@ -507,7 +508,7 @@ def test_the_verdict_on_two_hops_names_the_answer_that_wins(model, relations):
         and relations[second].object_of(other) == found.old_answer
     )
     with pytest.raises(BehaviourError, match="same object"):
-        multi_hop(model, edit, first, second, subject, same, relations, SPEC)
+        multi_hop(model, edit, hop._replace(target=same), relations, SPEC)
 
 
 def test_a_head_is_said_to_read_what_it_writes_of_and_not_where_its_attention_rests():

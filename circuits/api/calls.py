@@ -19,7 +19,7 @@ from circuits.studies.diff import make_edit
 from circuits.studies.discover import Run, run
 from circuits.studies.explain.hallucination import Hallucination, explain_hallucination, find_hallucination
 from circuits.studies.explain.icl import InContext, explain_icl, find_icl
-from circuits.studies.explain.multihop import MultiHop, find_case, multi_hop
+from circuits.studies.explain.multihop import EditedHop, MultiHop, find_case, multi_hop
 from circuits.studies.explain.reverse import Reversal, explain_reverse, find_reverse
 from circuits.studies.options import SpecError
 from circuits.studies.specs import RunSpec, TableSpec
@@ -153,10 +153,10 @@ def explain(
         case "icl", (relation, subject):
             return explain_icl(loaded, _relation(relation, relations), subject, relations, spec)
         case _:
-            first, second, subject, to = asked or find_case(loaded, relations, manifest)
-            hop, _ = _relation(first, relations), _relation(second, relations)
-            made = make_edit(loaded, hop.fact(subject), to, method, seed=spec.seed)
-            return multi_hop(loaded, made, first, second, subject, to, relations, spec, method=method)
+            hop = EditedHop(*asked) if asked else find_case(loaded, relations, manifest)
+            first, _ = _relation(hop.first, relations), _relation(hop.second, relations)
+            made = make_edit(loaded, first.fact(hop.subject), hop.target, method, seed=spec.seed)
+            return multi_hop(loaded, made, hop, relations, spec, method=method)
 
 
 def table(

@@ -169,7 +169,7 @@ def multihop(
         )
     from circuits.editing import find_method
     from circuits.studies.diff import make_edit
-    from circuits.studies.explain.multihop import find_case, multi_hop
+    from circuits.studies.explain.multihop import EditedHop, find_case, multi_hop
     from circuits.studies.requests import resources_of
 
     find_method(edit)
@@ -186,7 +186,13 @@ def multihop(
         setting.model, hop.fact(subject), to, edit, layers=layers, settings=how.chosen, resources=resources, seed=seed
     )
     found = multi_hop(
-        setting.model, made, first, second, subject, to, setting.relations, setting.spec, method=edit, force=force
+        setting.model,
+        made,
+        EditedHop(first, second, subject, to),
+        setting.relations,
+        setting.spec,
+        method=edit,
+        force=force,
     )
     _show(found, found.diff, out, as_json)
 

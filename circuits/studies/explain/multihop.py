@@ -1,7 +1,7 @@
 """An edit of one hop, and the question in two hops (paper 2, section 5): which answer wins, and the circuits behind it."""
 
 from collections.abc import Iterator
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict
 
@@ -24,7 +24,18 @@ Prompt = Literal["one hop", "two hops", "first hop removed"]
 Winner = Literal["second-hop answer", "edited object", "old answer", "another token"]
 
 
-class Asked(BaseModel):
+class EditedHop(NamedTuple):
+    """A question in two hops, of which the first is edited."""
+
+    first: str
+    """The relations' names."""
+    second: str
+    subject: str
+    target: str
+    """The subject's new object in the first relation."""
+
+
+class HopAnswers(BaseModel):
     """One prompt, and how likely each answer is before and after the edit."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -48,7 +59,7 @@ class MultiHop(BaseModel):
     second_hop_answer: str
     """What the edited object's own fact says: the answer that a model which reasons would give."""
     old_answer: str
-    asked: dict[Prompt, Asked]
+    asked: dict[Prompt, HopAnswers]
     diff: CircuitDiff
     """The two-hop prompt: before, the circuit of the old answer; after, that of whichever of the three answers fares best."""
     verdict: Verdict
@@ -66,10 +77,7 @@ class MultiHop(BaseModel):
 def multi_hop(
     model: Model,
     edit: Edit,
-    first: str,
-    second: str,
-    subject: str,
-    target: str,
+    hop: EditedHop,
     relations: Relations,
     spec: RunSpec,
     *,
@@ -83,12 +91,13 @@ def multi_hop(
 
     Args:
         method: what `make_edit` was asked for; the edit's own name of its method, by default.
-        first, second: the relations; the edit gave ``subject`` the object ``target`` in the first.
+        hop: what the edit gave its subject, and the relation that is asked of that.
 
     Raises:
         BehaviourError: the first relation has no noun phrase, or the second says nothing of the object before or after.
         EditDidNotTake: the edit did not change the first hop, and ``force`` is off.
     """
+    first, second, subject, target = hop
     one, two, method = relations[first], relations[second], method or edit.provenance.method
     if not one.noun_phrases:
         raise BehaviourError(
@@ -112,7 +121,7 @@ def multi_hop(
     require_distinct_beginnings(model, prompts["two hops"].prompt, tuple(follow.values()))
     bench = make_bench(model, prompts["two hops"], relations, spec)
     with edit.on(model) as edited:
-        asked: dict[Prompt, Asked] = {kind: _ask(model, edited, fact, follow) for kind, fact in prompts.items()}
+        asked: dict[Prompt, HopAnswers] = {kind: _ask(model, edited, fact, follow) for kind, fact in prompts.items()}
         if asked["one hop"].winner != "edited object" and not force:
             raise EditDidNotTake(
                 f"the edit did not take: {target!r} is not first at {prompts['one hop'].prompt!r} after {method}; "
@@ -133,9 +142,8 @@ def multi_hop(
 
 def two_hop_cases(
     model: Model, relations: Relations, manifest: Manifest | None, *, each: int = 1
-) -> Iterator[tuple[str, str, str, str]]:
-    """(first relation, second relation, subject, new object) of questions that the model answers rightly in one hop and in
-    two: ``each`` of every pair of relations."""
+) -> Iterator[EditedHop]:
+    """Questions that the model answers rightly in one hop and in two: ``each`` of every pair of relations."""
     for hop in Ground(relations, manifest).two_hops():
         one, two = relations[hop.first], relations[hop.second]
         subjects = [*hop.rendered, *hop.unrendered]
@@ -154,10 +162,10 @@ def two_hop_cases(
             if rank == 1 and others and found < each and whole_model(model, (one.fact(subject),)).rank.value == 1:
                 found += 1
                 # Not the same one for every subject.
-                yield hop.first, hop.second, subject, others[(found - 1) % len(others)]
+                yield EditedHop(hop.first, hop.second, subject, others[(found - 1) % len(others)])
 
 
-def find_case(model: Model, relations: Relations, manifest: Manifest | None) -> tuple[str, str, str, str]:
+def find_case(model: Model, relations: Relations, manifest: Manifest | None) -> EditedHop:
     """The first of `two_hop_cases`.
 
     Raises:
@@ -174,8 +182,8 @@ def _probabilities(model: Model, fact: Fact, follow: dict[str, str]) -> dict[str
     return dict(zip(follow.values(), whole_model(model, each).probability.per_example, strict=True))
 
 
-def _ask(model: Model, edited: Model, fact: Fact, follow: dict[str, str]) -> Asked:
-    return Asked(
+def _ask(model: Model, edited: Model, fact: Fact, follow: dict[str, str]) -> HopAnswers:
+    return HopAnswers(
         prompt=fact.prompt,
         probability_before=_probabilities(model, fact, follow),
         probability_after=_probabilities(edited, fact, follow),
@@ -191,7 +199,14 @@ def _winner(model: Model, fact: Fact, follow: dict[str, str]) -> Winner:
 
 
 def _diff(
-    model: Model, edited: Model, edit: Edit, fact: Fact, follow: dict[str, str], asked: Asked, bench: Bench, method: str
+    model: Model,
+    edited: Model,
+    edit: Edit,
+    fact: Fact,
+    follow: dict[str, str],
+    asked: HopAnswers,
+    bench: Bench,
+    method: str,
 ) -> CircuitDiff:
     best = max(asked.probability_after, key=lambda answer: asked.probability_after[answer])
     answers = tuple(follow.values())
@@ -208,7 +223,7 @@ def _diff(
     return compared("edit", before, after)
 
 
-def _verdict(asked: dict[Prompt, Asked], follow: dict[str, str], diff: CircuitDiff) -> Verdict:
+def _verdict(asked: dict[Prompt, HopAnswers], follow: dict[str, str], diff: CircuitDiff) -> Verdict:
     two, removed = asked["two hops"], asked["first hop removed"]
     new, target, old = follow["second-hop answer"], follow["edited object"], follow["old answer"]
     evidence = [

@@ -79,10 +79,10 @@ def _two_hops(
 ) -> tuple[MultiHop, ...]:
     pairs = max(1, sum(1 for _ in Ground(relations, manifest).two_hops()))
     found = []
-    for first, second, subject, target in two_hop_cases(model, relations, manifest, each=-(-n // pairs)):
-        made = make_edit(model, relations[first].fact(subject), target, edit, seed=spec.seed)
+    for hop in two_hop_cases(model, relations, manifest, each=-(-n // pairs)):
+        made = make_edit(model, relations[hop.first].fact(hop.subject), hop.target, edit, seed=spec.seed)
         try:
-            found.append(multi_hop(model, made, first, second, subject, target, relations, spec, method=edit))
+            found.append(multi_hop(model, made, hop, relations, spec, method=edit))
         except EditDidNotTake:
             continue
         if len(found) == n:
