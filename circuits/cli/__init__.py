@@ -22,6 +22,7 @@ from circuits.cli import (  # noqa: F401  # isort: skip
     evaluate,
     exchange,
     bench,
+    doctor,
 )
 from circuits.cli.app import main
 

@@ -20,7 +20,6 @@ app = typer.Typer(
     name="kcircuit",
     help="Knowledge circuits: which heads and MLPs of a transformer recall a fact, and what each of them does.",
     no_args_is_help=True,
-    add_completion=False,
     rich_markup_mode=None,
 )
 
