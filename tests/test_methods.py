@@ -121,7 +121,7 @@ def test_a_given_engine_is_used_and_must_fit_the_problem() -> None:
     assert engine.evaluations == 1 + engine.graph.n_edges
     with pytest.raises(MethodError, match="expected an engine on"):
         Problem(model, SMALL, granularity="node", given=engine)
-    with pytest.raises(MethodError, match=r"for 1 facts, got one on .* for 2"):
+    with pytest.raises(MethodError, match=r"for 1 fact, got one on .* for 2 facts"):
         Problem(model, SMALL[:1], given=engine)
     with pytest.raises(MethodError, match="at least one fact"):
         Problem(model, ())

@@ -7,6 +7,7 @@ nothing but the graph) is no error: it makes no difference.
 from dataclasses import dataclass, field
 from functools import cached_property
 
+from circuits.choices import counted
 from circuits.discovery.table import MethodError
 from circuits.engines import Ablation, Engine, make_engine
 from circuits.facts import Fact
@@ -43,8 +44,8 @@ class Problem:
             raise MethodError("expected at least one fact, got none")
         if self.given is not None and (self.given.graph, self.given.facts) != (self.graph, self.facts):
             raise MethodError(
-                f"expected an engine on {self.graph} for {len(self.facts)} facts, got one on {self.given.graph} for "
-                f"{len(self.given.facts)}"
+                f"expected an engine on {self.graph} for {counted(len(self.facts), 'fact')}, got one on {self.given.graph} for "
+                f"{counted(len(self.given.facts), 'fact')}"
             )
 
     @property
