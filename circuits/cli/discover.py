@@ -22,7 +22,7 @@ from circuits.cli.app import (
     require_writable_folder,
 )
 from circuits.cli.options import asks
-from circuits.cli.reading import print_reading, reading_json
+from circuits.cli.reading import print_reading
 from circuits.studies.specs import DEFAULT_TAU, RunSpec, WhichFacts
 
 if TYPE_CHECKING:
@@ -98,6 +98,7 @@ def discover(
         facts, test = _split(chosen, split, which.n, loaded, spec.seed, spec.force)
         spec = RunSpec(facts=facts, test_facts=test, **asked)
     from circuits.pages.export import export_run
+    from circuits.studies.summary import summary_of
 
     # A sweep writes one folder a threshold.
     folders = {one: out if out is None or len(taus) == 1 else out / f"tau-{one:g}" for one in taus}
@@ -106,9 +107,8 @@ def discover(
         folder = folders[result.spec.tau]
         if folder is not None:
             export_run(result, folder)
-        threshold = {"tau": result.spec.tau} if method == "acdc" else {}
-        summary = {**result.summary(), **threshold, "seconds": round(time.perf_counter() - started, 2)}
-        summaries.append({**summary, **reading_json(result)})
+        summary = {**summary_of(result).to_json(), "seconds": round(time.perf_counter() - started, 2)}
+        summaries.append(summary)
         if not as_json:
             print_summary(result, summary)
             print_reading(result)

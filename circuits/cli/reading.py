@@ -1,39 +1,13 @@
-"""What heads and MLPs do for one fact, on the terminal and as JSON: special heads (paper 2, Table 3), and the story."""
+"""What heads and MLPs do for one fact, on the terminal: special heads (paper 2, Table 3), and the story."""
 
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from circuits.studies.discover import Run
 
 TOP = 4
 """Promoted tokens that a line shows."""
-
-
-def reading_json(result: "Run") -> dict[str, Any]:
-    """``heads`` with their roles, and the ``story`` in sentences with their numbers; nothing where there is no reading."""
-    reading = result.reading
-    if reading is None:
-        return {}
-    inside = set(result.circuit.nodes)
-    heads = [
-        {
-            "head": each.head.name,
-            "role": each.role,
-            "in_circuit": each.head in inside,
-            "attention_subject": reading.drawn(each.attention, "subject"),
-            "attention_relation": reading.drawn(each.attention, "relation"),
-            "attention_sink": each.sink,
-            "write_subject": reading.drawn(each.write, "subject"),
-            "write_relation": reading.drawn(each.write, "relation"),
-            "answer_fall": each.subject_cut,
-            "range_fall": each.relation_cut,
-            "promoted": [score.token for score in each.promoted],
-        }
-        for each in reading.heads
-    ]
-    story = [{"text": sentence.text, "numbers": dict(sentence.numbers)} for sentence in result.story]
-    return {"heads": heads, "story": story}
 
 
 def print_reading(result: "Run") -> None:

@@ -26,6 +26,7 @@ class Named:
 
 
 STUDIES: dict[str, Named] = {
+    "discover": Named(specs.DiscoverSpec, "circuits.studies.many:DISCOVER"),
     "diff": Named(edit_specs.DiffSpec, "circuits.studies.diff:DIFF"),
     "diff-table": Named(edit_specs.DiffSpec, "circuits.studies.diff_table:DIFF_TABLE"),
     "edits": Named(edit_specs.CompareSpec, "circuits.studies.edits:EDITS"),

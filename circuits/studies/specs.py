@@ -63,18 +63,9 @@ class WhichFacts(Asked):
     n: Annotated[int, Option("How many facts of the relation.", least=1)] = 20
 
 
-class RunSpec(Asked):
-    """What `discover` is asked. Two specs that differ in one field make two runs that can be compared."""
+class SearchSpec(Asked):
+    """How a circuit is found, whatever the facts."""
 
-    facts: tuple[Fact, ...]
-    test_facts: tuple[Fact, ...] = ()
-    """Facts that the circuit is not built from but scored on, with their own answers (D_test)."""
-    siblings: tuple[Fact, ...] = ()
-    """Facts about other subjects that the circuit is built from besides, each with its own answer: what it keeps must tell
-    them apart. It is neither asked about nor scored on them."""
-    relation: str | None = None
-    """The relation whose facts these are, where they were drawn from one; ``split`` says from which half."""
-    split: Split = "val"
     model: ModelName = FACTLM
     with_edit: Annotated[
         str | None, Option("Folder of an edit saved by `kcircuit edit --out`, put on the model first.")
@@ -83,15 +74,6 @@ class RunSpec(Asked):
     method: Annotated[
         str, Option(f"acdc; or one that scores every edge: {', '.join(name for name in METHODS if name != 'acdc')}.")
     ] = "acdc"
-    tau: Annotated[
-        float,
-        Option(
-            "acdc's threshold in nats, or several: 0.001,0.01. Larger keeps fewer edges. 0.01 by default.",
-            read=read_taus,
-            write=lambda tau: str(tau),
-        ),
-    ] = DEFAULT_TAU
-    """ACDC's threshold in nats; the other methods have none."""
     edges: Annotated[
         Annotated[str, BeforeValidator(str)] | None,
         Option("How many edges the other methods keep: 50, or 2% of all. 2% by default."),
@@ -124,13 +106,7 @@ class RunSpec(Asked):
     """Build the circuit even of facts that the model does not recall."""
 
     @model_validator(mode="after")
-    def _sensible(self) -> "RunSpec":
-        if not self.facts:
-            raise ValueError("expected at least one fact, got none")
-        if len(self.facts) > 1 and self.relation is None:
-            raise ValueError("several facts make one circuit only if they are of one relation; name it")
-        if not 0 < self.tau < math.inf:
-            raise ValueError(f"tau must be a finite number of nats above 0, got {self.tau}")
+    def _goes_together(self) -> "SearchSpec":
         _require_search(self.method, self.prefilter)
         searches = find_method(self.method).has_threshold
         for given, applies, why in (
@@ -155,11 +131,6 @@ class RunSpec(Asked):
         return self
 
     @property
-    def built_from(self) -> tuple[Fact, ...]:
-        """All facts that the search runs on: the mean over them decides."""
-        return (*self.facts, *self.siblings)
-
-    @property
     def methods(self) -> "tuple[DiscoveryMethod[Any], ...]":
         """The method of the search and, where there is one, the prefilter's."""
         return tuple(find_method(name) for name in (self.method, self.prefilter) if name is not None)
@@ -180,6 +151,44 @@ class RunSpec(Asked):
         for method in self.methods:
             self.options_of(method)
 
+
+class RunSpec(SearchSpec):
+    """What `discover` is asked. Two specs that differ in one field make two runs that can be compared."""
+
+    facts: tuple[Fact, ...]
+    test_facts: tuple[Fact, ...] = ()
+    """Facts that the circuit is not built from but scored on, with their own answers (D_test)."""
+    siblings: tuple[Fact, ...] = ()
+    """Facts about other subjects that the circuit is built from besides, each with its own answer: what it keeps must tell
+    them apart. It is neither asked about nor scored on them."""
+    relation: str | None = None
+    """The relation whose facts these are, where they were drawn from one; ``split`` says from which half."""
+    split: Split = "val"
+    tau: Annotated[
+        float,
+        Option(
+            "acdc's threshold in nats, or several: 0.001,0.01. Larger keeps fewer edges. 0.01 by default.",
+            read=read_taus,
+            write=lambda tau: str(tau),
+        ),
+    ] = DEFAULT_TAU
+    """ACDC's threshold in nats; the other methods have none."""
+
+    @model_validator(mode="after")
+    def _sensible(self) -> "RunSpec":
+        if not self.facts:
+            raise ValueError("expected at least one fact, got none")
+        if len(self.facts) > 1 and self.relation is None:
+            raise ValueError("several facts make one circuit only if they are of one relation; name it")
+        if not 0 < self.tau < math.inf:
+            raise ValueError(f"tau must be a finite number of nats above 0, got {self.tau}")
+        return self
+
+    @property
+    def built_from(self) -> tuple[Fact, ...]:
+        """All facts that the search runs on: the mean over them decides."""
+        return (*self.facts, *self.siblings)
+
     @property
     def settings(self) -> "dict[str, str | float | int | bool | None]":
         """What decides the circuit, as its file records it; only what means something to the method."""
@@ -199,6 +208,25 @@ class RunSpec(Asked):
             settings |= asdict(self.options_of(method))
         settings.pop("seed", None)
         return settings
+
+
+class DiscoverSpec(SearchSpec):
+    """Circuits of many facts, one each."""
+
+    fact: Annotated[
+        tuple[str, ...], Option("A sentence that ends with its object, or 'prompt => object'; again for another.")
+    ] = ()
+    subject: Subject = None
+    relation: Annotated[str | None, Option(f"Facts of this relation, {A_RELATION}; of all in turn by default.")] = None
+    n: Annotated[int, Option("How many facts that the model knows, where none is named.", least=1)] = 20
+    split: Annotated[Split, Option("Half of the relation's facts: val or test.")] = "val"
+    tau: TauInNats = DEFAULT_TAU
+    certificate: Annotated[bool, Option("Certify each circuit.")] = True
+
+    def run_spec(self, fact: Fact) -> RunSpec:
+        """The search of one of the facts."""
+        how = {name: getattr(self, name) for name in SearchSpec.model_fields}
+        return RunSpec(facts=(fact,), tau=self.tau, **how)
 
 
 def _require_search(method: str, prefilter: str | None) -> None:

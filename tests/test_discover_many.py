@@ -1,0 +1,65 @@
+"""``discover`` as a study: a fact a case, a row each, the same as one by one, kept and read back."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from circuits.datasets import load_relations
+from circuits.records import from_json, to_json
+from circuits.studies import many
+from circuits.studies.discover import run
+from circuits.studies.many import DISCOVER
+from circuits.studies.specs import DiscoverSpec
+from circuits.studies.summary import Summary, summary_of
+from circuits.studies.sweep import Folder, sweep
+
+
+@pytest.fixture
+def spec(model_folder: Callable[[str], Path]) -> DiscoverSpec:
+    """Two facts of no relation, in a small random model."""
+    return DiscoverSpec(
+        fact=("w1 w2 w3 w4 => w5", "w6 w3 w4 => w7"),
+        subject="w3",
+        model=str(model_folder("gpt2")),
+        force=True,
+        tau=0.3,
+        certificate=False,
+        granularity="node",
+    )
+
+
+def test_each_fact_is_a_case_whose_row_is_that_of_the_run_alone(spec: DiscoverSpec):
+    cases = DISCOVER.cases(spec, DISCOVER.open(spec, None))
+    rows = [outcome.row for outcome in sweep(DISCOVER, spec)]
+    assert len(rows) == 2
+    assert rows == [summary_of(run(spec.run_spec(case.asked), load_relations(), read=True)) for case in cases]
+    assert rows[0] != rows[1]
+
+
+def test_rows_are_kept_and_no_search_is_made_again(spec: DiscoverSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    first = list(sweep(DISCOVER, spec, store=Folder(tmp_path)))
+    monkeypatch.setattr(many, "run", lambda *_, **__: pytest.fail("a search was made again"))
+    again = list(sweep(DISCOVER, spec, store=Folder(tmp_path)))
+    assert [one.row for one in again] == [one.row for one in first]
+    with pytest.raises(pytest.fail.Exception, match="made again"):
+        list(sweep(DISCOVER, spec.model_copy(update={"tau": 0.2}), store=Folder(tmp_path)))
+
+
+def test_a_row_is_read_back_as_it_was_written_and_says_nothing_that_was_not_asked(spec: DiscoverSpec):
+    for outcome in sweep(DISCOVER, spec):
+        assert outcome.row is not None
+        assert from_json(Summary, to_json(outcome.row)) == outcome.row
+        assert not {"certificate", "prefilter", "edges_asked", "test_facts"} & outcome.row.to_json().keys()
+        assert {"bos", "quantisation"} <= outcome.row.to_json().keys()
+
+
+def test_without_facts_named_those_that_the_model_knows_are_asked(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(many, "known", lambda model, facts: tuple(facts)[::3])
+    spec = DiscoverSpec(relation="country_language", n=3, split="test")
+    at = DISCOVER.open(spec, None)
+    asked = [case.asked for case in DISCOVER.cases(spec, at)]
+    assert len(asked) == 3
+    assert {fact.relation for fact in asked} == {"country_language"}
+    everywhere = DiscoverSpec(n=6)
+    assert len({case.asked.relation for case in DISCOVER.cases(everywhere, at)}) > 1
