@@ -23,9 +23,21 @@ def test_products_are_those_of_float64_to_the_rounding_of_float32(
     assert torch.equal(found, again)
 
 
-def test_a_gradient_that_is_wanted_is_the_weight(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(products, "prefers_onednn", lambda: True)
-    x, weight = torch.randn(2, 5, requires_grad=True), torch.randn(5, 3)
-    times(x, weight).sum().backward()
-    assert x.grad is not None
-    torch.testing.assert_close(x.grad, weight.sum(1).expand(2, 5))
+@pytest.mark.parametrize("onednn", [False, True])
+def test_gradients_are_those_of_float64_to_the_rounding_of_float32(
+    monkeypatch: pytest.MonkeyPatch, onednn: bool
+) -> None:
+    """Of rows and of the weight, of either alone, and of rows that stand in several dimensions."""
+    monkeypatch.setattr(products, "prefers_onednn", lambda: onednn)
+    generator = torch.Generator().manual_seed(0)
+    x, weight, slope = (torch.randn(shape, generator=generator) for shape in ((4, 3, 40), (40, 24), (4, 3, 24)))
+    for of_x, of_weight in ((True, True), (True, False), (False, True)):
+        own = x.clone().requires_grad_(of_x), weight.clone().requires_grad_(of_weight)
+        times(*own).backward(slope)
+        exact = x.double().requires_grad_(of_x), weight.double().requires_grad_(of_weight)
+        (exact[0] @ exact[1]).backward(slope.double())
+        for found, expected in zip(own, exact, strict=True):
+            assert (found.grad is None) == (expected.grad is None)
+            if found.grad is not None:
+                assert expected.grad is not None
+                torch.testing.assert_close(found.grad, expected.grad.float())

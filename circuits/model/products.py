@@ -8,10 +8,12 @@ choice depends on the processor and the shapes alone, so a machine gives the sam
 import platform
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 ROWS = 32
 """From so many rows a matrix, a stack of small matrices goes faster one by one through oneDNN than at once through MKL."""
@@ -34,8 +36,10 @@ def _maker() -> str:
 
 
 def times(x: Float[Tensor, "*rows d_in"], weight: Float[Tensor, "d_in d_out"]) -> Float[Tensor, "*rows d_out"]:
-    """x W."""
-    return _onednn(x, weight) if _goes_to_onednn(x) else x @ weight
+    """x W, with its gradients."""
+    if not _faster_in_onednn(x):
+        return x @ weight
+    return _Product.apply(x, weight) if torch.is_grad_enabled() else _onednn(x, weight)
 
 
 def each_times(
@@ -44,17 +48,37 @@ def each_times(
     out: Float[Tensor, "matrix rows d_out"] | None = None,
 ) -> Float[Tensor, "matrix rows d_out"]:
     """x[i] W[i] of every i, written into ``out`` where that is given."""
-    if not _goes_to_onednn(x) or (len(x) > 1 and x.shape[1] < ROWS):
+    # One by one, they would each need a gradient of their own.
+    if torch.is_grad_enabled() or not _faster_in_onednn(x) or (len(x) > 1 and x.shape[1] < ROWS):
         return torch.bmm(x, weight) if out is None else torch.bmm(x, weight, out=out)
     parts = [_onednn(rows, own) for rows, own in zip(x.unbind(0), weight.unbind(0), strict=True)]
     return torch.stack(parts) if out is None else torch.stack(parts, out=out)
 
 
-def _goes_to_onednn(x: Tensor) -> bool:
-    """Not where a gradient is wanted: these products of oneDNN have none."""
-    return x.dtype == torch.float32 and x.device.type == "cpu" and not torch.is_grad_enabled() and prefers_onednn()
+def _faster_in_onednn(x: Tensor) -> bool:
+    return x.dtype == torch.float32 and x.device.type == "cpu" and prefers_onednn()
 
 
 def _onednn(x: Tensor, weight: Tensor) -> Tensor:
     # Its weight is [d_out, d_in], in any memory layout; the last three arguments are an operation to fuse: none.
     return torch.ops.mkldnn._linear_pointwise(x, weight.mT, None, "none", [], "")
+
+
+class _Product(torch.autograd.Function):
+    """x W, whose gradients are products of oneDNN too; these have no gradients of their own."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        return _onednn(x, weight)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, slope: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        x, weight = ctx.saved_tensors
+        of_x, of_weight = ctx.needs_input_grad
+        rows = slope.reshape(-1, slope.shape[-1])
+        return (
+            _onednn(slope, weight.mT) if of_x else None,
+            _onednn(x.reshape(-1, x.shape[-1]).mT, rows) if of_weight else None,
+        )
