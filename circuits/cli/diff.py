@@ -27,7 +27,10 @@ def diff(
     jobs: Annotated[
         int | None, typer.Option(min=1, help="Processes at work on the table. [default: one a core, as memory allows]")
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="Folder for diff.json and report.html, or for the table.")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Folder for diff.json and report.html, or for the table; a stopped table continues."),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """What an edit does to a fact's circuit; a table over many facts; or two saved runs compared.
@@ -82,7 +85,13 @@ def _many_facts(spec: DiffSpec, jobs: int | None, out: Path | None, as_json: boo
     from circuits.studies.cores import fitting
     from circuits.studies.diff_table import DIFF_TABLE, claims, method_rows
 
-    _, facts = carried_out(DIFF_TABLE, spec, "facts", jobs=lambda context: min(fitting(jobs, context.model), spec.n))
+    _, facts = carried_out(
+        DIFF_TABLE,
+        spec,
+        "facts",
+        folder=None if out is None else out / "rows",
+        jobs=lambda context: min(fitting(jobs, context.model), spec.n),
+    )
     rows = method_rows(spec, facts)
     said, edits = claims(rows), [edit for fact in facts for edit in fact.edits]
     record = {name: list(map(to_json, values)) for name, values in (("rows", rows), ("claims", said), ("edits", edits))}

@@ -8,7 +8,7 @@ import typer
 
 from circuits.cli.app import CommandError, JsonOption, app, require_writable_folder
 from circuits.cli.options import asks
-from circuits.cli.progress import progress
+from circuits.cli.progress import carried_out
 from circuits.studies.specs import TruthSpec
 
 if TYPE_CHECKING:
@@ -29,7 +29,6 @@ def groundtruth(
     from circuits.pages.truth import page
     from circuits.planted import planted
     from circuits.records import to_json
-    from circuits.studies.sweep import sweep
     from circuits.studies.truth import COMPILED_TAU, DONORS, TRUTH, methods_asked
 
     spec = TruthSpec(**asked)
@@ -40,8 +39,7 @@ def groundtruth(
         if out.is_dir():
             raise CommandError(f"expected a file for --out, and {out} is a folder")
         require_writable_folder(out.parent)
-    with progress("comparisons") as (watch, finished):
-        rows = [outcome.row for outcome in sweep(TRUTH, spec, watch=watch, finished=finished) if outcome.row]
+    _, rows = carried_out(TRUTH, spec, "comparisons")
     by_hand = planted()
     if out is not None:
         n = sum(row.circuit in {one.name for one in by_hand} for row in rows)

@@ -5,6 +5,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import typer
@@ -97,20 +98,28 @@ def _every(seconds: float, call: Callable[[], None]) -> Iterator[None]:
 
 
 def carried_out(
-    study: "Study[Spec, Context, Any, Row]", spec: Spec, what: str, *, jobs: Callable[[Context], int] = lambda _: 1
+    study: "Study[Spec, Context, Any, Row]",
+    spec: Spec,
+    what: str,
+    *,
+    folder: Path | None = None,
+    jobs: Callable[[Context], int] = lambda _: 1,
 ) -> tuple[Context, list[Row]]:
     """The study's context, and its rows in the order of its cases; how far it is is said meanwhile.
 
     Args:
+        folder: rows are kept there, so that a command that was stopped goes on where it was.
         jobs: processes at work.
     """
-    from circuits.studies.sweep import Pool, sweep
+    from circuits.studies.sweep import Folder, Pool, sweep
 
-    with progress(what) as (watch, finished):
+    store = None if folder is None else Folder(folder)
+    with nullcontext() if folder is None else stoppable(kept=True), progress(what) as (watch, finished):
         context = study.open(spec, watch)
         n = jobs(context)
         where = Pool(n) if n > 1 else None
-        outcomes = list(sweep(study, spec, context=context, where=where, watch=watch, finished=finished))
+        swept = sweep(study, spec, context=context, where=where, store=store, watch=watch, finished=finished)
+        outcomes = list(swept)
         rows = {outcome.case: outcome.row for outcome in outcomes}
         found = [rows[case.name] for case in study.cases(spec, context)]
     return context, [row for row in found if row is not None]
