@@ -32,16 +32,9 @@ from circuits.studies.discover import RunSpec, run
 from circuits.studies.edit_specs import DiffSpec
 from circuits.studies.explain.cases import AT_MOST, Ground
 from circuits.studies.explain.compare import diff_runs, differing_field
+from circuits.studies.explain.demonstrations import DRAWS, DemonstrationCuts, WithoutWrites, demonstration_positions
 from circuits.studies.explain.hallucination import MoverPull, _verdict, explain_hallucination, wrong_object
-from circuits.studies.explain.icl import (
-    DRAWS,
-    _circuit_heads,
-    _Cuts,
-    _Without,
-    demonstrated,
-    demonstration_positions,
-    explain_icl,
-)
+from circuits.studies.explain.icl import _circuit_heads, demonstrated, explain_icl
 from circuits.studies.explain.multihop import find_case, multi_hop
 from circuits.studies.explain.reverse import explain_reverse, reverse_facts, reversed_fact
 from circuits.studies.explain.sides import Bench, make_bench, relation_of
@@ -443,7 +436,7 @@ def test_a_cut_of_what_heads_carry_is_followed_as_the_reference_follows_it(model
     expected = model.readout(replay_by_running(model, trace, cuts)[0])
     lacking = torch.zeros(2, model.shape.n_layers, write.shape[-1])
     lacking[0, 2] = write[0]
-    without = _Without(lacking, trace.n_pos - 1, parallel=False)
+    without = WithoutWrites(lacking, trace.n_pos - 1, parallel=False)
     found = model.run(Batch.of_prompts(trace.ids.expand(2, -1)), without)[:, -1]
     torch.testing.assert_close(found[:1], expected, atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(found[1:], model.logits(Batch.of_prompts(trace.ids))[:, -1], atol=1e-4, rtol=1e-4)
@@ -451,7 +444,7 @@ def test_a_cut_of_what_heads_carry_is_followed_as_the_reference_follows_it(model
 
 def test_what_heads_carry_from_the_demonstrations_and_from_elsewhere_is_all_that_they_carry(model, relations):
     bare, full = demonstrated(relations["country_capital_city"], "Italy", ("France", "Japan"), "bare")
-    cuts = _Cuts(model, bare, full, model.graph())
+    cuts = DemonstrationCuts(model, bare, full, model.graph())
     parts = open_parts(model, (full,))
     (trace,) = traces(model, (full,), parts)
     first = model.graph().writer_index(Node(3, "head", 0))
