@@ -19,7 +19,7 @@ FRANCE = "The official language of France is French"
     [
         (["diff", "--edit", "magic", "--fact", FRANCE, "--to", "Spanish"], "no editing method 'magic'; known: rome"),
         (["diff", "--edit", "rome", "--fact", FRANCE], "expected --fact and --to together"),
-        (["diff"], "expected --edit with a method, or the folders of two runs"),
+        (["diff"], "expected --method with a method, or the folders of two runs"),
         (["diff", "one", "two", "--edit", "rome"], "two runs are compared as they are"),
         (["diff", "one"], "expected the folders of two runs, got 1"),
         (["diff", "one", "two"], "no saved run in one"),

@@ -268,7 +268,7 @@ def test_methods_are_compared_in_one_table_and_the_page_is_made_from_it(tiny, ca
     for row in rows:
         assert f"| {row['method']} | {row['regime']} | {row['restrain'] or '–'} | {row['n']} |" in text
     assert "What is left of earlier edits" in text
-    assert f"kcircuit edit compare --methods {methods} --n 3" in text
+    assert f"kcircuit edit compare --method {methods} --n 3" in text
     assert "seconds a fact" in succeeds(command, capsys)
 
 

@@ -76,13 +76,30 @@ def test_there_are_commands_to_check():
     assert len(indented("kcircuit")) >= 15
 
 
-def test_with_edit_is_an_option_of_the_commands_that_the_readme_names():
+def commands(node: Any, path: tuple[str, ...] = ()) -> list[tuple[str, set[str]]]:
+    """Every command that can be typed, by its words, with its options."""
+    own = [(" ".join(path), {option for param in node.params for option in param.opts})] if path else []
+    inside = getattr(node, "commands", {})
+    return own + [row for name, one in inside.items() for row in commands(one, (*path, name))]
+
+
+COMMANDS = commands(typer.main.get_command(app))
+
+
+def test_with_edit_is_an_option_of_the_commands_that_the_readme_names_and_of_no_other():
     (named,) = re.findall(r"puts a saved edit on the model first, in (.*?)\.", README, re.DOTALL)
-    commands = re.findall(r"`(\w+)`", named)
-    assert commands
-    for name in commands:
-        options = {option for param in typer.main.get_command(app).commands[name].params for option in param.opts}  # type: ignore[attr-defined]
-        assert "--with-edit" in options, name
+    taking = {words.split()[0] for words, options in COMMANDS if "--with-edit" in options}
+    assert set(re.findall(r"`(\w+)`", named)) == taking
+
+
+def test_the_same_option_asks_for_the_same_thing_everywhere():
+    """Who reads a model says which and on what device; a method, its layers and a number of facts have one word each."""
+    assert len(COMMANDS) > 20
+    for words, options in COMMANDS:
+        if "--model" in options:
+            assert {"-m", "--device"} <= options, words
+        for other, one in (("--methods", "--method"), ("--edit", "--method"), ("--layer", "--layers")):
+            assert other not in options or one in options, words
 
 
 def test_every_make_target_exists():

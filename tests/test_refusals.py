@@ -143,3 +143,15 @@ def test_no_table_has_two_columns_of_one_name(capsys: pytest.CaptureFixture[str]
     header = next(line for line in capsys.readouterr().out.splitlines() if "survive" in line)
     names = [name for name in header.split("  ") if name.strip()]
     assert len({name.strip() for name in names}) == len(names)
+
+
+@pytest.mark.parametrize(
+    "arguments", [["facts"], ["heads", "-r", "country_language"], ["explain", "reverse", "--find"], ["bench", "acdc"]]
+)
+def test_a_device_is_asked_of_the_machine_by_every_command(
+    arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as stop:
+        cli.main([*arguments, "--device", "banana"])
+    assert stop.value.code == 1
+    assert "expected a device such as cpu, cuda or cuda:1, got 'banana'" in capsys.readouterr().err

@@ -34,6 +34,7 @@ class Stopped(Exception):
 
 ModelOption = Annotated[str, typer.Option("--model", "-m", help="factlm, a local HuggingFace folder, or a hub name.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")]
+DeviceOption = Annotated[str, typer.Option("--device", help="cpu, cuda, cuda:1, ...")]
 WithEditOption = Annotated[
     Path | None,
     typer.Option("--with-edit", help="Folder of an edit saved by `kcircuit edit --out`, put on the model first."),
@@ -129,11 +130,11 @@ def fit_threads(model: "Model") -> "Model":
     return model
 
 
-def load(name: str) -> "Model":
+def load(name: str, device: str = "cpu") -> "Model":
     """`Model.load` for a command."""
     from circuits.model import Model
 
-    return fit_threads(Model.load(name))
+    return fit_threads(Model.load(name, device=device))
 
 
 def put_edit(model: "Model", folder: Path | str | None) -> "Model":

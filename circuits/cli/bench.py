@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from circuits.cli.app import CommandError, JsonOption, ModelOption, app, load
+from circuits.cli.app import CommandError, DeviceOption, JsonOption, ModelOption, app, load
 
 
 @app.command()
@@ -14,6 +14,7 @@ def bench(
     n: Annotated[int, typer.Option("--n", min=1, help="How many facts, one a relation.")] = 12,
     tau: Annotated[float, typer.Option(help="Threshold in nats.")] = 0.01,
     model: ModelOption = "factlm",
+    device: DeviceOption = "cpu",
     as_json: JsonOption = False,
 ) -> None:
     """Time both engines on the same facts, and count the decisions in which they differ (it must be 0)."""
@@ -24,7 +25,7 @@ def bench(
     from circuits.studies.bench import compare, first_facts
 
     facts = first_facts(relations_for(library.profile_of(model)), n)
-    result = compare(load(model), facts, tau=tau, progress=lambda line: typer.echo(line, err=True)).to_json()
+    result = compare(load(model, device), facts, tau=tau, progress=lambda line: typer.echo(line, err=True)).to_json()
     if as_json:
         typer.echo(json.dumps(result))
         return

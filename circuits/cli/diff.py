@@ -36,7 +36,7 @@ def diff(
     """What an edit does to a fact's circuit; a table over many facts; or two saved runs compared.
 
     With --fact and --to: the circuits before and after, at the edited prompt, a paraphrase, a neighbour and an unrelated fact.
-    With --edit alone: each method in a row. With two folders: what the one field in which the two runs differ does.
+    With --method alone: each method in a row. With two folders: what the one field in which the two runs differ does.
     """
     if out is not None:
         require_writable_folder(out)
@@ -52,7 +52,7 @@ def diff(
     elif spec.edit is not None:
         _many_facts(spec, jobs, out, as_json)
     else:
-        raise CommandError("expected --edit with a method, or the folders of two runs to compare")
+        raise CommandError("expected --method with a method, or the folders of two runs to compare")
 
 
 def _one_fact(spec: DiffSpec, out: Path | None, as_json: bool) -> None:

@@ -58,7 +58,7 @@ def edit(
 
     find_method(spec.method)
     request = _request(spec, spec.fact, spec.to.strip())
-    loaded = load(spec.model)
+    loaded = load(spec.model, spec.device)
     if not spec.force:
         _require_known(loaded, request)
     summary, saved, took = _edited(loaded, request, spec, chosen, as_json)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from circuits.cli.app import CommandError, JsonOption, app, find_relation, fit_threads
+from circuits.cli.app import CommandError, JsonOption, WithEditOption, app, find_relation, fit_threads, put_edit
 from circuits.studies.options import A_RELATION
 
 if TYPE_CHECKING:
@@ -33,8 +33,9 @@ def evaluate(
         int, typer.Option("--n", min=1, help="How many facts of the relation, known to the model or not.")
     ] = 20,
     model: Annotated[
-        str | None, typer.Option(help="The model. [default: the one that the circuit was found in]")
+        str | None, typer.Option("--model", "-m", help="The model. [default: the one that the circuit was found in]")
     ] = None,
+    with_edit: WithEditOption = None,
     ablation: Annotated[
         str | None, typer.Option(help="zero, mean or resample. [default: what the circuit was found under]")
     ] = None,
@@ -71,7 +72,7 @@ def evaluate(
             "seed": seed,
         }
     )
-    loaded = fit_threads(load_model(spec))
+    loaded = put_edit(fit_threads(load_model(spec)), with_edit)
     _require_same_graph(found, loaded)
     if found.provenance.weights and found.provenance.weights != loaded.weights:
         typer.echo(

@@ -2,17 +2,20 @@
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
 import typer
 
 from circuits.cli.app import (
     CommandError,
+    DeviceOption,
     JsonOption,
     ModelOption,
+    WithEditOption,
     app,
     find_relation,
     load,
+    put_edit,
     require_writable_folder,
     typed_command,
 )
@@ -59,6 +62,8 @@ def hallucination(
     find: FindOption = False,
     relation: RelationOption = None,
     model: ModelOption = "factlm",
+    device: DeviceOption = "cpu",
+    with_edit: WithEditOption = None,
     tau: TauOption = 0.01,
     seed: SeedOption = 0,
     out: OutOption = None,
@@ -66,7 +71,7 @@ def hallucination(
 ) -> None:
     """Why the model gives a wrong object: no effective mover, or one that selects wrong information."""
     _one_of(fact, find)
-    setting = _Setting(model, tau, seed, out, relation)
+    setting = _Setting(_Place(model, device, with_edit), tau, seed, out, relation)
     from circuits.studies.explain.hallucination import explain_hallucination, find_hallucination
 
     if fact is None:
@@ -86,6 +91,8 @@ def icl(
     wording: WordingOption = "stated",
     find: FindOption = False,
     model: ModelOption = "factlm",
+    device: DeviceOption = "cpu",
+    with_edit: WithEditOption = None,
     tau: TauOption = 0.01,
     seed: SeedOption = 0,
     out: OutOption = None,
@@ -95,7 +102,7 @@ def icl(
     _one_of(subject, find, "--subject")
     if subject is not None and relation is None:
         raise CommandError("expected --relation with --subject: it says what is demonstrated")
-    setting = _Setting(model, tau, seed, out, relation)
+    setting = _Setting(_Place(model, device, with_edit), tau, seed, out, relation)
     from circuits.studies.explain.icl import explain_icl, find_icl
 
     if subject is None:
@@ -117,6 +124,8 @@ def reverse(
     find: FindOption = False,
     relation: RelationOption = None,
     model: ModelOption = "factlm",
+    device: DeviceOption = "cpu",
+    with_edit: WithEditOption = None,
     tau: TauOption = 0.01,
     seed: SeedOption = 0,
     out: OutOption = None,
@@ -124,7 +133,7 @@ def reverse(
 ) -> None:
     """Whether a fact is known from its object too, and by the same circuit."""
     _one_of(fact, find)
-    setting = _Setting(model, tau, seed, out, relation)
+    setting = _Setting(_Place(model, device, with_edit), tau, seed, out, relation)
     from circuits.studies.explain.reverse import explain_reverse, find_reverse
 
     if fact is None:
@@ -147,10 +156,14 @@ def multihop(
     subject: SubjectOption = None,
     to: Annotated[str | None, typer.Option("--to", help="The subject's new object in the first relation.")] = None,
     find: FindOption = False,
-    edit: Annotated[str, typer.Option(help="Editing method of the first hop.")] = "rome@subject",
-    layer: Annotated[int | None, typer.Option(help="Layer that is edited; the method's default otherwise.")] = None,
+    edit: Annotated[str, typer.Option("--method", "--edit", help="Editing method of the first hop.")] = "rome@subject",
+    layer: Annotated[
+        int | None, typer.Option("--layers", "--layer", help="Layer that is edited; the method's default otherwise.")
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="Also after an edit that did not take.")] = False,
     model: ModelOption = "factlm",
+    device: DeviceOption = "cpu",
+    with_edit: WithEditOption = None,
     tau: TauOption = 0.01,
     seed: SeedOption = 0,
     out: OutOption = None,
@@ -175,7 +188,7 @@ def multihop(
     find_method(edit)
     how = HowEdited(**asked)
     resources, _ = resources_of(how.corpus), how.chosen
-    setting = _Setting(model, tau, seed, out, first, second)
+    setting = _Setting(_Place(model, device, with_edit), tau, seed, out, first, second)
     if find:
         first, second, subject, to = find_case(setting.model, setting.relations, _manifest(setting.model))
     if first is None or second is None or subject is None or to is None:
@@ -200,16 +213,18 @@ def multihop(
 @explain.command()
 def survey(
     n: Annotated[int, typer.Option("--n", min=1, help="Cases of each behaviour.")] = 5,
-    edit: Annotated[str, typer.Option(help="Editing method of the first hop.")] = "rome@subject",
+    edit: Annotated[str, typer.Option("--method", "--edit", help="Editing method of the first hop.")] = "rome@subject",
     wording: WordingOption = "stated",
     model: ModelOption = "factlm",
+    device: DeviceOption = "cpu",
+    with_edit: WithEditOption = None,
     tau: TauOption = 0.01,
     seed: SeedOption = 0,
     out: Annotated[Path | None, typer.Option(help="Folder for survey.json and survey.md.")] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Several cases of each behaviour, and which of the paper's claims their numbers bear out."""
-    setting = _Setting(model, tau, seed, out)
+    setting = _Setting(_Place(model, device, with_edit), tau, seed, out)
     from circuits.studies.explain.survey import survey_all
 
     found = survey_all(
@@ -235,10 +250,18 @@ def survey(
 # ---- parts -----------------------------------------------------------------------------------------------------------
 
 
+class _Place(NamedTuple):
+    """Which model, on what device, with what edit on it."""
+
+    model: str
+    device: str
+    with_edit: Path | None
+
+
 class _Setting:
     """What every explanation needs: dataset, model, and the settings of its searches."""
 
-    def __init__(self, model: str, tau: float, seed: int, out: Path | None, *relations: str | None) -> None:
+    def __init__(self, place: _Place, tau: float, seed: int, out: Path | None, *relations: str | None) -> None:
         if out is not None:
             require_writable_folder(out)
         from circuits.datasets import relations_for
@@ -246,10 +269,17 @@ class _Setting:
         from circuits.model import library
         from circuits.studies.discover import RunSpec
 
-        self.relations: Relations = relations_for(library.profile_of(model), *relations)
+        self.relations: Relations = relations_for(library.profile_of(place.model), *relations)
         # The facts are put in by each search; the rest of the spec is checked here, before anything slow.
-        self.spec: RunSpec = RunSpec(facts=(Fact("a is", "a", "b"),), model=model, tau=tau, seed=seed)
-        self.model: Model = load(model)
+        self.spec: RunSpec = RunSpec(
+            facts=(Fact("a is", "a", "b"),),
+            model=place.model,
+            device=place.device,
+            with_edit=None if place.with_edit is None else str(place.with_edit),
+            tau=tau,
+            seed=seed,
+        )
+        self.model: Model = put_edit(load(place.model, place.device), place.with_edit)
 
     def fact(self, text: str) -> "Fact":
         from circuits.studies.explain.sides import fact_of

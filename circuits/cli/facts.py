@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from circuits.choices import counted
-from circuits.cli.app import JsonOption, ModelOption, WithEditOption, app, find_relations, load, put_edit
+from circuits.cli.app import DeviceOption, JsonOption, ModelOption, WithEditOption, app, find_relations, load, put_edit
 from circuits.studies.options import A_RELATION
 
 
@@ -16,6 +16,7 @@ def facts(
     relation: Annotated[str | None, typer.Option("--relation", "-r", help=f"Only this relation: {A_RELATION}.")] = None,
     known: Annotated[bool, typer.Option("--known", help="Only facts that the model knows (rank at most 10).")] = False,
     model: ModelOption = "factlm",
+    device: DeviceOption = "cpu",
     with_edit: WithEditOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -27,7 +28,7 @@ def facts(
     relations = relations_for(library.profile_of(model), relation)
     chosen = find_relations(relations, relation) if relation else list(relations.values())
     listed = [fact for item in chosen for fact in item.facts()]
-    answers = whole_model(put_edit(load(model), with_edit), listed)
+    answers = whole_model(put_edit(load(model, device), with_edit), listed)
     rows = [
         {
             "relation": fact.relation,

@@ -7,7 +7,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from circuits.cli.app import CommandError, JsonOption, ModelOption, WithEditOption, app, find_relations, load, put_edit
+from circuits.cli.app import (
+    CommandError,
+    DeviceOption,
+    JsonOption,
+    ModelOption,
+    WithEditOption,
+    app,
+    find_relations,
+    load,
+    put_edit,
+)
 from circuits.cli.heads_survey import checks_json, require_file, survey_heads
 from circuits.studies.options import A_RELATION
 
@@ -30,6 +40,7 @@ def heads(
     n: Annotated[int, typer.Option("--n", min=1, help="How many facts that the model knows, at most.")] = 50,
     template: Annotated[int, typer.Option(min=0, help="Which of the relation's wordings, from 0.")] = 0,
     model: ModelOption = "factlm",
+    device: DeviceOption = "cpu",
     with_edit: WithEditOption = None,
     every: Annotated[bool, typer.Option("--all", help="Print heads without an established role too.")] = False,
     validate: Annotated[
@@ -57,7 +68,7 @@ def heads(
         if with_edit is not None or template or every:
             raise CommandError("--with-edit, --template and --all are about one relation; several get a line each")
         require_file(out)
-        survey_heads(load(model), several, relations, asked=relation, n=n, seed=seed, out=out, as_json=as_json)
+        survey_heads(load(model, device), several, relations, asked=relation, n=n, seed=seed, out=out, as_json=as_json)
         return
     if out is not None:
         raise CommandError("--out writes the page of several relations: give --relation all, or names with commas")
@@ -71,7 +82,7 @@ def heads(
     from circuits.evaluation.roles import known_facts, relation_roles
     from circuits.studies.roles import check_roles
 
-    loaded = put_edit(load(model), with_edit)
+    loaded = put_edit(load(model, device), with_edit)
     found = relation_roles(loaded, chosen, relations, template=template, n=n, seed=seed)
     example = read_fact(loaded, known_facts(loaded, chosen, template=template, n=1)[0], found, chosen.objects)
     checks = None

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, no_type_check
 import typer
 
 from circuits.choices import counted
-from circuits.cli.app import JsonOption, app, load
+from circuits.cli.app import DeviceOption, JsonOption, app, load
 
 if TYPE_CHECKING:
     from circuits.facts import Fact
@@ -63,12 +63,13 @@ def check(
     ] = None,
     n: Annotated[int, typer.Option(min=1, help="How many of them, drawn at random.")] = 300,
     seed: Annotated[int, typer.Option(min=0, help="Of the draw.")] = 0,
+    device: DeviceOption = "cpu",
     as_json: JsonOption = False,
 ) -> None:
     """Measure each token that the model's prompts may begin with, by the facts that it then knows."""
     from circuits.evaluation.beginnings import beginnings, sample_facts
 
-    loaded = load(model)
+    loaded = load(model, device)
     asked = sample_facts(_facts(loaded, facts), n, seed)
     rows = [
         {

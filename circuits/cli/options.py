@@ -41,7 +41,8 @@ def asks(*specs: type[BaseModel], leave_out: Sequence[str] = ()) -> Callable[[Co
 
 
 def _parameter(each: Declared) -> inspect.Parameter:
-    flags = [each.flag, *([f"-{each.option.short}"] if each.option.short else [])]
+    short = [f"-{each.option.short}"] if each.option.short else []
+    flags = [each.flag, *short, *(f"--{name}" for name in each.option.also)]
     kind, default = (str | None, None) if each.option.read else _kind(each)
     least: dict[str, Any] = {} if each.option.least is None else {"min": each.option.least}
     option = typer.Option(*flags, help=each.option.help, **least)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from circuits.choices import counted
-from circuits.cli.app import CommandError, JsonOption, app, find_relation, fit_threads
+from circuits.cli.app import CommandError, JsonOption, WithEditOption, app, find_relation, fit_threads, put_edit
 from circuits.cli.options import asks
 from circuits.cli.progress import progress
 from circuits.studies.specs import StabilitySpec, WhichFacts
@@ -20,7 +20,7 @@ SHOWN = ("tau", "absolute", "granularity", "ablation", "engine", "seed")
 
 @app.command()
 @asks(WhichFacts, StabilitySpec)
-def stability(asked: dict[str, Any], as_json: JsonOption = False) -> None:
+def stability(asked: dict[str, Any], with_edit: WithEditOption = None, as_json: JsonOption = False) -> None:
     """Search again in other words, at other thresholds, in the other order and with other draws, and compare the circuits."""
     which = WhichFacts(**{name: asked.pop(name) for name in WhichFacts.model_fields.keys() & asked.keys()})
     fact, relation = which.fact, which.relation
@@ -42,7 +42,7 @@ def stability(asked: dict[str, Any], as_json: JsonOption = False) -> None:
     # Checked before the model is loaded, because that takes a while.
     first = relations[relation or ""].facts()[:1] if given is None else (given,)
     spec = StabilitySpec(facts=first, **asked)
-    loaded = fit_threads(load_model(spec.run_spec(relation)))
+    loaded = put_edit(fit_threads(load_model(spec.run_spec(relation))), with_edit)
     facts = first if relation is None else known_facts(relations, relation, loaded, which.n, seed=spec.seed)
     spec = spec.model_copy(update={"facts": facts})
     measured: list[Survival | Skip] = []
@@ -54,6 +54,7 @@ def stability(asked: dict[str, Any], as_json: JsonOption = False) -> None:
     skipped = [one for one in measured if not isinstance(one, Survival)]
     result: dict[str, Any] = {
         "model": spec.model,
+        "with_edit": None if with_edit is None else str(with_edit),
         "fact": facts[0].statement if relation is None else f"{counted(len(facts), 'fact')} of {relation}",
         **{name: getattr(spec, name) for name in SHOWN},
         "edges": next(one.overlap.edges_before for one in made if one.name == "tau"),

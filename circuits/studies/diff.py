@@ -338,7 +338,7 @@ def _open(spec: DiffSpec, watch: Watch | None) -> Watched:
     fact, resources = fact_of(spec.fact, relations), resources_of(spec.corpus)
     if spec.to == fact.object:
         raise AskedError(f"expected a new object, got {spec.to!r}, which the fact has already")
-    model = Unedited.load(spec.model)
+    model = Unedited.load(spec.model, spec.device)
     if not spec.force:
         require_known(model, (fact,), whole_model(model, (fact,)))
     bench = make_bench(model, fact, relations, run_spec)

@@ -162,7 +162,7 @@ def _open(spec: DiffSpec, watch: Watch | None) -> FactsToEdit:
         raise AskedError("the table edits one layer a method: expected --layers with one layer, or none")
     _ = spec.run_spec(), spec.chosen
     relations, resources = relations_for(library.profile_of(spec.model)), resources_of(spec.corpus)
-    model = Unedited.load(spec.model)
+    model = Unedited.load(spec.model, spec.device)
     return FactsToEdit(model, relations, facts_to_edit(model, spec.n, relations, spec.seed), resources)
 
 

@@ -7,6 +7,7 @@ from circuits.paths import FACTLM
 from circuits.studies.options import (
     Asked,
     Corpus,
+    Device,
     EditCases,
     EditedLayer,
     EditMethod,
@@ -64,6 +65,7 @@ class WhichEdits(HowEdited):
     """Facts given other objects: those that the model knows, drawn, or a file's."""
 
     model: ModelName = FACTLM
+    device: Device = "cpu"
     seed: EditSeed = 0
     cases: EditCases = None
 
@@ -77,6 +79,7 @@ class EditSpec(AtLayer, Sampled):
     subject: Subject = None
     object: Object = None
     model: ModelName = FACTLM
+    device: Device = "cpu"
     seed: Annotated[int, Option("Of everything drawn at random.", least=0)] = 0
     force: Annotated[bool, Option("Also for a fact that the model does not know, and an edit that does not take.")] = (
         False
@@ -129,7 +132,9 @@ class CompareSpec(Evaluated):
     methods: Annotated[
         str,
         Option(
-            "Methods, each alone or with its own regime and restraint: rome,memit/batch:30,rome/sequential:100+prune."
+            "Methods, each alone or with its own regime and restraint: rome,memit/batch:30,rome/sequential:100+prune.",
+            flag="method",
+            also=("methods",),
         ),
     ] = "rome,memit,ft-l,ft-m,memoe"
     n: Annotated[int, Option("How many facts, or as many more as fill a regime's batches.", least=1)] = 50
@@ -159,16 +164,19 @@ class DiffSpec(HowEdited):
         str | None,
         Option(
             "Editing method: rome (default), memit, ft-l, ft-m, memoe; rome@subject, memit@subject: as in the papers, with "
-            "values stored at the subject; or several."
+            "values stored at the subject; or several.",
+            flag="method",
+            also=("edit",),
         ),
     ] = None
     fact: Annotated[str | None, Option("The fact to edit; without it, a table over --n facts.")] = None
     to: NewObject = None
-    layers: Annotated[str | None, Option("Layers to edit, one edit each: 0,2,4. The method's default otherwise.")] = (
-        None
-    )
+    layers: Annotated[
+        str | None, Option("Layers to edit, one edit each: 0,2,4. The method's default otherwise.", also=("layer",))
+    ] = None
     n: Annotated[int, Option("Facts in the table.", least=1)] = 30
     model: ModelName = FACTLM
+    device: Device = "cpu"
     tau: TauOfSearches = DEFAULT_TAU
     granularity: Slots = "qkv"
     seed: EditSeed = 0
@@ -179,6 +187,7 @@ class DiffSpec(HowEdited):
         return RunSpec(
             facts=(Fact("a is", "a", "b"),),
             model=self.model,
+            device=self.device,
             tau=self.tau,
             granularity=self.granularity,
             seed=self.seed,

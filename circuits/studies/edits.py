@@ -245,7 +245,7 @@ def _open(spec: CompareSpec | EvalSpec, watch: Watch | None) -> Unedited:
     contestants = _contestants(spec)
     parse_eval_at(spec.eval_at)
     chosen = spec.chosen
-    model = Unedited.load(spec.model)
+    model = Unedited.load(spec.model, spec.device)
     for each, _ in contestants:
         find_method(each.method).options(model, **chosen)
     n = max(count for _, count in contestants)

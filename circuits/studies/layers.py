@@ -105,7 +105,7 @@ def _places(spec: LayersSpec, n_layers: int | None) -> list[Place]:
 
 def _open(spec: LayersSpec, watch: Watch | None) -> Unedited:
     _places(spec, None)
-    return Unedited.of(Unedited.load(spec.model), spec, spec.n, watch=watch or Watch())
+    return Unedited.of(Unedited.load(spec.model, spec.device), spec, spec.n, watch=watch or Watch())
 
 
 def _cases(spec: LayersSpec, unedited: Unedited) -> list[Case[Place]]:

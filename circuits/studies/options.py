@@ -58,6 +58,8 @@ class Option:
     flag: str = ""
     """Without its dashes; the field's name by default."""
     short: str = ""
+    also: tuple[str, ...] = ()
+    """Other flags that mean the same, without their dashes: what it was called, or is called elsewhere."""
     least: int | None = None
     read: Callable[[str], Any] | None = None
     """The field's value from a text, where it is none that every option has: (a whole) number, text, yes or no."""
@@ -225,7 +227,10 @@ Object = Annotated[str | None, Option("The object, where it is more than the las
 NewObject = Annotated[str | None, Option("The new object.")]
 EditMethod = Annotated[str, Option("rome, memit, ft-l, ft-m or memoe.")]
 EditedLayer = Annotated[
-    str | None, Option("Layer to edit, or several: 3,4,5. The method's own for this model by default.")
+    str | None,
+    Option(
+        "Layer to edit, or several: 3,4,5. The method's own for this model by default.", flag="layers", also=("layer",)
+    ),
 ]
 EvalWhen = Annotated[str, Option("When a sequence is evaluated: immediate, after each edit; end; or checkpoints.")]
 FluencySamples = Annotated[int, Option("Texts sampled for each edit to measure fluency; 0: none.", least=0)]

@@ -34,8 +34,8 @@ class Unedited:
     resources: Resources
 
     @staticmethod
-    def load(name: str) -> Model:
-        model = Model.load(name)
+    def load(name: str, device: str = "cpu") -> Model:
+        model = Model.load(name, device=device)
         fit_threads(model)
         return model
 

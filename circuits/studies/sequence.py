@@ -292,7 +292,7 @@ def _open(spec: TraceSpec, watch: Watch | None) -> Unedited:
         raise AskedError(
             f"a trace is of edited matrices, and {spec.method} leaves them as they are; see `kcircuit edit eval`"
         )
-    model = Unedited.load(spec.model)
+    model = Unedited.load(spec.model, spec.device)
     method.options(model, **chosen)
     return Unedited.of(model, spec, spec.n, watch=watch or Watch())
 
