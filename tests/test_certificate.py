@@ -1,6 +1,7 @@
 """A certificate tells a circuit that looks its fact up from one that says the same to everyone."""
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ import torch
 
 from circuits.circuit import Circuit, Provenance
 from circuits.engines.hook import HookEngine
-from circuits.evaluation.certificate import Certificate, Specificity, certify
+from circuits.evaluation.certificate import KL_BAR, Certificate, Specificity, certify
 from circuits.facts import Fact
 from circuits.metrics import Share
 from circuits.model import Model
@@ -137,3 +138,44 @@ def test_an_engine_of_another_graph_is_refused():
     circuit = Circuit.full(MODEL.graph("node"), Provenance("by hand", "00"))
     with pytest.raises(ValueError, match="engine of the circuit's graph"):
         certify(MODEL, lambda facts: HookEngine(MODEL, facts), circuit, FACTS[0], FACTS)
+
+
+def test_a_circuit_far_from_its_model_is_not_sufficient_though_its_answer_is_first() -> None:
+    """m1 alone puts p0 first by 2 logits, where the model's 7 are 1.3 nats away."""
+    far, near = certificate(SAME).sufficiency, certificate(LOOKUP).sufficiency
+    assert far.given
+    assert far.kl > KL_BAR > near.kl
+    assert (far.grade, near.grade) == ("failed", "passed")
+
+
+def test_the_whole_model_is_contradicted_by_no_random_circuit_of_its_size() -> None:
+    everything = Circuit.full(GRAPH, Provenance("by hand", "00"))
+    found = certify(MODEL, lambda facts: HookEngine(MODEL, facts), everything, FACTS[3], FACTS)
+    assert found.sufficiency.random == found.necessity.random == Share(20, 20)
+    assert found.grades == {"sufficiency": "undecided", "specificity": "passed", "necessity": "undecided"}
+    # The control: a circuit of nothing fails, whatever random ones of its size do.
+    assert certificate(()).grades["sufficiency"] == "failed"
+
+
+def test_an_answer_of_several_tokens_counts_as_given_to_another_subject_only_if_all_of_it_is() -> None:
+    """m0 and m1 as before; "p0 p0" is this fact's answer: s1 begins it where p0 is first."""
+    fact = Fact("s0", "s0", "p0 p1", "r")
+    runs: list[tuple[Fact, ...]] = []
+
+    def engine_of(facts: Sequence[Fact]) -> HookEngine:
+        runs.append(tuple(facts))
+        return HookEngine(MODEL, facts)
+
+    kept = np.zeros_like(GRAPH.legal)
+    for name in SAME:
+        kept[GRAPH.edge(name)] = True
+    circuit = Circuit(GRAPH, kept, Provenance("by hand", "00"))
+    found = certify(MODEL, engine_of, circuit, fact, FACTS[1:4], draws=1)
+    # All three begin "p0", so each was asked whether it goes on with "p1", and none does.
+    assert [each.object for each in runs[-1]] == ["p0 p1"] * 3
+    assert found.specificity.this_answer == Share(0, 3)
+    # The control: an answer of one token is read off the run that gave the subjects' own.
+    runs.clear()
+    one_token = certify(MODEL, engine_of, circuit, FACTS[0], FACTS[1:4], draws=1)
+    assert one_token.specificity.this_answer == Share(3, 3)
+    assert len(runs) == 2

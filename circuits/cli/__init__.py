@@ -10,6 +10,7 @@ from circuits.cli import (  # noqa: F401  # isort: skip
     explain,
     table,
     stability,
+    certify,
     facts,
     models,
     groundtruth,

@@ -2,8 +2,8 @@
 
 Each check has its number, with n and an interval, what chance gives, and a verdict by a bar that is stated here:
 
-* sufficiency: alone, the circuit gives the answer, every token of it first, and fewer than half of the random circuits of
-  its size do (`Share` of them, upper end below `BAR`);
+* sufficiency: alone, the circuit gives the answer, every token of it first, at most `KL_BAR` nats from the model, and fewer than
+  half of the random circuits of its size do (`Share` of them, upper end below `BAR`);
 * specificity: of other known subjects of the relation, the share that get their own answer lies, interval and all, above the
   subject-blind baseline (what the commonest answer among them would score if it were given to all) and above the share that get
   this fact's answer. It fails where the whole interval lies at or below that baseline, or below the interval of this answer's;
@@ -12,8 +12,10 @@ Each check has its number, with n and an interval, what chance gives, and a verd
   hold first edges of many paths, and any of them may take the model apart.
 
 An answer is given if each of its tokens, teacher-forced, ranks first; ties count against. The certificate passes if every check
-does, fails if any fails, and is undecided otherwise. That a circuit is more certain than its model is said, and no check:
-removal by signed scores drops what speaks against the answer.
+does, fails if any fails, and is undecided otherwise. What random circuits or cuts do as well says nothing of a circuit, nor
+against it: the whole model, whose random circuits of like size are itself, is undecided in these and fails in none.
+
+That a circuit is more certain than its model is said, and no check: removal by signed scores drops what speaks against the answer.
 """
 
 import math
@@ -39,13 +41,16 @@ from circuits.records import Number
 Grade = Literal["passed", "failed", "undecided"]
 BAR = 0.5
 """Of random circuits, or of cuts of random circuits, the share that must not do what the circuit does."""
+KL_BAR = 1.0
+"""Nats that a sufficient circuit may be from the model. Chosen on 12 facts of D_val of six relations of factlm: the 48 circuits
+searched there were at most 0.51 nats away, the random ones at least 2.1; between is 1."""
 OVERCONFIDENT = 0.1
 """Nats by which the circuit's NLL must be below the model's for it to count as more certain."""
 
 
 def _beyond_chance(does: bool, random: Share) -> Grade:
-    """Whether the circuit does what fewer than `BAR` of the random ones do."""
-    if not does or random.low > BAR:
+    """Whether the circuit does what fewer than `BAR` of the random ones do; what they do as well says nothing of it."""
+    if not does:
         return "failed"
     return "passed" if random.high < BAR else "undecided"
 
@@ -61,6 +66,8 @@ class Sufficiency:
     given: bool
     random: Share
     """Of random connected circuits of as many edges, those that give the answer too."""
+    random_kl: tuple[float, ...] = ()
+    """KL(model || circuit) of each of them."""
 
     @property
     def overconfident(self) -> bool:
@@ -69,7 +76,7 @@ class Sufficiency:
 
     @property
     def grade(self) -> Grade:
-        return _beyond_chance(self.given, self.random)
+        return _beyond_chance(self.given and self.kl <= KL_BAR, self.random)
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,6 +187,7 @@ def certify(
     whole, alone, rest = (
         engine.answer_logits(kept) for kept in (graph.legal, circuit.kept, graph.legal & ~circuit.kept)
     )
+    by_chance = [engine.answer_logits(other.kept)[0] for other in joined]
     return Certificate(
         fact=fact,
         sufficiency=Sufficiency(
@@ -187,13 +195,14 @@ def certify(
             model=answers_in(model, whole, (fact,)),
             kl=float(kl_divergence(whole[0], alone[0]).mean()),
             given=_all_first(alone[0], answer),
-            random=Share.of([_given(model, engine, other.kept, (fact,))[0] for other in joined]),
+            random=Share.of([_all_first(logits, answer) for logits in by_chance]),
+            random_kl=tuple(float(kl_divergence(whole[0], logits).mean()) for logits in by_chance),
         ),
         specificity=_specificity(model, engine_of, circuit, fact, others),
         necessity=Necessity(
             without=answers_in(model, rest, (fact,)),
             lost=not _all_first(rest[0], answer),
-            random=Share.of([not _given(model, engine, graph.legal & ~other.kept, (fact,))[0] for other in anywhere]),
+            random=Share.of([not gives(model, engine, graph.legal & ~other.kept, (fact,))[0] for other in anywhere]),
         ),
     )
 
@@ -215,7 +224,7 @@ def _specificity(
     begun = [each for each, own in zip(asked, logits, strict=True) if _all_first(own[:1], first)]
     told = [Fact(each.prompt, each.subject, fact.object, each.relation) for each in begun]
     several = bool(told) and len(model.tokens(told[0]).answer) > 1
-    finished = sum(_given(model, engine_of(told), circuit.kept, told)) if several else len(told)
+    finished = sum(gives(model, engine_of(told), circuit.kept, told)) if several else len(told)
     return Specificity(
         own_answer=Share.of(
             [_all_first(own, model.tokens(each).answer) for own, each in zip(logits, asked, strict=True)]
@@ -225,7 +234,7 @@ def _specificity(
     )
 
 
-def _given(model: Model, engine: Engine, kept: Bool[np.ndarray, "writer reader"], facts: Sequence[Fact]) -> list[bool]:
+def gives(model: Model, engine: Engine, kept: Bool[np.ndarray, "writer reader"], facts: Sequence[Fact]) -> list[bool]:
     """Whether the circuit alone gives each of the engine's facts its answer: every token of it ranks first."""
     return [
         _all_first(logits, model.tokens(fact).answer)

@@ -13,7 +13,9 @@ from circuits.analysis.story import Sentence
 from circuits.choices import MetricName
 from circuits.circuit import Circuit
 from circuits.discovery import METHODS
+from circuits.evaluation.lines import Line
 from circuits.graph import Edge, Node
+from circuits.pages.certificate import certificate_section, lines_section
 from circuits.pages.drawing import circuit_svg, legend
 from circuits.pages.layout import place
 from circuits.pages.overview import GUTTER, LARGE, OPEN_WIDTH, STRONGEST, Overview, overview_svg, survey
@@ -29,7 +31,7 @@ from circuits.pages.style import (
     strongest,
     token_text,
 )
-from circuits.pages.verdict import certificate_section, verdict
+from circuits.pages.verdict import verdict
 from circuits.studies.diffs import RESTS
 from circuits.studies.discover import Run
 
@@ -70,6 +72,9 @@ class Page:
     verdict: tuple[str, ...] = ()
     """What the model answers and what the circuit does, in sentences that come first."""
     certificate: Mapping[str, Any] | None = None
+    """The quick one."""
+    lines: tuple[Line, ...] = ()
+    """The full certificate's, which stands in place of the quick one."""
 
 
 def render(run: Run) -> str:
@@ -94,7 +99,7 @@ def draw(page: Page) -> str:
         model=plain(page.circuit.provenance.model),
         verdict="".join(f"<p>{plain(sentence)}</p>" for sentence in page.verdict),
         cards=pairs(page.numbers),
-        certificate=certificate_section(page.certificate),
+        certificate=lines_section(page.lines) if page.lines else certificate_section(page.certificate),
         summary=_summary(page),
         story=story_section(page.story),
         heads=heads_section(page.reading, page.circuit.nodes),
@@ -204,6 +209,7 @@ def page_of(run: Run) -> Page:
         attention=run.attention,
         verdict=verdict(run),
         certificate=summary.get("certificate"),
+        lines=run.lines,
     )
 
 

@@ -1,12 +1,9 @@
 """What a run's page says first: what the model answers and what the circuit alone does, in one or two plain sentences."""
 
 import math
-from collections.abc import Mapping
-from typing import Any
 
 from circuits.analysis.lens import NodeReadout
 from circuits.evaluation.certificate import OVERCONFIDENT
-from circuits.pages.page import pairs, plain
 from circuits.studies.discover import Run
 
 
@@ -86,46 +83,3 @@ def ordinal(rank: float | int) -> str:
 
 def _p(value: float) -> str:
     return f"{value:.3f}" if value >= 0.001 else f"{value:.1e}"
-
-
-# ---- the certificate -------------------------------------------------------------------------------------------------
-
-
-def certificate_section(certificate: Mapping[str, Any] | None) -> str:
-    """The certificate as a card, from what `circuits.evaluation.certificate.Certificate.to_json` gives; empty without one."""
-    if certificate is None:
-        return ""
-    grades, intervals = certificate["grades"], certificate["intervals"]
-    rows = [
-        (
-            f"Sufficiency {grades['sufficiency']}: random circuits of its size that give the answer too",
-            _share(intervals["random_give"]),
-        ),
-        (
-            f"Specificity {grades['specificity']}: other subjects that get their own answer"
-            f" (the commonest answer for all would score {_number(certificate['blind'])})",
-            _share(intervals["own_answer"]),
-        ),
-        ("other subjects that get this answer", _share(intervals["this_answer"])),
-        (
-            f"Necessity {grades['necessity']}: rank of the answer in the model without the circuit’s edges; as many edges "
-            f"drawn anywhere lose it in {_share(intervals['random_lose'])}",
-            f"{certificate['rank_without']:,}",
-        ),
-        ("KL from the model, nats", f"{certificate['kl']:.3f}"),
-    ]
-    name = certificate["verdict"]
-    return (
-        f'<section class="card certificate {plain(name)}" aria-labelledby="certificate-heading">\n'
-        f'<h2 id="certificate-heading">Certificate: {plain(name)}</h2>\n<dl class="settings">\n{pairs(rows)}\n</dl>\n</section>\n'
-    )
-
-
-def _share(interval: Mapping[str, Any]) -> str:
-    if not interval["n"]:
-        return "none to ask"
-    return f"{interval['share']:.0%} of {interval['n']} [{interval['low']:.0%}, {interval['high']:.0%}]"
-
-
-def _number(value: float | None) -> str:
-    return "nothing" if value is None else f"{value:.0%}"

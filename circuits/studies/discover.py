@@ -35,6 +35,7 @@ from circuits.engines.memory import TooLargeError
 from circuits.engines.sparse import SparseEngine
 from circuits.evaluation import KNOWN_RANK, Answers, standalone, whole_model
 from circuits.evaluation.certificate import Certificate, certify
+from circuits.evaluation.lines import Line
 from circuits.evaluation.roles import read_known_fact
 from circuits.facts import Fact, Relations
 from circuits.graph import Node
@@ -106,6 +107,8 @@ class Run(BaseModel):
     """What heads and MLPs do for the first fact, in the whole model; None where it was not asked for or cannot be told."""
     certificate: Certificate | None = None
     """What the circuit of a single fact is worth; None where it was not asked for, or did not fit into memory."""
+    lines: tuple[Line, ...] = ()
+    """The full certificate's, where `kcircuit certify` examined the run."""
     attention: PromptAttention | None = None
     """Of the circuit's heads over the first fact's prompt, in the whole model; None where the model hides its weights."""
     bos: str | None = None

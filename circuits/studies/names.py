@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
 
-from circuits.studies import edit_specs, specs
+from circuits.studies import certify_specs, edit_specs, specs
 from circuits.studies.study import Study
 
 
@@ -26,6 +26,7 @@ class Named:
 
 
 STUDIES: dict[str, Named] = {
+    "certificate": Named(certify_specs.CertifySpec, "circuits.studies.certify:CERTIFICATE"),
     "discover": Named(specs.DiscoverSpec, "circuits.studies.many:DISCOVER"),
     "diff": Named(edit_specs.DiffSpec, "circuits.studies.diff:DIFF"),
     "diff-table": Named(edit_specs.DiffSpec, "circuits.studies.diff_table:DIFF_TABLE"),
