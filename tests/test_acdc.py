@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -13,8 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from circuits.circuit import Circuit, Provenance, Scores
-from circuits.discovery.acdc import AcdcOptions, Interrupted, Progress, ResumeError, State, fingerprint, search
+from circuits.discovery.acdc import AcdcOptions, search
 from circuits.discovery.averages import diluted
+from circuits.discovery.problem import Progress
+from circuits.discovery.state import Interrupted, ResumeError, State, fingerprint
 from circuits.discovery.traversal import Traversal
 from circuits.engines.engine import Engine
 from circuits.engines.hook import HookEngine
@@ -429,6 +432,12 @@ def test_a_state_of_another_run_is_refused(tmp_path: Path) -> None:
             State.load(path, fingerprint(other))
 
 
+def _with_first_line(data: bytes, **changes: object) -> bytes:
+    first, rest = data.split(b"\n", 1)
+    body = json.dumps({**json.loads(first[9:]), **changes}).encode()
+    return b"%08x %b\n%b" % (zlib.crc32(body), body, rest)
+
+
 @pytest.mark.parametrize(
     "damage",
     [
@@ -437,8 +446,11 @@ def test_a_state_of_another_run_is_refused(tmp_path: Path) -> None:
         lambda data: b"[]",
         lambda data: b"{}",
         lambda data: b"\x80\xff",
-        lambda data: json.dumps({**json.loads(data), "version": 99}).encode(),
-        lambda data: json.dumps({**json.loads(data), "unknown": 2}).encode(),
+        lambda data: _with_first_line(data, version=99),
+        lambda data: _with_first_line(data, unknown=2),
+        lambda data: _with_first_line(data, edges=3),
+        lambda data: data.replace(b'"version":3', b'"version":4'),
+        lambda data: data[: data.index(b"\n") + 1],
     ],
 )
 def test_a_damaged_state_is_refused_and_names_the_file(tmp_path: Path, damage: Callable[[bytes], bytes]) -> None:

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from circuits.circuit import Circuit, Provenance, Scores
-from circuits.discovery.acdc import AcdcOptions, Interrupted, State, fingerprint, search, sweep
+from circuits.discovery.acdc import AcdcOptions, search, sweep
 from circuits.discovery.eap import eap
 from circuits.discovery.prefilter import (
     AmountError,
@@ -24,6 +24,7 @@ from circuits.discovery.prefilter import (
     start,
 )
 from circuits.discovery.problem import Problem
+from circuits.discovery.state import Interrupted, State, fingerprint
 from circuits.discovery.traversal import Traversal
 from circuits.engines import HookEngine, SparseEngine
 from circuits.engines.engine import Engine

@@ -1,5 +1,6 @@
 """SparseEngine gives HookEngine's numbers and finds its circuits, whatever the model, the ablation and the batch."""
 
+import importlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -10,8 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from circuits.circuit import Provenance
-from circuits.discovery.acdc import AcdcOptions, Interrupted, Progress, State, search, sweep
+from circuits.discovery.acdc import AcdcOptions, search, sweep
+from circuits.discovery.problem import Progress
 from circuits.discovery.speculation import cuts, expected_path, measured_shifts, nll_of
+from circuits.discovery.state import Interrupted, State
 from circuits.engines import EngineMismatch, make_engine
 from circuits.engines.ablation import Ablation
 from circuits.engines.engine import Engine, WideEngine
@@ -264,7 +267,10 @@ def test_a_batch_gives_the_numbers_that_its_members_give_alone(small_model: Load
     assert together == pytest.approx(alone, abs=1e-5)
 
 
-def test_a_stopped_search_continues_to_the_same_circuit(small_model: LoadModel) -> None:
+def test_a_stopped_search_continues_to_the_same_circuit(
+    small_model: LoadModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(importlib.import_module("circuits.discovery.acdc"), "BATCHES", 1)
     model = small_model("gpt2")
     _, whole = search(SparseEngine(model, FACTS), AcdcOptions(0.03), provenance=HERE)
     stopped: State | None = None

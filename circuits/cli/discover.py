@@ -150,7 +150,7 @@ def _search(
     certified: bool,
 ) -> "Iterator[Run]":
     """The runs of all thresholds. What is interrupted is saved beside its results, and said how to continue."""
-    from circuits.discovery.acdc import Interrupted
+    from circuits.discovery.state import Interrupted
     from circuits.studies.discover import run_sweep, spec_digest
 
     def state_file(tau: float) -> Path:

@@ -9,11 +9,8 @@ kept outgoing edge loses all its incoming edges untested.
 The order is part of the specification: the same inputs give the same circuit.
 """
 
-import hashlib
-import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -24,71 +21,19 @@ from circuits.discovery.averages import Average, diluted, mean
 from circuits.discovery.method import DiscoveryMethod, Report
 from circuits.discovery.problem import Problem, Progress
 from circuits.discovery.speculation import Width, cuts, expected_path, measured_shifts, shift_of
+from circuits.discovery.state import Guesses, Interrupted, Mark, State, fingerprint
 from circuits.discovery.traversal import Traversal
 from circuits.engines.engine import Engine, WideEngine
 from circuits.graph import Graph
-from circuits.records import Unreadable, read_json, write_whole
 
 RESOLUTION = 10.0
 """The smallest threshold, in units of the engine's noise: below it, rounding would keep edges."""
-STATE_FORMAT = "kcircuit/acdc-state"
-STATE_VERSION = 2
+BATCHES = 100
+"""Batches from one mark to the next, where the engine carries values over from batch to batch and has to forget them there."""
 
 
 class NoiseError(ValueError):
     """A threshold so small that rounding would decide; the message says what can be resolved."""
-
-
-class ResumeError(ValueError):
-    """A state file that cannot be read or belongs to another run."""
-
-
-class Interrupted(KeyboardInterrupt):
-    """The search was stopped; ``state`` continues it."""
-
-    def __init__(self, state: "State") -> None:
-        super().__init__(f"stopped after {state.decided:,} of {len(state.scores):,} edges")
-        self.state = state
-
-
-@dataclass
-class State:
-    """How far a search is: a decision for each edge of the traversal so far. What a state file holds."""
-
-    fingerprint: str
-    """Digest of everything that decides the result: model, facts, settings."""
-    kept: list[bool]
-    scores: list[float | None]
-    """S of each tried edge in nats; None where it went untested, or is still to come."""
-    decided: int = 0
-    nll: float = 0.0
-    evaluations: int = 0
-    near_ties: list[str] = field(default_factory=list)
-    """Edges whose step came so close to tau that rounding may have decided it (`Engine.noise`), in the order tried."""
-
-    def save(self, path: Path) -> None:
-        content = {"format": STATE_FORMAT, "version": STATE_VERSION, **self.__dict__}
-        write_whole(path, json.dumps(content))
-
-    @classmethod
-    def load(cls, path: Path, fingerprint: str) -> "State":
-        """Read the state of the run with this fingerprint.
-
-        Raises:
-            ResumeError: no whole state file, or that of another run.
-        """
-        try:
-            content = read_json(path)
-            if content.pop("format") != STATE_FORMAT or content.pop("version") != STATE_VERSION:
-                raise ResumeError(f"{path} is no state file of this version; delete it to start anew")
-            state = cls(**content)
-        except (Unreadable, KeyError, TypeError, AttributeError) as error:
-            raise ResumeError(f"{path} is no whole state file ({error}); delete it to start anew") from error
-        if state.fingerprint != fingerprint:
-            raise ResumeError(
-                f"{path} belongs to a run with another model, facts or settings; delete it, or write to another folder"
-            )
-        return state
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,28 +81,33 @@ def search(
     total = len(walk.edges)
     kept = np.zeros_like(graph.legal)
     writers, readers = np.array(walk.edges, dtype=int).reshape(-1, 2).T
+    _forget(engine)
     if state is None:
         state = State(fingerprint(provenance), [True] * total, [None] * total)
         kept[writers, readers] = True
         state.nll = float(per_token(engine.nll(kept)))
         state.evaluations = 1
+    state.rewind()
     kept[writers, readers] = state.kept
     search = _Search(walk, kept, state, options.tau, noise, options.absolute, per_token)
-    width = Width(engine.width)
+    search.begin(engine)
 
     def report() -> None:
-        progress(Progress(state.decided, total, int(kept.sum()), state.nll))
+        progress(Progress(state.decided, total, int(kept.sum()), state.nll, state))
 
     try:
         for receivers in walk.depths():
             if state.decided >= receivers[-1][2]:
                 continue
             if isinstance(engine, WideEngine):
-                search.depth(engine, receivers, width, report)
+                search.depth(engine, receivers, report)
             else:
                 for reader, first, end in receivers:
                     search.receiver(engine, reader, first, end, report)
+        search.mark(engine)
+        report()
     except KeyboardInterrupt:
+        state.rewind()
         raise Interrupted(state) from None
     values = np.full(graph.legal.shape, np.nan)
     values[writers, readers] = [np.nan if score is None else score for score in state.scores]
@@ -202,6 +152,11 @@ acdc = DiscoveryMethod(
     "the rise of the answer’s negative log-likelihood when the edge was cut from the circuit of that moment",
     sweep=_sweep,
 )
+
+
+def _forget(engine: Engine) -> None:
+    if isinstance(engine, WideEngine):
+        engine.forget()
 
 
 def _noise(engine: Engine, per_token: Average) -> float:
@@ -285,6 +240,7 @@ def _shared(
     circuit = np.zeros_like(engine.graph.legal)
     writers, readers = np.array(walk.edges, dtype=int).reshape(-1, 2).T
     circuit[writers, readers] = state.kept
+    _forget(engine)
     state.nll = per_token(engine.nll(circuit))
     return state
 
@@ -308,6 +264,33 @@ class _Search:
     per_token: Average
     now: Float[np.ndarray, "fact"] | None = None
     """NLL of C on each fact, where known."""
+    width: Width = field(default_factory=lambda: Width(1))
+    guesses: Guesses | None = None
+    """In the middle of a depth."""
+    batches: int = 0
+    """Since the last mark."""
+
+    def begin(self, engine: Engine) -> None:
+        """Go on from the state's mark, or set the first."""
+        self.width = Width(engine.width)
+        if (mark := self.state.mark) is not None:
+            self.now, self.guesses = mark.now, mark.guesses and mark.guesses.copy()
+            if mark.learnt is not None:
+                self.width.settled, self.width.ends = mark.learnt
+        self.mark(engine)
+
+    def batch_done(self, engine: Engine) -> None:
+        self.batches += 1
+        if self.batches >= BATCHES or not isinstance(engine, WideEngine):
+            self.mark(engine)
+
+    def mark(self, engine: Engine) -> None:
+        """From here on nothing depends on what was asked before but through the state."""
+        _forget(engine)
+        state, guesses, learnt = self.state, self.guesses, (self.width.settled, self.width.ends)
+        so_far = (state.decided, state.nll, state.evaluations, len(state.near_ties))
+        state.mark = Mark(*so_far, self.now, learnt, guesses and guesses.copy())
+        self.batches = 0
 
     def receiver(self, engine: Engine, reader: int, first: int, end: int, report: Callable[[], None]) -> None:
         """Decide one receiver's candidates, as many at once as the engine likes.
@@ -323,46 +306,53 @@ class _Search:
             for nll in engine.nll_without(self.kept, reader, [candidates[: j + 1] for j in range(width)]):
                 if not self._decide(self.state.decided, nll):
                     break
+            self.batch_done(engine)
             report()
         report()
 
-    def depth(
-        self, engine: WideEngine, receivers: list[tuple[int, int, int]], width: Width, report: Callable[[], None]
-    ) -> None:
+    def depth(self, engine: WideEngine, receivers: list[tuple[int, int, int]], report: Callable[[], None]) -> None:
         """Decide all candidates of receivers at one depth in few, wide calls: see `circuits.discovery.speculation`."""
+        if self.guesses is not None and self.guesses.first < receivers[0][1]:
+            # Of a depth that was decided to its end.
+            self.guesses = None
+        begun = self.state.decided if self.guesses is None else self.guesses.first
         tried: list[int] = []
         for reader, first, end in receivers:
             if _is_read(self.walk.graph, self.kept, reader):
-                tried += range(max(first, self.state.decided), end)
+                tried += range(max(first, begun), end)
             else:
                 self._drop(reader, first, end, decided=False)
         edges = [self.walk.edges[position] for position in tried]
         if self.now is None:
             self.now = engine.nll(self.kept)
-        shifts: Float[np.ndarray, "edge fact"] = np.zeros((len(edges), len(self.now)))
-        known = 0
-        if len(edges) > engine.width:
-            # Where one call could try them all, it tells more than a forecast, and costs as much.
-            shifts, known = shift_of(engine.forecast(self.kept, edges), self.now), len(edges)
-        start = 0
+        if self.guesses is None:
+            self.guesses = Guesses(begun, np.zeros((len(edges), len(self.now))), 0)
+            if len(edges) > engine.width:
+                # Where one call could try them all, it tells more than a forecast, and costs as much.
+                self.guesses.shifts = shift_of(engine.forecast(self.kept, edges), self.now)
+                self.guesses.known = len(edges)
+        guesses, shifts = self.guesses, self.guesses.shifts
+        start = sum(position < self.state.decided for position in tried)
         while start < len(tried):
-            batch = slice(start, start + width.now)
+            batch = slice(start, start + self.width.now)
             goes = np.ones(len(shifts[batch]), dtype=bool)
-            guessed = slice(start, min(batch.stop, known))
-            goes[: known - start] = expected_path(shifts[guessed], self.now, self.per_token, self._stays)
+            guessed = slice(start, min(batch.stop, guesses.known))
+            goes[: guesses.known - start] = expected_path(shifts[guessed], self.now, self.per_token, self._stays)
             nlls = engine.nll_cutting(self.kept, edges[batch], cuts(goes))
             shifts[batch] = measured_shifts(nlls, goes, self.now)
-            known = max(known, start + len(goes))
+            guesses.known = max(guesses.known, start + len(goes))
             settled, as_guessed = 0, True
             for position, nll, went in zip(tried[batch], nlls, goes.tolist(), strict=True):
                 settled += 1
                 as_guessed = self._decide(position, nll) == went
                 if not as_guessed:
                     break
-            width.learn(settled, as_guessed)
+            self.width.learn(settled, as_guessed)
             start += settled
+            self.batch_done(engine)
             report()
         self.state.decided = receivers[-1][2]
+        self.guesses = None
         report()
 
     def _stays(self, score: float) -> bool:
@@ -392,9 +382,3 @@ class _Search:
         self.state.kept[first:end] = [False] * (end - first)
         if decided:
             self.state.decided = end
-
-
-def fingerprint(provenance: Provenance) -> str:
-    """Digest of all that decides a search's result."""
-    content = {**provenance.__dict__, "settings": dict(provenance.settings)}
-    return hashlib.sha256(json.dumps(content, sort_keys=True, default=list).encode()).hexdigest()

@@ -13,7 +13,7 @@ from circuits.discovery.problem import Problem, Progress
 from circuits.discovery.table import MethodError
 
 if TYPE_CHECKING:
-    from circuits.discovery.acdc import State
+    from circuits.discovery.state import State
 
 Report = Callable[[Progress], None]
 """Told how far a method has come."""

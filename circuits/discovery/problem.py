@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 from circuits.choices import counted
+from circuits.discovery.state import State
 from circuits.discovery.table import MethodError
 from circuits.engines import Ablation, Engine, make_engine
 from circuits.facts import Fact
@@ -24,6 +25,8 @@ class Progress:
     total: int
     kept: int
     nll: float
+    state: State | None = None
+    """Of a search that can be continued: it may be saved at this moment, as of its mark."""
 
 
 @dataclass(frozen=True)

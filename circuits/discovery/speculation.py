@@ -81,16 +81,18 @@ class Width:
     least: int = 8
     call_cost: float = 0.0
     """c, in variants; by default a sixteenth of ``most``, since engines ask for many where variants are cheap."""
-    _settled: float = 32.0
-    _ends: float = 1.0
+    settled: float = 32.0
+    """Edges that calls settled, the latest ones counting most."""
+    ends: float = 1.0
+    """Calls among them whose last guess was wrong."""
 
     @property
     def now(self) -> int:
         cost = self.call_cost or self.most / 16
-        best = math.sqrt(2 * cost * self._settled / self._ends)
+        best = math.sqrt(2 * cost * self.settled / self.ends)
         return max(min(self.least, self.most), min(self.most, round(best)))
 
     def learn(self, settled: int, was_true: bool) -> None:
         """One call settled so many edges, and its last guess was true or not."""
-        self._settled = 0.9 * self._settled + settled
-        self._ends = 0.9 * self._ends + (not was_true) + 1e-3
+        self.settled = 0.9 * self.settled + settled
+        self.ends = 0.9 * self.ends + (not was_true) + 1e-3

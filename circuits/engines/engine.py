@@ -64,6 +64,10 @@ class WideEngine(Engine, Protocol):
         """`nll` of several variants of ``kept``: each lacks some of ``edges``. Readers of one depth go fastest."""
         ...
 
+    def forget(self) -> None:
+        """What follows depends on nothing that was asked before, to the last bit."""
+        ...
+
     def forecast(self, kept: Bool[np.ndarray, "writer reader"], edges: Sequence[Cut]) -> Float[np.ndarray, "edge fact"]:
         """A guess at each edge's score on each fact if it alone were removed from ``kept``, in nats. Only speed depends on it."""
         ...

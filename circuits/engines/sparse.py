@@ -166,6 +166,10 @@ class SparseEngine:
             require_finite(torch.from_numpy(nlls), f"{self.model.name} (MatchNLL)")
         return nlls
 
+    def forget(self) -> None:
+        for runner in self._groups:
+            runner.forget()
+
     def forecast(self, kept: Bool[np.ndarray, "writer reader"], edges: Sequence[Cut]) -> Float[np.ndarray, "edge fact"]:
         """First-order: the gradient of the NLL by what the reader reads, times what the writer contributes."""
         scores = np.zeros((len(edges), len(self.facts)))
@@ -252,10 +256,7 @@ class _GroupRunner:
             return
         if (kept & ~self._kept).any():
             # Edges come back: nodes that were dead, and not kept up to date, may matter again. Start from the clean run.
-            self._values.delta.copy_(self._clean[0])
-            self._values.slots.copy_(self._clean[1])
-            self._set(self._graph.legal, needs(self._layout, self._graph.legal))
-            self._last = None
+            self.forget()
         gone = self._kept & ~kept
         changed = [int(reader) for reader in np.flatnonzero(gone.any(0)) if self._matters(int(reader))]
         last, self._last = self._last, None
@@ -265,6 +266,13 @@ class _GroupRunner:
             last[1].adopt(variant, self._values)
         elif changed:
             self._pass(Pass, Change(dirty=tuple(changed))).outcome.adopt(0, self._values)
+
+    def forget(self) -> None:
+        """Make the whole model the current circuit, its values those of the first pass."""
+        self._values.delta.copy_(self._clean[0])
+        self._values.slots.copy_(self._clean[1])
+        self._set(self._graph.legal, needs(self._layout, self._graph.legal))
+        self._last = None
 
     def _matters(self, reader: int) -> bool:
         node = self._graph.readers[reader].node

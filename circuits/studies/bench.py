@@ -23,9 +23,10 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from circuits.circuit import Provenance
 from circuits.datasets import corrupted as corruption
-from circuits.discovery.acdc import AcdcOptions, State, fingerprint
+from circuits.discovery.acdc import AcdcOptions
 from circuits.discovery.acdc import search as acdc
 from circuits.discovery.problem import Progress
+from circuits.discovery.state import State, fingerprint
 from circuits.engines.ablation import Ablation, AblationKind
 from circuits.engines.engine import Engine
 from circuits.engines.hook import HookEngine
@@ -147,7 +148,7 @@ def agreement(
     """Both engines on each fact, with each ablation and threshold.
 
     The reference's decisions depend on the model and the search alone, and take nearly all the time: they are kept in the folder
-    ``references``, a state file a search (`circuits.discovery.acdc.State`), where the next call finds them.
+    ``references``, a state file a search (`circuits.discovery.state.State`), where the next call finds them.
     """
     references.mkdir(parents=True, exist_ok=True)
     for kind, fact in itertools.product(get_args(AblationKind), facts):

@@ -28,8 +28,8 @@ from circuits.circuit import Circuit, Provenance, Scores
 from circuits.datasets import corrupted as corruption
 from circuits.datasets.objects import metric_for
 from circuits.discovery import find_method, prefilter
-from circuits.discovery.acdc import Interrupted, State, fingerprint
 from circuits.discovery.problem import Problem, Progress
+from circuits.discovery.state import Interrupted, Saves, State, fingerprint
 from circuits.engines import Ablation, Engine, make_engine
 from circuits.engines.memory import TooLargeError
 from circuits.engines.sparse import SparseEngine
@@ -310,7 +310,8 @@ def run_sweep(
     Args:
         relations: where mean and resample ablation find other subjects.
         model: the loaded ``spec.model``, if the caller has it already.
-        state_file: a search that was interrupted is continued from this file, if it exists.
+        state_file: the search is saved there as it goes, and continued from there if the file exists. Whoever has the
+            run deletes it.
         max_memory: bytes that the fast engine may use; what is free, by default.
         read: tell what heads and MLPs do for the first fact too.
         certified: certify each circuit, where it is of a single fact.
@@ -324,7 +325,7 @@ def run_sweep(
             ``spec.force`` is off.
         circuits.discovery.acdc.NoiseError: rounding would decide at this tau, and ``spec.force`` is off.
         circuits.engines.memory.TooLargeError: the search does not fit into ``max_memory``.
-        circuits.discovery.acdc.Interrupted: on Ctrl-C; its state can be saved to the state file.
+        circuits.discovery.state.Interrupted: on Ctrl-C; its state can be saved to the state file.
     """
     model = model or load_model(spec)
     model_answers = whole_model(model, spec.facts)
@@ -342,16 +343,13 @@ def run_sweep(
     def provenance(tau: float) -> Provenance:
         return _provenance(spec.model_copy(update={"tau": tau}), model)
 
-    def resume(tau: float) -> State | None:
-        file = state_file(tau)
-        return State.load(file, fingerprint(provenance(tau))) if file is not None and file.exists() else None
-
+    saves = Saves(state_file, lambda tau: fingerprint(provenance(tau)), notice or _warn)
     # The whole model's, so the same for every threshold.
     path = trajectory(model, spec.facts[0])
     empty = standalone(model, answering, Circuit.empty(engine.graph, provenance(spec.tau)), spec.facts)
     reading = read_known_fact(model, spec.facts[0], relations, seed=spec.seed) if read else None
     find = _searched if find_method(spec.method).has_threshold else _scored
-    for tau, found, state, prefiltered in find(spec, taus, relations, model, engine, provenance, resume, progress):
+    for tau, found, state, prefiltered in find(spec, taus, relations, model, engine, provenance, saves, progress):
         # Rebuilt from its own saved form, so that what is measured is what the file says.
         circuit = Circuit.from_json(found.to_json())
         yield Run(
@@ -427,7 +425,7 @@ def search(spec: RunSpec, relations: Relations, model: Model) -> Circuit:
     engine = engine_for(spec, spec.built_from, relations, model)
     find = _searched if find_method(spec.method).has_threshold else _scored
     provenance = _provenance(spec, model)
-    found = find(spec, (spec.tau,), relations, model, engine, lambda _: provenance, lambda _: None, lambda _: None)
+    found = find(spec, (spec.tau,), relations, model, engine, lambda _: provenance, Saves(), lambda _: None)
     return Circuit.from_json(next(found)[1].to_json())
 
 
@@ -441,7 +439,7 @@ def _searched(
     model: Model,
     engine: Engine,
     provenance: Callable[[float], Provenance],
-    resume: Callable[[float], State | None],
+    saves: Saves,
     progress: Callable[[Progress], None],
 ) -> Iterator[_Found]:
     """The circuit at each threshold, among the edges that the prefilter lets through, if there is one."""
@@ -455,14 +453,20 @@ def _searched(
         if not spec.force:
             prefilter.require_alive(begins, spec.prefilter, spec.keep or prefilter.KEEP)
         prefiltered = Prefiltered(method=spec.prefilter, candidates=int(candidates.sum()), nll_start=begins.nll)
+
+    def saved(now: Progress) -> None:
+        if now.state is not None:
+            saves.note(now.state)
+        progress(now)
+
     for tau, scores, state in method.sweep(
         problem,
         options,
         taus,
         provenance=provenance,
         candidates=candidates,
-        resume=resume,
-        report=progress,
+        resume=saves.resume,
+        report=saved,
         force=spec.force,
     ):
         circuit = scores.above(tau, absolute=spec.absolute)
@@ -485,7 +489,7 @@ def _scored(
     model: Model,
     engine: Engine,
     provenance: Callable[[float], Provenance],
-    resume: Callable[[float], State | None],
+    saves: Saves,
     progress: Callable[[Progress], None],
 ) -> Iterator[_Found]:
     """The best edges of a method that scores them all: the same at each threshold, for it has none."""

@@ -9,8 +9,8 @@ from pydantic import BaseModel, ConfigDict
 from circuits.analysis.lens import trajectory
 from circuits.circuit import Circuit
 from circuits.datasets.split import split_facts
-from circuits.discovery.acdc import Interrupted
 from circuits.discovery.problem import Progress
+from circuits.discovery.state import Interrupted
 from circuits.engines import Engine
 from circuits.evaluation import Answers, known, standalone
 from circuits.evaluation.baseline import DRAWS, Draw, bootstrap, random_answers
@@ -148,7 +148,7 @@ def make_row(
         max_memory: bytes that a search may use; what is free, by default.
 
     Raises:
-        circuits.discovery.acdc.Interrupted: on Ctrl-C.
+        circuits.discovery.state.Interrupted: on Ctrl-C.
     """
     watch = watch or Watch()
     candidates = split_facts(relation, "val", seed=spec.seed)

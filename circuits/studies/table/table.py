@@ -259,7 +259,7 @@ def make_table(
         watch: told of rows made anew and of relations without a row.
 
     Raises:
-        circuits.discovery.acdc.Interrupted: on Ctrl-C; the next call continues.
+        circuits.discovery.state.Interrupted: on Ctrl-C; the next call continues.
     """
     watch = watch or Watch()
     kept = None if folder is None else folder / ROWS_FOLDER
