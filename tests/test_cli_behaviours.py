@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from circuits.circuit import Circuit
 from circuits.datasets import load_relations
 from circuits.evaluation import whole_model
 from circuits.facts import Fact
@@ -52,15 +53,32 @@ def test_what_the_model_gives_no_ground_for_is_refused_with_the_reason(capsys):
 
 def test_an_explanation_prints_one_json_object_and_writes_its_page(capsys, tmp_path):
     capital = "The capital city of France is Paris"
-    words = ["explain", "reverse", "--fact", capital, "--tau", "0.3", "--json", "--out", str(tmp_path)]
+    words = [
+        "explain",
+        "reverse",
+        "--fact",
+        capital,
+        "--tau",
+        "0.3",
+        "--granularity",
+        "node",
+        "--json",
+        "--out",
+        str(tmp_path),
+    ]
     found = json.loads(succeeds(words, capsys))
     assert found["verdict"]["conclusion"] in ("forward only", "both ways, one circuit", "both ways, different circuits")
     assert found["diff"]["differs"] == "direction"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["report.html", "result.json"]
-    assert json.loads((tmp_path / "result.json").read_text())["verdict"] == found["verdict"]
+    kept = json.loads((tmp_path / "result.json").read_text())
+    assert kept["verdict"] == found["verdict"]
+    assert Circuit.from_json(kept["diff"]["before"]["circuit_json"]).graph.granularity == "node"
     # The page says how to find it again, and not where these files went.
     page = (tmp_path / "report.html").read_text()
-    assert "kcircuit explain reverse --fact &#x27;The capital city of France is Paris&#x27; --tau 0.3<" in page
+    assert (
+        "kcircuit explain reverse --fact &#x27;The capital city of France is Paris&#x27; --tau 0.3 --granularity node<"
+        in page
+    )
     assert str(tmp_path) not in page
 
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
 import typer
 
+from circuits.choices import Granularity
 from circuits.cli.app import (
     CommandError,
     DeviceOption,
@@ -52,6 +53,7 @@ FindOption = Annotated[
     ),
 ]
 TauOption = Annotated[float, typer.Option(help="Threshold of the circuit searches, in nats.")]
+SlotsOption = Annotated[Granularity, typer.Option(help="qkv: a head's slots apart; node: merged.")]
 SeedOption = Annotated[int, typer.Option(min=0, help="Of whatever is drawn.")]
 OutOption = Annotated[Path | None, typer.Option(help="Folder for result.json and report.html.")]
 
@@ -65,13 +67,14 @@ def hallucination(
     device: DeviceOption = "cpu",
     with_edit: WithEditOption = None,
     tau: TauOption = 0.01,
+    granularity: SlotsOption = "qkv",
     seed: SeedOption = 0,
     out: OutOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Why the model gives a wrong object: no effective mover, or one that selects wrong information."""
     _one_of(fact, find)
-    setting = _Setting(_Place(model, device, with_edit), tau, seed, out, relation)
+    setting = _Setting(_Place(model, device, with_edit), tau, granularity, seed, out, relation)
     from circuits.studies.explain.hallucination import explain_hallucination, find_hallucination
 
     if fact is None:
@@ -94,6 +97,7 @@ def icl(
     device: DeviceOption = "cpu",
     with_edit: WithEditOption = None,
     tau: TauOption = 0.01,
+    granularity: SlotsOption = "qkv",
     seed: SeedOption = 0,
     out: OutOption = None,
     as_json: JsonOption = False,
@@ -102,7 +106,7 @@ def icl(
     _one_of(subject, find, "--subject")
     if subject is not None and relation is None:
         raise CommandError("expected --relation with --subject: it says what is demonstrated")
-    setting = _Setting(_Place(model, device, with_edit), tau, seed, out, relation)
+    setting = _Setting(_Place(model, device, with_edit), tau, granularity, seed, out, relation)
     from circuits.studies.explain.icl import explain_icl, find_icl
 
     if subject is None:
@@ -127,13 +131,14 @@ def reverse(
     device: DeviceOption = "cpu",
     with_edit: WithEditOption = None,
     tau: TauOption = 0.01,
+    granularity: SlotsOption = "qkv",
     seed: SeedOption = 0,
     out: OutOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Whether a fact is known from its object too, and by the same circuit."""
     _one_of(fact, find)
-    setting = _Setting(_Place(model, device, with_edit), tau, seed, out, relation)
+    setting = _Setting(_Place(model, device, with_edit), tau, granularity, seed, out, relation)
     from circuits.studies.explain.reverse import explain_reverse, find_reverse
 
     if fact is None:
@@ -165,6 +170,7 @@ def multihop(
     device: DeviceOption = "cpu",
     with_edit: WithEditOption = None,
     tau: TauOption = 0.01,
+    granularity: SlotsOption = "qkv",
     seed: SeedOption = 0,
     out: OutOption = None,
     as_json: JsonOption = False,
@@ -188,7 +194,7 @@ def multihop(
     find_method(edit)
     how = HowEdited(**asked)
     resources, _ = resources_of(how.corpus), how.chosen
-    setting = _Setting(_Place(model, device, with_edit), tau, seed, out, first, second)
+    setting = _Setting(_Place(model, device, with_edit), tau, granularity, seed, out, first, second)
     if find:
         first, second, subject, to = find_case(setting.model, setting.relations, _manifest(setting.model))
     if first is None or second is None or subject is None or to is None:
@@ -219,12 +225,13 @@ def survey(
     device: DeviceOption = "cpu",
     with_edit: WithEditOption = None,
     tau: TauOption = 0.01,
+    granularity: SlotsOption = "qkv",
     seed: SeedOption = 0,
     out: Annotated[Path | None, typer.Option(help="Folder for survey.json and survey.md.")] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Several cases of each behaviour, and which of the paper's claims their numbers bear out."""
-    setting = _Setting(_Place(model, device, with_edit), tau, seed, out)
+    setting = _Setting(_Place(model, device, with_edit), tau, granularity, seed, out)
     from circuits.studies.explain.survey import survey_all
 
     found = survey_all(
@@ -261,7 +268,9 @@ class _Place(NamedTuple):
 class _Setting:
     """What every explanation needs: dataset, model, and the settings of its searches."""
 
-    def __init__(self, place: _Place, tau: float, seed: int, out: Path | None, *relations: str | None) -> None:
+    def __init__(
+        self, place: _Place, tau: float, granularity: Granularity, seed: int, out: Path | None, *relations: str | None
+    ) -> None:
         if out is not None:
             require_writable_folder(out)
         from circuits.datasets import relations_for
@@ -277,6 +286,7 @@ class _Setting:
             device=place.device,
             with_edit=None if place.with_edit is None else str(place.with_edit),
             tau=tau,
+            granularity=granularity,
             seed=seed,
         )
         self.model: Model = put_edit(load(place.model, place.device), place.with_edit)
