@@ -11,6 +11,7 @@ from circuits.cli import (  # noqa: F401  # isort: skip
     table,
     stability,
     certify,
+    criteria,
     facts,
     models,
     groundtruth,

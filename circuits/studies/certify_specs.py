@@ -1,11 +1,10 @@
 """What studies of what circuits are worth are asked: see `circuits.studies.specs`."""
 
-from typing import Annotated
+from typing import Annotated, get_args
 
 from pydantic import model_validator
 
 from circuits.choices import AblationKind, MetricName, Split
-from circuits.facts import Fact
 from circuits.studies.options import Asked, Option
 from circuits.studies.specs import DEFAULT_TAU, RunSpec, Searched, TauInNats
 
@@ -43,8 +42,9 @@ class CriteriaSpec(Searched):
             raise ValueError("expected at least one relation, got none")
         if min(self.counts) < 0:
             raise ValueError(f"expected numbers of siblings from 0 on, got {self.numbers}")
-        for one in self.criteria:
-            RunSpec(facts=(Fact("s", "s", "o"),), metric=one[0], ablation=one[1])
+        for asked, words in ((self.metrics, get_args(MetricName)), (self.ablations, get_args(AblationKind))):
+            if not _words(asked) or not set(_words(asked)) <= set(words):
+                raise ValueError(f"expected words of {', '.join(words)}, got {asked!r}")
         return self
 
     @property
