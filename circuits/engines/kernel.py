@@ -21,7 +21,8 @@ from circuits.engines.folding import Folded
 from circuits.engines.layout import K, Layout, Q, V
 from circuits.engines.plan import Heads, LayerPlan, Plan, Projection, Reads
 from circuits.engines.sides import Scratch, ScratchSide, Side
-from circuits.engines.values import Change, Inner, Outcome, Values
+from circuits.engines.sums import sums
+from circuits.engines.values import Change, Outcome, Values
 from circuits.model.network import Bypass
 from circuits.model.products import each_times, times
 from circuits.model.transformer import attend
@@ -57,18 +58,11 @@ class Pass:
     def logits(self) -> Float[Tensor, "variant batch answer d_vocab"]:
         rows = self.final.reshape(-1, self.final.shape[-1])
         product = self._folded.product_out(rows)
-        if self._inner is not None:
-            self.outcome.inner.append((self._inner.read_out, slice(None), product.view_as(self._inner.read_out)))
         return self._folded.readout(rows, product).view(*self.final.shape[:-1], -1)
 
     def _side(self, weights: Float[Tensor, "writer reader"], todo: Plan, *, tail: bool) -> Side:
         n_variants = self._change.n_variants
         return ScratchSide(self._scratch, n_variants, self._values, self._layout, weights, todo, tail=tail)
-
-    @property
-    def _inner(self) -> Inner | None:
-        """Where what happens inside nodes is to be written down."""
-        return self._values.inner if self._change.n_variants == 1 else None
 
     # ---- reading ---------------------------------------------------------------------------------------------------
 
@@ -89,7 +83,7 @@ class Pass:
         """What these readers no longer get."""
         upstream = self._layout.graph.upstream[reads.readers[0]]
         removed = torch.stack([self._change.removed[int(reads.readers[row])] for row in rows])[..., :upstream]
-        lost = removed.flatten(0, 1) @ side.delta[:upstream]
+        lost = sums(removed.flatten(0, 1), side.delta[:upstream])
         return lost.view(len(rows), self._change.n_variants, *side.shape[1:])
 
     # ---- nodes -----------------------------------------------------------------------------------------------------
@@ -109,23 +103,16 @@ class Pass:
 
     def _heads(self, layer: int, group: Heads, mixed: Float[Tensor, "head #variant batch pos d_head"]) -> None:
         """What these heads write of what their attention mixes."""
-        index = torch.from_numpy(group.heads).to(mixed.device)
-        if self._inner is not None:
-            place = self._inner.mixed[layer][:, :, self._values.n_pos - mixed.shape[3] :]
-            self.outcome.inner.append((place, index, mixed[:, 0]))
         W_O = self._folded.layers[layer].W_O
-        every = len(group.heads) == self._layout.n_heads
-        self._write(mixed.flatten(1, 3), W_O if every else W_O[index], group.writers, group.tail)
+        if len(group.heads) < len(W_O):
+            W_O = [W_O[head] for head in group.heads.tolist()]
+        self._write(mixed.flatten(1, 3), W_O, group.writers, group.tail)
 
     def _mlp(self, layer: int, side: Side, reads: Reads, is_tail: bool) -> None:
         x, weights = self._read(side, reads)[0], self._folded.layers[layer]
         flat = x.reshape(-1, x.shape[-1])
         into = times(flat, weights.W_in)
         hidden = weights.hidden(into, self._folded.rstd(flat, weights.eps[1]))
-        if self._inner is not None:
-            for whole, own in ((self._inner.into, into), (self._inner.hidden, hidden)):
-                place = whole[layer][:, self._values.n_pos - side.n_pos :]
-                self.outcome.inner.append((place, slice(None), own.view(place.shape)))
         writer = np.array([self._layout.mlp_writers[layer]])
         self._write(hidden[None], weights.W_out[None], writer, is_tail, weights.b_out)
 
@@ -150,15 +137,13 @@ class Pass:
         flat = x.flatten(1, 3)
         rstd = self._folded.rstd(flat, weights.eps[0])
         index = torch.from_numpy(todo.rows).to(x.device)
+        inputs, W, bias = flat, weights.W_slots, weights.b_slots
         if len(todo.reads.readers) < len(todo.rows):
-            order = torch.from_numpy(todo.row_of).to(x.device)
-            flat, rstd = flat[order], None if rstd is None else rstd[order]
-        every = len(todo.rows) == len(weights.W_slots)
-        bias = weights.b_slots if every else weights.b_slots[index]
-        out = each_times(flat, weights.W_slots if every else weights.W_slots[index])
-        if self._inner is not None:
-            place = self._inner.projected[layer][:, :, self._values.n_pos - side.n_pos :]
-            self.outcome.inner.append((place, index, out.view(len(index), *place.shape[1:])))
+            order = todo.row_of.tolist()
+            inputs, rstd = [flat[row] for row in order], None if rstd is None else rstd[order]
+        if len(todo.rows) < len(W):
+            W, bias = [W[row] for row in todo.rows.tolist()], bias[index]
+        out = each_times(inputs, W)
         out = out + bias if rstd is None else torch.addcmul(bias, out, rstd)
         return self._compared(layer, side, todo, out.view(len(todo.rows), *x.shape[1:-1], -1))
 
@@ -207,7 +192,7 @@ class Pass:
     def _write(
         self,
         inner: Float[Tensor, "writer rows d_inner"],
-        weight: Float[Tensor, "writer d_inner d_model"] | None,
+        weight: Float[Tensor, "writer d_inner d_model"] | Sequence[Float[Tensor, "d_inner d_model"]] | None,
         writers: np.ndarray,
         is_tail: bool,
         bias: Tensor | None = None,

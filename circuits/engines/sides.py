@@ -13,6 +13,7 @@ from torch import Tensor
 
 from circuits.engines.layout import Layout
 from circuits.engines.plan import Plan, Reads
+from circuits.engines.sums import sums
 from circuits.engines.values import Values
 from circuits.model.products import each_times
 
@@ -48,17 +49,13 @@ class Side:
         self.delta = values.delta[:, :, first_pos:].flatten(1)
         static = weights.index_select(1, torch.from_numpy(readers).to(device))
         self._fresh_weights = static.index_select(0, torch.from_numpy(fresh).to(device)).T
-        every = torch.from_numpy(todo.tail_writers).to(device)
-        self._static = self._unchanged(static, every).T @ self.delta
+        if len(todo.tail_writers):
+            static.index_fill_(0, torch.from_numpy(todo.tail_writers).to(device), 0.0)
         constant = values.constant
         if constant.shape[2] > 1:
             constant = constant[:, :, first_pos:]
         constant = constant.index_select(0, torch.from_numpy(layout.depth[readers]).to(device))
-        self._static = self._static.view(self.shape).add_(constant)
-
-    def _unchanged(self, weights: Float[Tensor, "writer reader"], every: Tensor) -> Float[Tensor, "writer reader"]:
-        """``weights``, those of the writers that this pass computes at 0."""
-        return weights.index_fill_(0, every, 0.0) if len(every) else weights
+        self._static = sums(static.T, self.delta).view(self.shape).add_(constant)
 
     def static(self, reads: Reads) -> Float[Tensor, "reader 1 batch pos d_model"]:
         """What the readers get from writers that this pass leaves as they are."""
@@ -79,7 +76,7 @@ class Side:
     def write(
         self,
         inner: Float[Tensor, "writer rows d_inner"],
-        weight: Float[Tensor, "writer d_inner d_model"] | None,
+        weight: Float[Tensor, "writer d_inner d_model"] | Sequence[Float[Tensor, "d_inner d_model"]] | None,
         shape: tuple[int, ...],
     ) -> Tensor:
         """The next writers' values in that shape, to be changed in place: ``inner @ weight``, or ``inner`` without a weight."""
@@ -111,10 +108,10 @@ class ScratchSide(Side):
 
     def _over_fresh(self, weights: Tensor, shape: tuple[int, ...]) -> Tensor:
         total = self._scratch.take("inputs", shape, self._buffer)
-        torch.mm(weights, self._buffer[: weights.shape[1]].flatten(1), out=total.view(len(total), -1))
+        sums(weights, self._buffer[: weights.shape[1]].flatten(1), out=total.view(len(total), -1))
         return total
 
-    def write(self, inner: Tensor, weight: Tensor | None, shape: tuple[int, ...]) -> Tensor:
+    def write(self, inner: Tensor, weight: Tensor | Sequence[Tensor] | None, shape: tuple[int, ...]) -> Tensor:
         writes = self._buffer[self.n_fresh : self.n_fresh + shape[0]]
         if weight is None:
             writes.copy_(inner.view(shape))
@@ -140,7 +137,7 @@ class TracedSide(Side):
     def _over_fresh(self, weights: Tensor, shape: tuple[int, ...]) -> Tensor:
         return (weights @ torch.cat(self._blocks)[: weights.shape[1]].flatten(1)).view(shape)
 
-    def write(self, inner: Tensor, weight: Tensor | None, shape: tuple[int, ...]) -> Tensor:
+    def write(self, inner: Tensor, weight: Tensor | Sequence[Tensor] | None, shape: tuple[int, ...]) -> Tensor:
         writes = (inner.clone() if weight is None else each_times(inner, weight)).view(shape)
         self.show(writes)
         return writes

@@ -22,8 +22,6 @@ class Values:
     """What a reader at each depth (`layout.Layout.depth`) reads if every edge is ablated."""
     n_answer: int
     batch: Batch
-    inner: "Inner | None" = None
-    """What differences are taken from; None where none are."""
 
     @property
     def n_pos(self) -> int:
@@ -50,20 +48,6 @@ class Change:
 
 
 @dataclass
-class Inner:
-    """What happens inside the current circuit's nodes: products of weights with what the node reads, before any norm's scale,
-    and what their own output weights read."""
-
-    projected: Float[Tensor, "layer slot_head batch pos d_head"]
-    mixed: Float[Tensor, "layer head batch pos d_head"]
-    """What attention mixes of the values: times ``W_O`` it is what heads write."""
-    into: Float[Tensor, "layer batch pos d_into"]
-    """x W_in, beside x W_gate where there is one."""
-    hidden: Float[Tensor, "layer batch pos d_mlp"]
-    read_out: Float[Tensor, "batch answer d_vocab"]
-
-
-@dataclass
 class Outcome:
     """A pass's results, with all that is needed to make one of its variants the current circuit.
 
@@ -72,8 +56,6 @@ class Outcome:
 
     slots: list[tuple[int, Tensor, Float[Tensor, "slot_head variant batch pos d_head"]]] = field(default_factory=list)
     writes: list[tuple[Tensor, Float[Tensor, "writer variant batch pos d_model"]]] = field(default_factory=list)
-    inner: list[tuple[Tensor, Tensor | slice, Float[Tensor, "row batch pos d"]]] = field(default_factory=list)
-    """(a part of `Inner`, rows of it, what the only variant has there)."""
 
     def adopt(self, variant: int, values: Values) -> None:
         """Overwrite ``values`` with this variant's."""
@@ -81,5 +63,3 @@ class Outcome:
             values.slots[layer].narrow(2, values.n_pos - slots.shape[3], slots.shape[3])[rows] = slots[:, variant]
         for writers, writes in self.writes:
             values.delta.narrow(2, values.n_pos - writes.shape[3], writes.shape[3])[writers] = writes[:, variant]
-        for place, rows, own in self.inner:
-            place[rows] = own

@@ -6,6 +6,7 @@ choice depends on the processor and the shapes alone, so a machine gives the sam
 """
 
 import platform
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -43,16 +44,21 @@ def times(x: Float[Tensor, "*rows d_in"], weight: Float[Tensor, "d_in d_out"]) -
 
 
 def each_times(
-    x: Float[Tensor, "matrix rows d_in"],
-    weight: Float[Tensor, "matrix d_in d_out"],
+    x: Float[Tensor, "matrix rows d_in"] | Sequence[Float[Tensor, "rows d_in"]],
+    weight: Float[Tensor, "matrix d_in d_out"] | Sequence[Float[Tensor, "d_in d_out"]],
     out: Float[Tensor, "matrix rows d_out"] | None = None,
 ) -> Float[Tensor, "matrix rows d_out"]:
-    """x[i] W[i] of every i, written into ``out`` where that is given."""
+    """x[i] W[i] of every i, written into ``out`` where that is given. Lists of matrices are not copied where that can be spared."""
+    at_once = torch.is_tensor(x) and torch.is_tensor(weight) and (len(x) > 1 and x.shape[1] < ROWS)
     # One by one, they would each need a gradient of their own.
-    if torch.is_grad_enabled() or not _faster_in_onednn(x) or (len(x) > 1 and x.shape[1] < ROWS):
-        return torch.bmm(x, weight) if out is None else torch.bmm(x, weight, out=out)
-    parts = [_onednn(rows, own) for rows, own in zip(x.unbind(0), weight.unbind(0), strict=True)]
+    if torch.is_grad_enabled() or at_once or not _faster_in_onednn(x[0]):
+        return torch.bmm(_stack(x), _stack(weight)) if out is None else torch.bmm(_stack(x), _stack(weight), out=out)
+    parts = [_onednn(rows, own) for rows, own in zip(x, weight, strict=True)]
     return torch.stack(parts) if out is None else torch.stack(parts, out=out)
+
+
+def _stack(matrices: Tensor | Sequence[Tensor]) -> Tensor:
+    return matrices if isinstance(matrices, Tensor) else torch.stack(tuple(matrices))
 
 
 def _faster_in_onednn(x: Tensor) -> bool:
