@@ -372,7 +372,7 @@ class Circuit:
         assert self.scores is not None
         strongest = sorted(self.edges, key=lambda edge: -np.nan_to_num(self.score(edge), nan=-math.inf))[:10]
         rows = "".join(
-            f"<tr><td>{html.escape(edge.name)}</td><td>{self.score(edge):.4f}</td></tr>" for edge in strongest
+            f"<tr><td>{html.escape(edge.label)}</td><td>{self.score(edge):.4f}</td></tr>" for edge in strongest
         )
         return f"<p>{html.escape(str(self))}</p><table><tr><th>edge</th><th>score, nats</th></tr>{rows}</table>"
 

@@ -102,6 +102,11 @@ class Reader:
     def name(self) -> str:
         return f"{self.node.name}<{self.slot}>" if self.slot else self.node.name
 
+    @property
+    def label(self) -> str:
+        """As it is shown: L14H7<q>, MLP17."""
+        return f"{self.node.label}<{self.slot}>" if self.slot else self.node.label
+
     def __str__(self) -> str:
         return self.name
 
@@ -116,6 +121,11 @@ class Edge:
     @property
     def name(self) -> str:
         return f"{self.writer.name}->{self.reader.name}"
+
+    @property
+    def label(self) -> str:
+        """As it is shown, in the paper's names: L7H14→L14H7<q>, MLP17→Logits."""
+        return f"{self.writer.label}→{self.reader.label}"
 
     def __str__(self) -> str:
         return self.name
@@ -213,12 +223,12 @@ class Graph:
         return slots
 
     def edge(self, name: str) -> tuple[int, int]:
-        """(writer index, reader index) of the edge with this name.
+        """(writer index, reader index) of the edge with this name or label.
 
         Raises:
             ValueError: the name is of no edge of this graph.
         """
-        writer, arrow, reader = name.partition("->")
+        writer, arrow, reader = name_of(name).partition("->")
         if not arrow:
             raise ValueError(f"expected an edge such as 'a0.h1->m1', got {name!r}")
         i, j = self._index(self._writer_index, writer, "writer"), self._index(self._reader_index, reader, "reader")
@@ -242,13 +252,47 @@ class Graph:
 _NODE = re.compile(r"a(?P<layer>\d+)\.h(?P<head>\d+)|m(?P<mlp>\d+)|x(?P<bypass>\d+)|(?P<end>input|logits)")
 
 
+_LABEL = re.compile(
+    r"L(?P<layer>\d+)H(?P<head>\d+)|MLP(?P<mlp>\d+)|Bypass(?P<bypass>\d+)|(?P<end>Input|Logits)|\s*(?P<to>→)\s*"
+)
+
+
+def name_of(label: str) -> str:
+    """The name, as files have it, of a node, a reader or an edge as it is shown; a name is its own.
+
+    ``L7H14→L14H7<q>`` is ``a7.h14->a14.h7<q>``.
+    """
+
+    def name(match: re.Match[str]) -> str:
+        if match["layer"]:
+            return f"a{match['layer']}.h{match['head']}"
+        if match["mlp"] or match["bypass"]:
+            return f"m{match['mlp']}" if match["mlp"] else f"x{match['bypass']}"
+        return match["end"].lower() if match["end"] else "->"
+
+    return _LABEL.sub(name, label)
+
+
+def label_of(name: str) -> str:
+    """A node's, a reader's or an edge's name as it is shown, in the paper's names: the inverse of `name_of`."""
+
+    def label(match: re.Match[str]) -> str:
+        if match["layer"]:
+            return f"L{match['layer']}H{match['head']}"
+        if match["mlp"] or match["bypass"]:
+            return f"MLP{match['mlp']}" if match["mlp"] else f"Bypass{match['bypass']}"
+        return match["end"].capitalize()
+
+    return "→".join(_NODE.sub(label, part) for part in name.split("->"))
+
+
 def parse_node(name: str, shape: Shape) -> Node:
-    """The node with this name.
+    """The node with this name or label.
 
     Raises:
         ValueError: the shape has no such node.
     """
-    match = _NODE.fullmatch(name)
+    match = _NODE.fullmatch(name_of(name))
     if match:
         if match["layer"] and int(match["layer"]) < shape.n_layers and int(match["head"]) < shape.n_heads:
             return Node(int(match["layer"]), "head", int(match["head"]))

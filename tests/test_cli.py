@@ -224,6 +224,38 @@ def test_an_output_folder_that_is_a_file_is_refused_and_the_file_stays(discover,
     assert taken.read_text() == "mine"
 
 
+def test_a_folder_belongs_to_one_result(discover, capsys, tmp_path):
+    succeeds([*discover, "--out", str(tmp_path / "run")], capsys)
+    before = {path.name: path.read_bytes() for path in (tmp_path / "run").iterdir()}
+    folders = [str(tmp_path / "run"), str(tmp_path / "run")]
+    said = fails(["diff", *folders, "--out", str(tmp_path / "run")], capsys)
+    assert "holds a run (run.json), and a diff has a folder of its own" in said
+    assert {path.name: path.read_bytes() for path in (tmp_path / "run").iterdir()} == before
+    succeeds([*discover, "--out", str(tmp_path / "run")], capsys)  # the control: its own kind is made again
+    (tmp_path / "edit").mkdir()
+    (tmp_path / "edit" / "edit.json").write_text("{}")
+    assert "holds an edit" in fails([*discover, "--out", str(tmp_path / "edit")], capsys)
+
+
+@pytest.mark.parametrize("words", [["--out", ""], ["--out="]])
+def test_an_empty_name_of_a_folder_is_refused_and_nothing_is_written(words, discover, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert "got an empty one" in fails([*discover, *words], capsys)
+    assert list(tmp_path.iterdir()) == []
+    succeeds([*discover, "--out", "."], capsys)  # the control: the present folder, by its name
+    assert (tmp_path / "run.json").is_file()
+
+
+def test_what_the_model_says_first_is_said_before_the_circuit_of_what_it_does_not_say(discover, capsys):
+    said = {word: succeeds(_with_answer(discover, word), capsys) for word in ("w5", "w6", "w7")}
+    silent = {word: text for word, text in said.items() if f"The model answers “{word}”" not in text}
+    assert len(silent) >= 2, "of three words a model says one first"
+    for word, text in silent.items():
+        first = text.splitlines()
+        (at,) = [i for i, line in enumerate(first) if f"The model does not say “{word}”. It says" in line]
+        assert at < next(i for i, line in enumerate(first) if line.startswith("edges"))
+
+
 def test_an_output_folder_below_a_file_is_refused(discover, capsys, tmp_path):
     (tmp_path / "file").write_text("")
     assert "cannot write" in fails([*discover, "--out", str(tmp_path / "file" / "run")], capsys)

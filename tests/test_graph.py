@@ -4,7 +4,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from circuits.graph import SLOTS, Edge, Granularity, Graph, Node, Reader, Shape, Slot, parse_node
+from circuits.graph import (
+    SLOTS,
+    Edge,
+    Granularity,
+    Graph,
+    Node,
+    Reader,
+    Shape,
+    Slot,
+    label_of,
+    name_of,
+    parse_node,
+)
 
 shapes = st.builds(Shape, st.integers(1, 4), st.integers(1, 4), st.booleans())
 graphs = st.builds(Graph, shapes, st.sampled_from(["qkv", "node"]))
@@ -152,3 +164,26 @@ def test_impossible_shapes_and_granularities_are_refused() -> None:
         Shape(4, 0)
     with pytest.raises((ValueError, TypeError), match="'slots'"):  # beartype, where it is on, refuses it first
         Graph(Shape(1, 1), "slots")  # type: ignore[arg-type]
+
+
+@given(graphs, st.data())
+def test_what_is_shown_is_read_as_the_same_node_and_edge_as_the_name_in_a_file(
+    graph: Graph, data: st.DataObject
+) -> None:
+    node = data.draw(st.sampled_from(graph.nodes))
+    assert name_of(node.label) == node.name
+    assert label_of(node.name) == node.label
+    assert parse_node(node.label, graph.shape) == parse_node(node.name, graph.shape) == node
+    j = data.draw(st.integers(0, len(graph.readers) - 1))
+    i = data.draw(st.integers(0, graph.upstream[j] - 1))
+    edge = Edge(graph.writers[i], graph.readers[j])
+    assert label_of(edge.name) == edge.label
+    assert graph.edge(edge.label) == graph.edge(edge.name) == (i, j)
+    assert graph.edge(edge.label.replace("→", " → ")) == (i, j)
+    assert name_of(edge.name) == edge.name
+
+
+def test_a_label_is_the_papers() -> None:
+    edge = Edge(Node(7, "head", 14), Reader(Node(14, "head", 7), "q"))
+    assert (edge.name, edge.label) == ("a7.h14->a14.h7<q>", "L7H14→L14H7<q>")
+    assert label_of("x3->logits") == "Bypass3→Logits"

@@ -139,7 +139,7 @@ class Elements(HTMLParser):
 def test_every_edge_of_the_circuit_is_in_the_dot_text(circuit: Circuit) -> None:
     text = circuit_to_dot(circuit)
     drawn = re.findall(r'^  "(\S+)" -> "(\S+)" \[.*tooltip="(\S+)  ', text, re.M)
-    assert [html.unescape(name) for *_, name in drawn] == [edge.name for edge in circuit.edges]
+    assert [html.unescape(name) for *_, name in drawn] == [edge.label for edge in circuit.edges]
     assert [ends for *ends, _ in drawn] == [[edge.writer.name, edge.reader.node.name] for edge in circuit.edges]
 
 

@@ -163,7 +163,28 @@ def require_file(path: Path | None, name: str = "--out") -> None:
         raise CommandError(f"expected {name} as a file in a folder that exists, got {path}")
 
 
-def require_writable_folder(folder: Path) -> None:
+RESULTS = {
+    "run.json": "a run",
+    "diff.json": "a diff",
+    "edit.json": "an edit",
+    "table.json": "a table",
+    "result.json": "an explanation",
+    "survey.json": "a survey",
+}
+"""What a folder of results holds, by the file that every one of its kind has."""
+
+
+def require_writable_folder(folder: Path, result: str | None = None) -> None:
+    """The folder can take results, and holds none of another kind: a folder belongs to one result.
+
+    Args:
+        result: the file of `RESULTS` that is to be written; what is there of its own kind is replaced.
+
+    Raises:
+        CommandError: a file, no place to write to, an empty name, or another kind of result.
+    """
+    if folder == Path() and "" in [word.removeprefix("--out=") for word in _typed.get(())]:
+        raise CommandError("expected the name of a folder after --out, got an empty one; . is the present folder")
     if folder.exists() and not folder.is_dir():
         raise CommandError(f"expected a folder for the results, and {folder} is a file")
     existing = folder
@@ -171,3 +192,8 @@ def require_writable_folder(folder: Path) -> None:
         existing = existing.parent
     if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
         raise CommandError(f"cannot write to {folder}: {existing} is not a folder one may write to")
+    for file, held in RESULTS.items():
+        if result is not None and file != result and (folder / file).exists():
+            raise CommandError(
+                f"{folder} holds {held} ({file}), and {RESULTS[result]} has a folder of its own: name another"
+            )

@@ -39,7 +39,7 @@ def diff(
     With --method alone: each method in a row. With two folders: what the one field in which the two runs differ does.
     """
     if out is not None:
-        require_writable_folder(out)
+        require_writable_folder(out, "diff.json" if runs or asked.get("fact") else "table.json")
     spec = DiffSpec(**asked)
     if runs:
         if (spec.edit, spec.fact, spec.to, spec.layers) != (None, None, None, None):

@@ -23,6 +23,7 @@ from circuits.cli.app import (
 )
 from circuits.cli.options import asks
 from circuits.cli.reading import print_reading
+from circuits.graph import label_of
 from circuits.studies.specs import DEFAULT_TAU, RunSpec, WhichFacts
 
 if TYPE_CHECKING:
@@ -64,7 +65,7 @@ def discover(
     if siblings and fact is None:
         raise CommandError("--siblings belongs to --fact: a relation's circuit is built from as many facts as --n says")
     if out is not None:
-        require_writable_folder(out)
+        require_writable_folder(out, "run.json")
     method, edit = asked["method"], asked.get("with_edit")
     if "tau" in asked and method != "acdc":
         raise CommandError(f"--tau is acdc's threshold; method {method} keeps the best edges, as many as --edges says")
@@ -246,9 +247,12 @@ def print_summary(result: "Run", summary: dict[str, Any]) -> None:
     from rich.console import Console
     from rich.table import Table
 
+    from circuits.pages.verdict import verdict
+
     console = Console(highlight=False, soft_wrap=True)
     console.print(summary["fact"], style="bold", markup=False)
     console.print(f"in {summary['model']}, method {summary['method']}, engine {summary['engine']}", markup=False)
+    console.print(verdict(result)[0], markup=False)
     if result.certificate:
         for line in certificate_lines(result.certificate):
             console.print(line, markup=False)
@@ -289,7 +293,8 @@ def print_summary(result: "Run", summary: dict[str, Any]) -> None:
             f"it has {summary['edges_extra']:,} others."
         )
     if summary["near_ties"]:
+        ties, more = ", ".join(map(label_of, result.near_tie_edges[:3])), " ..." if summary["near_ties"] > 3 else ""
         console.print(
             f"{summary['near_ties']} steps came within {summary['noise']:.1e} nats of tau, which is rounding: on other hardware "
-            f"they may fall the other way ({', '.join(result.near_tie_edges[:3])}{' ...' if summary['near_ties'] > 3 else ''})."
+            f"they may fall the other way ({ties}{more})."
         )

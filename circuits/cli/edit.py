@@ -51,7 +51,7 @@ def edit(
     if spec.fact is None or spec.to is None:
         raise CommandError("expected --fact and --to, or a sub-command; `kcircuit edit --help` shows them")
     if out is not None:
-        require_writable_folder(out)
+        require_writable_folder(out, "edit.json")
     chosen = spec.chosen
     from circuits.editing import find_method
     from circuits.records import write_whole

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from circuits.cli.app import CommandError, JsonOption, WithEditOption, app, find_relation, fit_threads, put_edit
+from circuits.graph import label_of
 from circuits.studies.options import A_RELATION
 
 if TYPE_CHECKING:
@@ -173,13 +174,13 @@ def _print(result: "Assessment", content: dict[str, Any]) -> None:
         least = minimal["edges"][-1]
         console.print(
             f"Minimality: {minimal['share_minimal']:.0%} of the edges are worth {minimal['tau']:g} nats or more in the circuit; the least, "
-            f"{least['edge']}, is worth {least['worth']:+.3g}.",
+            f"{label_of(least['edge'])}, is worth {least['worth']:+.3g}.",
             markup=False,
         )
         console.print(
             f"Completeness: circuit and model are {complete['gap_intact']:.3g} nats apart, {complete['gap_random']:.3g} with random parts "
             f"of the circuit knocked out of both (they agree on {complete['agreement_random']:.0%} of the facts), "
-            f"{complete['gap_worst']:.3g} at worst, without {', '.join(complete['edges_worst']) or 'nothing'}.",
+            f"{complete['gap_worst']:.3g} at worst, without {', '.join(map(label_of, complete['edges_worst'])) or 'nothing'}.",
             markup=False,
         )
 

@@ -231,7 +231,7 @@ def survey(
     as_json: JsonOption = False,
 ) -> None:
     """Several cases of each behaviour, and which of the paper's claims their numbers bear out."""
-    setting = _Setting(_Place(model, device, with_edit), tau, granularity, seed, out)
+    setting = _Setting(_Place(model, device, with_edit), tau, granularity, seed, out, result="survey.json")
     from circuits.studies.explain.survey import survey_all
 
     found = survey_all(
@@ -269,10 +269,17 @@ class _Setting:
     """What every explanation needs: dataset, model, and the settings of its searches."""
 
     def __init__(
-        self, place: _Place, tau: float, granularity: Granularity, seed: int, out: Path | None, *relations: str | None
+        self,
+        place: _Place,
+        tau: float,
+        granularity: Granularity,
+        seed: int,
+        out: Path | None,
+        *relations: str | None,
+        result: str = "result.json",
     ) -> None:
         if out is not None:
-            require_writable_folder(out)
+            require_writable_folder(out, result)
         from circuits.datasets import relations_for
         from circuits.facts import Fact
         from circuits.model import library

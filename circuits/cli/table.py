@@ -45,7 +45,7 @@ def table(
 ) -> None:
     """One circuit a relation: its size, and its Hit@10 alone beside the model's and random circuits', on D_val and D_test."""
     if out is not None:
-        require_writable_folder(out)
+        require_writable_folder(out, "table.json")
     require_file(page, "--page")
     from circuits.datasets import relations_for
     from circuits.model import library

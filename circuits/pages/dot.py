@@ -84,7 +84,7 @@ def circuit_to_dot(
     for edge, width in zip(circuit.edges, pen_widths(circuit, circuit.edges), strict=True):
         score = circuit.score(edge)
         dash = ", style=dashed" if score < 0 else ""
-        tip = _quote(f"{edge.name}  {score_text(score, score_unit(circuit))}")
+        tip = _quote(f"{edge.label}  {score_text(score, score_unit(circuit))}")
         lines.append(
             f'  "{edge.writer.name}" -> "{edge.reader.node.name}" '
             f'[color="{SLOT_COLOURS[edge.reader.slot]}", penwidth={width:.2f}{dash}, tooltip={tip}];'
