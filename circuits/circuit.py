@@ -19,7 +19,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from circuits.choices import counted
-from circuits.graph import Edge, Granularity, Graph, Node, Shape
+from circuits.graph import Edge, Graph, Node, Shape
 from circuits.records import Unreadable, digest, read_json, write_whole
 
 if TYPE_CHECKING:
@@ -336,16 +336,21 @@ class Circuit:
                 f"{source} was made for {model['name']!r} with weights {model['weights'][:12]}, "
                 f"and the model at hand has weights {weights[:12]}"
             )
-        granularity: Granularity = content["granularity"]
-        shape = {**content["shape"], "bypasses": tuple(content["shape"].get("bypasses", ()))}
-        graph = Graph(Shape(**shape), granularity)
-        kept = np.zeros_like(graph.legal)
+        frame = cls.empty_like(content)
+        kept = np.zeros_like(frame.graph.legal)
         scores = np.full(kept.shape, np.nan)
         for row in content["edges"]:
-            index = graph.edge(row["edge"])
+            index = frame.graph.edge(row["edge"])
             kept[index] = True
             if row["score"] is not None:
                 scores[index] = row["score"]
+        return cls(frame.graph, kept, frame.provenance, scores)
+
+    @classmethod
+    def empty_like(cls, content: Mapping[str, Any]) -> "Circuit":
+        """The empty circuit with the graph and provenance of a circuit file's content."""
+        model, shape = content["model"], content["shape"]
+        graph = Graph(Shape(**{**shape, "bypasses": tuple(shape.get("bypasses", ()))}), content["granularity"])
         provenance = Provenance(
             model=model["name"],
             weights=model["weights"],
@@ -355,7 +360,7 @@ class Circuit:
             seed=content["seed"],
             facts=tuple(content["facts"]),
         )
-        return cls(graph, kept, provenance, scores)
+        return cls.empty(graph, provenance)
 
     def __str__(self) -> str:
         share = self.n_edges / self.graph.n_edges

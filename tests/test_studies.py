@@ -96,12 +96,12 @@ def test_what_is_damaged_or_of_another_key_is_made_anew_and_said(tmp_path: Path,
 def test_a_failure_is_an_outcome_with_its_error_and_is_tried_again(tmp_path: Path, where: Pool | None):
     log, store = tmp_path / "log", Folder(tmp_path / "rows")
     spec = Spec((2, 13, 4, 6))
-    outcomes = list(sweep(SQUARES, spec, log, where=where, store=store, keep_failures=True))
+    outcomes = list(sweep(SQUARES, spec, log, where=where, store=store, failures="retry"))
     failed = next(outcome for outcome in outcomes if outcome.case == "of 13")
     assert (failed.row, failed.error, failed.kind) == (None, "13 is unlucky", "ValueError")
     assert len(rows(outcomes)) == 4
     assert json.loads(store.file("of 13").read_text())["error"] == "13 is unlucky"
-    again = list(sweep(SQUARES, spec, log, where=where, store=store, keep_failures=True))
+    again = list(sweep(SQUARES, spec, log, where=where, store=store, failures="retry"))
     assert began(log)[4:] == ["of 13"]
     assert [outcome.kept for outcome in again] == [True, True, True, False]
     # Unless failures are kept, one ends the sweep.
@@ -111,7 +111,7 @@ def test_a_failure_is_an_outcome_with_its_error_and_is_tried_again(tmp_path: Pat
 
 def test_a_process_that_is_killed_costs_its_case_alone(tmp_path: Path):
     spec = Spec((2, 66, 4, 6, 8))
-    outcomes = list(sweep(SQUARES, spec, tmp_path / "log", where=FORK, keep_failures=True))
+    outcomes = list(sweep(SQUARES, spec, tmp_path / "log", where=FORK, failures="retry"))
     failed = [outcome for outcome in outcomes if outcome.row is None]
     assert [(outcome.case, outcome.kind) for outcome in failed] == [("of 66", "ProcessDied")]
     assert "signal 9" in str(failed[0].error)

@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from multiprocessing import connection, get_context
 from pathlib import Path
-from typing import Any, Protocol, TypeVar, runtime_checkable
+from typing import Any, Literal, Protocol, TypeVar, runtime_checkable
 
 from circuits.records import Unreadable, file_name, from_json, read_json, to_json, to_text, write_whole
 from circuits.studies.cores import fit_threads, share_cores
@@ -22,6 +22,7 @@ from circuits.studies.study import Case, Key, Outcome, Study, Watch
 
 Row = TypeVar("Row")
 FORMAT = "kcircuit/row"
+Failures = Literal["end", "keep", "retry"]
 SECONDS_TO_STOP = 60.0
 """How long a process may take to save what it has when it is told to stop."""
 
@@ -298,16 +299,17 @@ def sweep(
     store: Store | None = None,
     watch: Watch | None = None,
     finished: Callable[[int, int, Outcome[Row]], None] = lambda done, total, outcome: None,
-    keep_failures: bool = False,
+    failures: Failures = "end",
 ) -> Iterator[Outcome[Row]]:
     """One outcome for each of the study's cases, as they are done; those that are kept already come first.
 
     Args:
         given: what the study's context needs besides the spec; it goes to other processes.
         context: an open one of that spec and that; opened here where there is none.
-        store: outcomes go there as they come, and are taken from there. A failure that is kept is tried again.
+        store: outcomes go there as they come, and are taken from there.
         finished: told of each: how many are done, of how many, and the last one.
-        keep_failures: a case's error becomes its outcome. Otherwise it ends the sweep.
+        failures: ``end``: a case's error ends the sweep. ``keep``: it becomes the case's outcome, which stays if it is kept.
+            ``retry``: so it does, and what failed before is tried again.
 
     Raises:
         KeyboardInterrupt: on Ctrl-C; what is done is in the store, and the next call goes on from there.
@@ -322,7 +324,7 @@ def sweep(
     done, todo = 0, []
     for case in cases:
         outcome = _kept(store, keys[case.name], study.row, watch)
-        if outcome is None:
+        if outcome is None or (outcome.error is not None and failures != "keep"):
             todo.append(case)
             continue
         done += 1
@@ -330,7 +332,7 @@ def sweep(
         yield outcome
     here = where is None or len(todo) < 2
     for outcome, error in (Here() if here or where is None else where).outcomes(task, todo, context, watch):
-        if error is not None and not keep_failures:
+        if error is not None and failures == "end":
             raise error
         if store is not None:
             store.put(keys[outcome.case], outcome)
@@ -343,8 +345,7 @@ def _kept(store: Store | None, key: Key, row: Any, watch: Watch) -> Outcome[Any]
     if store is None:
         return None
     try:
-        outcome = store.get(key, row)
+        return store.get(key, row)
     except Stale as why:
         watch.notice(f"{why}: made anew")
         return None
-    return outcome if outcome is not None and outcome.error is None else None
