@@ -98,6 +98,17 @@ def test_the_command_gives_every_heads_role_with_its_evidence(capsys: pytest.Cap
     assert "mover" in {head["role"] for head in record["heads"]}
 
 
+def test_the_table_shows_the_share_of_the_write_beside_that_of_the_attention_and_says_what_a_sink_is(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    code, printed, _ = ends(["--relation", "country_language", "--n", "8"], capsys)
+    assert code == 0
+    header = next(line for line in printed.splitlines() if "head" in line and "role" in line)
+    for column in ("to sink", "to subject", "from subject", "to relation", "from relation"):
+        assert column in header
+    assert "the sink is the first token, where attention rests whatever stands there" in " ".join(printed.split())
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -140,18 +140,21 @@ def _print(model: str, found: "Roles", example: "Reading", checks: "RoleChecks |
 
     from circuits.pages.style import token_text
 
-    console = Console(width=None if sys.stdout.isatty() else 150, highlight=False)
+    console = Console(width=None if sys.stdout.isatty() else 170, highlight=False)
     table = Table(
         "head",
         "role",
-        "attention to subject",
+        "to sink",
+        "to subject",
         "to relation",
+        "from subject",
+        "from relation",
         "answer falls by",
         "range falls by",
         f"promotes at “{escape(example.fact.prompt)}”",
         title=f"{found.relation} in {model}, over {len(found.facts)} facts",
     )
-    for column in (2, 3, 4, 5):
+    for column in range(2, 9):
         table.columns[column].justify = "right"
     shown = {each.head: each for each in example.heads}
     rest = tuple(verdict for verdict in found.heads if verdict.role == "other") if every else ()
@@ -163,8 +166,11 @@ def _print(model: str, found: "Roles", example: "Reading", checks: "RoleChecks |
         table.add_row(
             verdict.head.label,
             verdict.role,
+            f"{e.attention_sink:.0%}",
             f"{e.attention_subject:.0%}",
             f"{e.attention_relation:.0%}",
+            f"{e.reading_subject:.0%}",
+            f"{e.reading_relation:.0%}",
             _effect(e.subject_cut.mean, e.subject_cut.low, e.subject_cut.high),
             _effect(e.relation_cut.mean, e.relation_cut.low, e.relation_cut.high),
             escape(" ".join(tokens)),
@@ -172,7 +178,9 @@ def _print(model: str, found: "Roles", example: "Reading", checks: "RoleChecks |
     if found.labelled or every:
         console.print(table)
         console.print(
-            "Falls are in logits, when the head's reading of the subject (of the relation) is cut: of the answer against the "
+            "To: attention from the last token, mean over facts; the sink is the first token, where attention rests whatever stands "
+            "there. From: of what the head writes, the share that it draws from there. Falls are in logits, "
+            "when the head's reading of the subject (of the relation) is cut: of the answer against the "
             "relation's other objects, of the range against the vocabulary; 95 % intervals over facts.\n"
         )
     for verdict in found.labelled:

@@ -104,7 +104,7 @@ def _verdict(name: str, diff: CircuitDiff, backward: Fact, rank: int, floors: Se
     # Nearer to what a change of words does than to what chance does.
     halfway = (floors[0].edge_jaccard + floors[-1].edge_jaccard) / 2
     same = diff.edge_jaccard >= halfway
-    conclusion = "both ways, one circuit" if same else "both ways, different circuits"
+    conclusion = "both ways, overlapping circuits" if same else "both ways, different circuits"
     sentence = (
         f"both directions are known, and the circuits share {diff.edge_jaccard:.0%} of their edges: nearer to "
         + (
