@@ -5,6 +5,7 @@
     python benchmarks/run.py page            the page and the figure again, from the results
     python benchmarks/run.py equality        every decision of both engines on 108 searches, an hour the first time
     python benchmarks/run.py medium          the GPT-2-medium shape, minutes to tens of minutes
+    python benchmarks/run.py smollm2         one fact on a real model, twice: minutes
 
 Each part replaces its own entry in the results; the others stay.
 """
@@ -20,10 +21,12 @@ from typing import Any
 
 import torch
 
-from circuits import bench
 from circuits.datasets import load_relations
 from circuits.engines.memory import matmul_speed
+from circuits.facts import Fact
 from circuits.model import Model
+from circuits.studies import bench, profiling
+from circuits.studies.roofline import real_searches
 
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "results.json"
@@ -70,11 +73,11 @@ def equality() -> dict[str, Any]:
 def profile() -> dict[str, Any]:
     """Where the fast engine's time goes on the facts of ``factlm``, and what its matrix products alone would take."""
     model, facts = Model.default(), bench.first_facts(load_relations(), 12)
-    shares = bench.where_time_goes(model, facts, 0.01)
+    shares = profiling.where_time_goes(model, facts, 0.01)
     started = time.process_time()
     searches = [bench.search(model, (fact,), 0.01) for fact in facts]
     seconds = time.process_time() - started
-    flops = bench.operations(model, facts, 0.01)
+    flops = profiling.operations(model, facts, 0.01)
     return {
         "shares": shares,
         "processor_seconds": seconds,
@@ -93,6 +96,12 @@ def small() -> dict[str, Any]:
 def medium() -> dict[str, Any]:
     """One 8-token fact on a random model of GPT-2 medium's shape, all 231,877 edges."""
     return _random(24, 16)
+
+
+def smollm2() -> dict[str, Any]:
+    """One fact on a real model, merged edges, tau 0.05."""
+    facts = [Fact("The official language of France is", "France", "French")]
+    return real_searches(Model.load("smollm2"), facts, tau=0.05, granularity="node", progress=print)
 
 
 def scaling() -> dict[str, Any]:
@@ -151,6 +160,7 @@ PARTS = {
     "small": small,
     "scaling": scaling,
     "medium": medium,
+    "smollm2": smollm2,
 }
 
 
@@ -179,6 +189,14 @@ def tables(results: dict[str, Any]) -> str:
     if found := results.get("equality"):
         counts = f"{found['differing']} of {found['decisions']:,}, {found['near_ties']} near ties"
         rows.append((f"factlm: decisions differing in {found['searches']} searches", "0", counts))
+    if found := results.get("smollm2"):
+        what = f"smollm2, one fact, {found['searches'][0]['fast']['edges']:,} merged edges, tau {found['tau']:g}"
+        rows += [
+            (f"{what}: seconds, {found['threads']} threads", "", f"{found['search_seconds']:.0f}"),
+            (f"{what}: decisions differing from plain products", "0", f"{found['decisions_differing']}"),
+            (f"{what}: share of the roofline", "60 %", f"{found['roofline_share']:.0%}"),
+            (f"{what}: peak memory", "3 GB", f"{found['peak_bytes'] / 1e9:.1f} GB"),
+        ]
     for name, seconds, memory in (("small", "60", "4 GB"), ("medium", "1200", "8 GB")):
         if found := results.get(name):
             shape = f"GPT-2 {name}'s shape, {found['edges']:,} edges"

@@ -10,7 +10,8 @@ from circuits.engines.hook import HookEngine
 from circuits.engines.sparse import SparseEngine
 from circuits.facts import Fact, Relations
 from circuits.model import Model
-from circuits.studies import bench
+from circuits.studies import bench, profiling
+from circuits.studies.roofline import real_searches
 from tests.models import guessed_relation
 
 
@@ -60,7 +61,19 @@ def test_a_fast_engine_that_is_wrong_is_found_out(
 def test_shares_of_time_add_up_and_operations_are_counted(small_model: Callable[..., Model]) -> None:
     model = small_model("gpt2")
     _, facts = facts_of(model)
-    shares = bench.where_time_goes(model, facts, 0.1, interval=0.0005)
+    shares = profiling.where_time_goes(model, facts, 0.1, interval=0.0005)
     assert sum(shares.values()) == pytest.approx(1.0)
     assert list(shares.values()) == sorted(shares.values(), reverse=True)
-    assert bench.operations(model, facts, 0.1) > bench.operations(model, facts[:1], 0.1) > 1e6
+    assert profiling.operations(model, facts, 0.1) > profiling.operations(model, facts[:1], 0.1) > 1e6
+
+
+def test_searches_by_the_fastest_products_decide_as_those_by_plain_ones(small_model: Callable[..., Model]) -> None:
+    model = small_model("llama")
+    _, facts = facts_of(model)
+    found = real_searches(model, facts, tau=0.1, granularity="node")
+    assert found["facts"] == 2
+    assert found["decisions_differing"] == found["decided_twice"] == 0
+    assert 0 < found["roofline_share"] < 1
+    assert found["peak_bytes"] > 0
+    operations = sum(search["operations"] for search in found["searches"])
+    assert operations == profiling.operations(model, facts, 0.1, granularity="node")

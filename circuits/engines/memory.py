@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 
 from circuits.graph import Graph
+from circuits.model.products import times
 from circuits.model.transformer import Components
 
 AT_ONCE = 2 * 2**30
@@ -203,7 +204,7 @@ def matmul_speed(device: torch.device, seconds: float = 0.02, clock: Callable[[]
     a, b = torch.ones(256, 768, device=device), torch.ones(768, 768, device=device)
     done, started = 0, clock()
     while done < 2 or clock() - started < seconds:
-        float((a @ b)[0, 0])
+        float(times(a, b)[0, 0])
         done += 1
     return done * 2 * a.shape[0] * a.shape[1] * b.shape[1] / (clock() - started)
 

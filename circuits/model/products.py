@@ -6,7 +6,8 @@ choice depends on the processor and the shapes alone, so a machine gives the sam
 """
 
 import platform
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,20 @@ def prefers_onednn() -> bool:
     if not torch.backends.mkl.is_available() or not torch.backends.mkldnn.is_available():
         return False
     return _maker() not in ("GenuineIntel", "") and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+
+
+@contextmanager
+def plain() -> Iterator[None]:
+    """Inside, all products are PyTorch's own: what the others are compared with."""
+    global _plain
+    before, _plain = _plain, True
+    try:
+        yield
+    finally:
+        _plain = before
+
+
+_plain = False
 
 
 def _maker() -> str:
@@ -62,7 +77,7 @@ def _stack(matrices: Tensor | Sequence[Tensor]) -> Tensor:
 
 
 def _faster_in_onednn(x: Tensor) -> bool:
-    return x.dtype == torch.float32 and x.device.type == "cpu" and prefers_onednn()
+    return x.dtype == torch.float32 and x.device.type == "cpu" and prefers_onednn() and not _plain
 
 
 def _onednn(x: Tensor, weight: Tensor) -> Tensor:

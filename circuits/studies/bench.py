@@ -7,19 +7,16 @@ import html
 import itertools
 import math
 import resource
-import signal
 import statistics
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
-from types import FrameType
 from typing import Any, get_args
 
 import numpy as np
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 
 from circuits.circuit import Provenance
 from circuits.datasets import corrupted as corruption
@@ -98,14 +95,20 @@ class Comparison:
 
 
 def compare(
-    model: Model, facts: Sequence[Fact], *, tau: float = 0.01, progress: Callable[[str], None] = lambda _: None
+    model: Model,
+    facts: Sequence[Fact],
+    *,
+    tau: float = 0.01,
+    granularity: Granularity = "qkv",
+    progress: Callable[[str], None] = lambda _: None,
 ) -> Comparison:
     """Both engines on each fact, after one unmeasured search that warms up the libraries."""
-    acdc(SparseEngine(model, facts[:1]), AcdcOptions(tau), provenance=_provenance(model, tau), force=True)
+    quick, reading = (partial(engine, granularity=granularity) for engine in (SparseEngine, HookEngine))
+    acdc(quick(model, facts[:1]), AcdcOptions(tau), provenance=provenance_of(model, tau), force=True)
     pairs, differing, largest = [], 0, 0.0
     for fact in facts:
-        fast, state, values = _timed(model, (fact,), tau, SparseEngine)
-        reference, expected, expected_values = _timed(model, (fact,), tau, HookEngine)
+        fast, state, values = timed(model, (fact,), tau, quick)
+        reference, expected, expected_values = timed(model, (fact,), tau, reading)
         pairs.append((reference, fast))
         differing += sum(a != b for a, b in zip(state.kept, expected.kept, strict=True))
         both = np.abs(values - expected_values)
@@ -208,10 +211,10 @@ def search(
     model: Model, facts: Sequence[Fact], tau: float, *, progress: Callable[[Progress], None] = lambda _: None
 ) -> Search:
     """One search of the fast engine."""
-    return _timed(model, facts, tau, SparseEngine, progress)[0]
+    return timed(model, facts, tau, SparseEngine, progress)[0]
 
 
-def _timed(
+def timed(
     model: Model,
     facts: Sequence[Fact],
     tau: float,
@@ -221,7 +224,7 @@ def _timed(
     """One search with its cost from a loaded model on: making the engine counts."""
     started = time.perf_counter()
     engine = make(model, facts)
-    scores, state = acdc(engine, AcdcOptions(tau), provenance=_provenance(model, tau), progress=progress, force=True)
+    scores, state = acdc(engine, AcdcOptions(tau), provenance=provenance_of(model, tau), progress=progress, force=True)
     seconds = time.perf_counter() - started
     tokens = max(len(model.tokens(fact).forced) for fact in facts)
     return (
@@ -241,7 +244,7 @@ def _timed(
     )
 
 
-def _provenance(model: Model, tau: float) -> Provenance:
+def provenance_of(model: Model, tau: float) -> Provenance:
     return Provenance(model.name, model.weights, model.processing, "acdc", {"tau": tau})
 
 
@@ -249,74 +252,6 @@ def peak_bytes() -> int:
     """Most memory that this process ever held; of the GPU's too, where there is one."""
     host = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     return host + (torch.cuda.max_memory_allocated() if torch.cuda.is_available() else 0)
-
-
-# ---- where the time goes -------------------------------------------------------------------------------------------------
-
-
-KINDS: tuple[tuple[str, str, frozenset[str]], ...] = (
-    ("unembedding", "folding.py", frozenset({"readout"})),
-    ("NLL of the logits", "sparse.py", frozenset({"nll"})),
-    ("MLPs' hidden units", "folding.py", frozenset({"hidden", "_affine"})),
-    ("norms", "folding.py", frozenset({"rstd"})),
-    ("what nodes write", "propagation.py", frozenset({"_write"})),
-    ("queries, keys, values", "propagation.py", frozenset({"_project", "_slot", "_current"})),
-    ("attention", "transformer.py", frozenset({"attend", "visible", "query", "key"})),
-    ("sums over writers", "propagation.py", frozenset({"sum", "_without", "_read", "__init__"})),
-    ("the rest of a pass", "propagation.py", frozenset()),
-    ("planning of passes", "plan.py", frozenset()),
-    ("planning of passes", "positions.py", frozenset()),
-    ("planning of passes", "layout.py", frozenset()),
-    ("change of circuit", "sparse.py", frozenset({"_become", "_set", "_matters", "_variant_with"})),
-    ("guesses and decisions", "speculation.py", frozenset()),
-    ("guesses and decisions", "acdc.py", frozenset()),
-    ("making the engine", "sparse.py", frozenset({"__init__"})),
-    ("making the engine", "model.py", frozenset()),
-    ("making the engine", "preflight.py", frozenset()),
-)
-"""(what the time is for, file, functions; none stands for all others of the file), the first that fits counts."""
-
-
-def where_time_goes(model: Model, facts: Sequence[Fact], tau: float, *, interval: float = 0.001) -> dict[str, float]:
-    """Shares of the processor's time in searches of the fast engine, one a fact, by what it is for; largest first.
-
-    Sampled: at each tick of the process' own clock the innermost function of the project is counted, so that nothing is
-    slowed down. A tick that falls inside a library counts for the function that called it.
-    """
-    counts: Counter[str] = Counter()
-
-    def tick(_: int, frame: FrameType | None) -> None:
-        while frame is not None and "/circuits/" not in frame.f_code.co_filename:
-            frame = frame.f_back
-        counts[_purpose(frame)] += 1
-
-    acdc(SparseEngine(model, facts[:1]), AcdcOptions(tau), provenance=_provenance(model, tau), force=True)
-    previous = signal.signal(signal.SIGPROF, tick)
-    signal.setitimer(signal.ITIMER_PROF, interval, interval)
-    try:
-        for fact in facts:
-            acdc(SparseEngine(model, (fact,)), AcdcOptions(tau), provenance=_provenance(model, tau), force=True)
-    finally:
-        signal.setitimer(signal.ITIMER_PROF, 0)
-        signal.signal(signal.SIGPROF, previous)
-    return {kind: count / counts.total() for kind, count in counts.most_common()}
-
-
-def _purpose(frame: FrameType | None) -> str:
-    if frame is not None:
-        file, function = Path(frame.f_code.co_filename).name, frame.f_code.co_name
-        for kind, its_file, functions in KINDS:
-            if file == its_file and (not functions or function in functions):
-                return kind
-    return "other"
-
-
-def operations(model: Model, facts: Sequence[Fact], tau: float) -> float:
-    """Floating-point operations of the matrix products in those searches, all together."""
-    with FlopCounterMode(display=False) as counter:
-        for fact in facts:
-            acdc(SparseEngine(model, (fact,)), AcdcOptions(tau), provenance=_provenance(model, tau), force=True)
-    return float(counter.get_total_flops())
 
 
 # ---- random models of GPT-2's shape ---------------------------------------------------------------------------------------
