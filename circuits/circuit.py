@@ -295,7 +295,11 @@ class Circuit:
 
     def save(self, path: Path | str) -> None:
         """Write the circuit file; the whole of it or nothing."""
-        write_whole(path, json.dumps(self.to_json(), indent=1, ensure_ascii=False) + "\n")
+        write_whole(path, self.text())
+
+    def text(self) -> str:
+        """What its file holds."""
+        return json.dumps(self.to_json(), indent=1, ensure_ascii=False) + "\n"
 
     @classmethod
     def load(cls, path: Path | str, *, weights: str | None = None) -> "Circuit":

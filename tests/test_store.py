@@ -65,6 +65,7 @@ def test_a_row_is_got_by_its_whole_key_alone_and_its_circuit_with_it(tmp_path: P
     again = Database(tmp_path / "s.db", read_only=True).get(KEY, Found)
     assert again is not None
     assert (again.row, again.kept, again.seconds) == (row, True, 1.5)
+    assert again.row is not None
     assert json.dumps(again.row.circuit) == json.dumps(row.circuit)
     for name in ("study", "spec", "weights", "case"):
         assert store.get(dataclasses.replace(KEY, **{name: "another"}), Found) is None

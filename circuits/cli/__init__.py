@@ -24,6 +24,8 @@ from circuits.cli import (  # noqa: F401  # isort: skip
     evaluate,
     exchange,
     bench,
+    sweep,
+    store,
     doctor,
 )
 from circuits.cli.app import main

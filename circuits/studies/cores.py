@@ -38,10 +38,15 @@ def fitting(jobs: int | None, model: "Model") -> int:
     on the processor."""
     from circuits.engines.memory import available_memory
 
-    device, network, n_layers = model.biases.device, model.network, model.shape.n_layers
+    device = model.biases.device
     if device.type != "cpu":
         return 1
+    return max(1, min(jobs or os.cpu_count() or 1, available_memory(device) // process_bytes(model)))
+
+
+def process_bytes(model: "Model") -> int:
+    """About what a process takes that works on the model."""
+    network, n_layers = model.network, model.shape.n_layers
     # A block holds some 12 d_model^2 weights; loading keeps the weights and a copy, and a search has values of its own.
     n_weights = 12 * n_layers * network.d_model**2 + 2 * network.d_vocab * network.d_model
-    each = BASE_BYTES + 4 * 4 * n_weights
-    return max(1, min(jobs or os.cpu_count() or 1, available_memory(device) // each))
+    return BASE_BYTES + 4 * 4 * n_weights

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -92,7 +92,9 @@ def _run(spec: DiscoverSpec, case: Case[Fact], at: Workshop, watch: Watch) -> Su
         notice=watch.notice,
         progress=show,
     )
-    return summary_of(found)
+    return replace(summary_of(found), circuit=found.circuit_json)
 
 
-DISCOVER: Study[DiscoverSpec, Workshop, Fact, Summary] = Study("discover", Summary, _open, _cases, _run)
+DISCOVER: Study[DiscoverSpec, Workshop, Fact, Summary] = Study(
+    "discover", Summary, _open, _cases, _run, algorithm=2, chooses=frozenset({"n", "split"})
+)

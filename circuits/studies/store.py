@@ -19,7 +19,7 @@ from circuits.circuit import FORMAT as CIRCUIT_FORMAT
 from circuits.circuit import CircuitFileError
 from circuits.records import Unreadable, digest, from_json, to_json
 from circuits.studies.packed import pack, unpack
-from circuits.studies.study import Key, Outcome
+from circuits.studies.study import Key, Outcome, Study
 from circuits.studies.sweep import Stale
 
 if TYPE_CHECKING:
@@ -165,9 +165,10 @@ class Database:
 
     # ---- outcomes ------------------------------------------------------------------------------------------------
 
-    def asked(self, study: str, spec: Any) -> None:
+    def asked(self, study: Study[Any, Any, Any, Any], spec: Any) -> None:
         """Keep what a study was asked, beside the digest that its rows are kept under."""
-        self.asked_json(study, digest(spec), to_json(spec))
+        content = study.decides(spec)
+        self.asked_json(study.name, digest(content), content)
 
     def asked_json(self, study: str, of: str, content: Any) -> None:
         with self._writing() as connection:

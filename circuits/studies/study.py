@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
-from circuits.records import digest
+from circuits.records import digest, to_json
 
 Spec = TypeVar("Spec")
 Context = TypeVar("Context")
@@ -66,8 +66,16 @@ class Study(Generic[Spec, Context, Asked, Row]):
     algorithm: int = 1
     """Raised when the same case would give another row than before."""
 
+    chooses: frozenset[str] = frozenset()
+    """Fields of the spec that say which cases there are and no more: the same case under other choices has the same row."""
+
+    def decides(self, spec: Spec) -> Any:
+        """What of the spec decides rows, as JSON."""
+        content = to_json(spec)
+        return {name: content[name] for name in content if name not in self.chooses}
+
     def key(self, spec: Spec, context: Context, case: Case[Asked]) -> "Key":
-        return Key(self.name, self.algorithm, digest(spec), self.weights(context), case.name)
+        return Key(self.name, self.algorithm, digest(self.decides(spec)), self.weights(context), case.name)
 
 
 @dataclass(frozen=True, slots=True)

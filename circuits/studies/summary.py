@@ -100,6 +100,8 @@ class Summary:
     tau: Annotated[float | None, Column("tau, nats", digits=4)] = None
     heads: tuple[SpecialHead, ...] | None = None
     story: tuple[StoryLine, ...] | None = None
+    circuit: dict[str, Any] | None = None
+    """What its file holds, in rows that are kept; a run has it in a file of its own."""
 
     def to_json(self) -> dict[str, Any]:
         """By field; those that were not asked for are left out."""
