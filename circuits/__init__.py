@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from circuits.datasets import load_relations
     from circuits.facts import Fact, parse_fact
     from circuits.model import Model
-    from circuits.studies.discover import Run, run
+    from circuits.studies.run import Run
+    from circuits.studies.runs import run
     from circuits.studies.specs import RunSpec, TableSpec
 
 __version__ = "0.1.0"
@@ -58,7 +59,7 @@ _HOME = {
     "LiveRun": "circuits.api.run",
     "LiveTable": "circuits.api.table",
     "Model": "circuits.model",
-    "Run": "circuits.studies.discover",
+    "Run": "circuits.studies.run",
     "RunSpec": "circuits.studies.specs",
     "Said": "circuits.api.said",
     "Scores": "circuits.circuit",
@@ -70,7 +71,7 @@ _HOME = {
     "load_relations": "circuits.datasets",
     "models": "circuits.api.calls",
     "parse_fact": "circuits.facts",
-    "run": "circuits.studies.discover",
+    "run": "circuits.studies.runs",
     "table": "circuits.api.calls",
 }
 

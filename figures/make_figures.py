@@ -13,7 +13,7 @@ from circuits import cli
 from circuits.pages.charts import Bar, Panel, line_panels, role_grid, stacked_bars
 from circuits.pages.diff_figures import WRITERS
 from circuits.studies.diff import EditDiff
-from circuits.studies.discover import Run
+from circuits.studies.run import Run
 
 FIGURES = Path(__file__).resolve().parent
 FACT = "The official language of France is French"

@@ -20,8 +20,9 @@ from circuits.engines.sparse import SparseEngine
 from circuits.facts import Fact, FactError, Relation
 from circuits.metrics import KL, NLL, Metric, Shown, choice_nll, contrast, kl_divergence, kl_to_model, match_nll
 from circuits.model import Batch, Model
-from circuits.studies.discover import RunSpec, certificate_of
-from circuits.studies.discover import search as search_circuit
+from circuits.studies.runs import certificate_of
+from circuits.studies.search import search as search_circuit
+from circuits.studies.specs import RunSpec
 from circuits.studies.subjects import asked, beside, recalled_others
 from tests.models import word_fact
 from tests.test_certificate import FACTS as LOOKED_UP

@@ -28,7 +28,6 @@ from circuits.studies.diff_table import (
     method_row,
     method_rows,
 )
-from circuits.studies.discover import RunSpec, run
 from circuits.studies.edit_specs import DiffSpec
 from circuits.studies.explain.cases import AT_MOST, Ground
 from circuits.studies.explain.compare import diff_runs, differing_field
@@ -39,6 +38,8 @@ from circuits.studies.explain.multihop import find_case, multi_hop
 from circuits.studies.explain.reverse import explain_reverse, reverse_facts, reversed_fact
 from circuits.studies.explain.sides import Bench, make_bench, relation_of
 from circuits.studies.explain.verdict import BehaviourError
+from circuits.studies.runs import run
+from circuits.studies.specs import RunSpec
 from circuits.studies.sweep import sweep
 from tests.models import plain_model, zero_weights
 from tests.planted_heads import FACTS as PLANTED

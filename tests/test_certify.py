@@ -19,7 +19,8 @@ from circuits.pages.certificate import HEADER, cells, lines_section
 from circuits.studies import certify
 from circuits.studies.certify import CERTIFICATE, Examined, Sample, lines_of
 from circuits.studies.certify_specs import CertifySpec
-from circuits.studies.discover import Run, RunSpec
+from circuits.studies.run import Run
+from circuits.studies.specs import RunSpec
 from circuits.studies.sweep import Folder, sweep
 from tests.test_about_the_fact import RELATIONS
 from tests.test_certificate import FACTS, GRAPH, LOOKUP, MODEL, SAME

@@ -18,7 +18,7 @@ from circuits import cli
 from circuits.circuit import Circuit
 from circuits.cli.app import fit_threads
 from circuits.graph import Shape
-from circuits.studies.discover import Run
+from circuits.studies.run import Run
 
 FACT = "w1 w2 w3 w4 => w5"
 SUMMARY_KEYS = {

@@ -9,8 +9,8 @@ import pytest
 from circuits.datasets import load_relations
 from circuits.records import from_json, to_json
 from circuits.studies import many
-from circuits.studies.discover import run
 from circuits.studies.many import DISCOVER
+from circuits.studies.runs import run
 from circuits.studies.specs import DiscoverSpec
 from circuits.studies.summary import Summary, summary_of
 from circuits.studies.sweep import Folder, sweep

@@ -12,7 +12,8 @@ from circuits.circuit import Circuit
 from circuits.cli.reading import print_reading
 from circuits.facts import Fact
 from circuits.graph import Shape, parse_node
-from circuits.studies.discover import Run, RunSpec
+from circuits.studies.run import Run
+from circuits.studies.specs import RunSpec
 
 SCORING = ["eap", "eap-ig", "eap-ig-activations", "exact", "ifr", "random"]
 

@@ -11,7 +11,8 @@ from circuits.circuit import Circuit
 from circuits.cli.evaluate import read_circuit_file
 from circuits.exchange import write_gexf, write_graphml, write_mib
 from circuits.facts import Fact
-from circuits.studies.discover import RunSpec, run
+from circuits.studies.runs import run
+from circuits.studies.specs import RunSpec
 
 FACT = ["--fact", "w1 w2 w3 w4 => w5", "--subject", "w3"]
 DRAWS = ["--draws", "2", "--json"]

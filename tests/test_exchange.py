@@ -364,7 +364,8 @@ def test_networkx_reads_the_graph_formats_as_they_are_meant(tmp_path: Path) -> N
 def run_folder(tmp_path_factory: pytest.TempPathFactory, model_folder: Callable[[str], Path]) -> Path:
     """A saved run of a small random model, whose folder is then taken away."""
     from circuits.model import Model
-    from circuits.studies.discover import RunSpec, run
+    from circuits.studies.runs import run
+    from circuits.studies.specs import RunSpec
     from tests.models import word_fact
 
     copy = shutil.copytree(model_folder("gpt2"), tmp_path_factory.mktemp("model") / "gpt2")

@@ -17,7 +17,9 @@ from circuits.model.batch import Batch
 from circuits.model.gguf import Header, is_gguf, read_header
 from circuits.model.hub import dequantise
 from circuits.pages.run import page_of
-from circuits.studies.discover import Run, RunSpec, run
+from circuits.studies.run import Run
+from circuits.studies.runs import run
+from circuits.studies.specs import RunSpec
 from tests.small_gguf import D_MODEL, N_HEADS, TOKENS, save_gguf, weights
 
 

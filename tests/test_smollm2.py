@@ -8,8 +8,8 @@ from circuits.facts import Fact, Relations
 from circuits.graph import Shape
 from circuits.model import Model, library
 from circuits.model.batch import Batch
-from circuits.studies.discover import RunSpec
 from circuits.studies.explain.sides import Bench
+from circuits.studies.specs import RunSpec
 
 SENTENCE = "The official language of France is French, and Tokyo is the capital of Japan."
 FRANCE = Fact("The official language of France is", "France", "French")

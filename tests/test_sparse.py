@@ -27,7 +27,8 @@ from circuits.metrics import log_odds, match_nll
 from circuits.model import Batch, Model, WordVocabulary
 from circuits.model.network import Network
 from circuits.model.transformer import UnsupportedArchitecture
-from circuits.studies.discover import RunSpec, run
+from circuits.studies.runs import run
+from circuits.studies.specs import RunSpec
 from tests.models import END, N_WORDS, random_plain_model, word_fact
 
 LoadModel = Callable[..., Model]

@@ -21,7 +21,7 @@ from circuits.evaluation.baseline import random_circuit
 from circuits.facts import Fact, FactError, Relation, Relations
 from circuits.graph import Graph, Shape
 from circuits.model import Model
-from circuits.studies.discover import UnknownFactError
+from circuits.studies.search import UnknownFactError
 from circuits.studies.specs import StabilitySpec
 from circuits.studies.stability import Skip, Survival, changes, components, known_facts, overlap
 from tests.models import guessed_relation, plain_model, random_plain_model, word_fact, zero_weights

@@ -24,7 +24,8 @@ from circuits.model import Model
 from circuits.pages.charts import Panel, line_panels
 from circuits.pages.table import HEADER, beaten_sentence, cells, files, main_cells, notes, to_html, to_markdown
 from circuits.pages.table_figures import figure_2, figure_6, mean_by_kind
-from circuits.studies.discover import RunSpec, run
+from circuits.studies.runs import run
+from circuits.studies.specs import RunSpec
 from circuits.studies.study import Case, Key, Outcome, Watch
 from circuits.studies.sweep import Pool
 from circuits.studies.table import Row, Skipped, Table, TableSpec, load_published, make_row, make_table

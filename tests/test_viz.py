@@ -38,7 +38,9 @@ from circuits.pages.style import (
     token_text,
 )
 from circuits.pages.verdict import ordinal, verdict
-from circuits.studies.discover import Run, RunSpec, run
+from circuits.studies.run import Run
+from circuits.studies.runs import run
+from circuits.studies.specs import RunSpec
 from tests.planted_heads import FACTS, planted
 
 CHROMIUM = "/usr/bin/chromium"

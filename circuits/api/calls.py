@@ -16,12 +16,13 @@ from circuits.facts import Fact, FactError, Relation, Relations, parse_fact
 from circuits.model import Model, library
 from circuits.model.library import Entry
 from circuits.studies.diff import make_edit
-from circuits.studies.discover import Run, run
 from circuits.studies.explain.hallucination import Hallucination, explain_hallucination, find_hallucination
 from circuits.studies.explain.icl import InContext, explain_icl, find_icl
 from circuits.studies.explain.multihop import EditedHop, MultiHop, find_case, multi_hop
 from circuits.studies.explain.reverse import Reversal, explain_reverse, find_reverse
 from circuits.studies.options import SpecError
+from circuits.studies.run import Run
+from circuits.studies.runs import run
 from circuits.studies.specs import RunSpec, TableSpec
 from circuits.studies.table.table import make_table
 
@@ -60,7 +61,7 @@ def discover(
 
     Raises:
         circuits.facts.FactError: no fact can be read from the sentence.
-        circuits.studies.discover.UnknownFactError: the model does not recall it, and ``force`` is off.
+        circuits.studies.search.UnknownFactError: the model does not recall it, and ``force`` is off.
         circuits.studies.options.SpecError: settings that make no sense.
     """
     loading = {name: settings[name] for name in ("device", "dtype", "processing") if name in settings}
@@ -86,7 +87,7 @@ def load(folder: Path | str) -> LiveRun:
         The run; its model is loaded when it is first asked.
 
     Raises:
-        circuits.studies.discover.RunFileError: no run there, or not a whole one.
+        circuits.studies.run.RunFileError: no run there, or not a whole one.
     """
     return LiveRun.of(Run.load(folder))
 

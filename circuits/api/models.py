@@ -7,8 +7,8 @@ from typing import Any
 from circuits.facts import Fact
 from circuits.model import Model
 from circuits.studies.cores import fit_threads
-from circuits.studies.discover import load_model
 from circuits.studies.explain.compare import LOADING
+from circuits.studies.search import load_model
 from circuits.studies.specs import RunSpec
 
 LOADED_AT_ONCE = 2

@@ -21,8 +21,8 @@ from circuits.model import Model
 from circuits.pages.export import export_run
 from circuits.pages.tables import grid, to_html
 from circuits.studies.diffs import CircuitDiff
-from circuits.studies.discover import Run
 from circuits.studies.explain.compare import diff_runs
+from circuits.studies.run import Run
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from circuits.studies.certify_specs import CertifySpec
 
 if TYPE_CHECKING:
     from circuits.evaluation.lines import Line
-    from circuits.studies.discover import Run
+    from circuits.studies.run import Run
 
 FOLDER = "certificate"
 """Beside the run's files: what is done already, one file a check or search."""
@@ -27,7 +27,8 @@ def certify(
     as_json: JsonOption = False,
 ) -> None:
     """Certify a run's circuit in full: bootstrap, wordings, orders, taus, uniqueness, other relations' circuits, hypothesis tests."""
-    from circuits.studies.discover import Run, load_model
+    from circuits.studies.run import Run
+    from circuits.studies.search import load_model
 
     saved = Run.load(folder)
     if len(saved.spec.facts) != 1:

@@ -104,8 +104,9 @@ def _many_facts(spec: DiffSpec, jobs: int | None, out: Path | None, as_json: boo
 def _two_runs(folders: list[Path], out: Path | None, as_json: bool) -> None:
     from circuits.datasets import relations_for
     from circuits.model import library
-    from circuits.studies.discover import Run, load_model
     from circuits.studies.explain.compare import diff_runs
+    from circuits.studies.run import Run
+    from circuits.studies.search import load_model
 
     if len(folders) != 2:
         raise CommandError(f"expected the folders of two runs, got {len(folders)}")

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from circuits.evaluation.certificate import Certificate
     from circuits.facts import Fact, Relation, Relations
     from circuits.model import Model
-    from circuits.studies.discover import Run
+    from circuits.studies.run import Run
 
 STATE_FILE = "acdc-state.json"
 SECONDS_BETWEEN_SAVES = 30.0
@@ -121,7 +121,7 @@ def discover(
 
 
 def _load(spec: RunSpec) -> "Model":
-    from circuits.studies.discover import load_model
+    from circuits.studies.search import load_model
 
     return fit_threads(load_model(spec))
 
@@ -152,7 +152,8 @@ def _search(
 ) -> "Iterator[Run]":
     """The runs of all thresholds. What is interrupted is saved beside its results, and said how to continue."""
     from circuits.discovery.state import Interrupted
-    from circuits.studies.discover import run_sweep, spec_digest
+    from circuits.studies.runs import run_sweep
+    from circuits.studies.search import spec_digest
 
     def state_file(tau: float) -> Path:
         # Without a folder of its own, a search is told from others in the same place by what it searches.

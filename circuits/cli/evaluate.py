@@ -56,7 +56,8 @@ def evaluate(
     from circuits.datasets import relations_for
     from circuits.evaluation.assessment import assess
     from circuits.model import library
-    from circuits.studies.discover import RunSpec, engine_for, load_model
+    from circuits.studies.search import engine_for, load_model
+    from circuits.studies.specs import RunSpec
 
     relations = relations_for(library.profile_of(model or spec_model), relation, *(each.relation for each in own))
     facts = _facts(fact, subject, object, relation, split, n, own, relations, seed)
@@ -95,7 +96,7 @@ def read_circuit_file(path: Path) -> "tuple[Circuit, tuple[Fact, ...], str]":
     from circuits.exchange import read_gexf, read_graphml, read_mib
     from circuits.paths import FACTLM
     from circuits.records import Unreadable, read_json
-    from circuits.studies.discover import Run
+    from circuits.studies.run import Run
 
     if path.is_dir():
         saved = Run.load(path)

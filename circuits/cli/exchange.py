@@ -9,7 +9,7 @@ import typer
 from circuits.cli.app import CommandError, JsonOption, app, require_writable_folder
 
 if TYPE_CHECKING:
-    from circuits.studies.discover import Run
+    from circuits.studies.run import Run
 
 FORMATS = {
     "mib": "circuit.mib.json",
@@ -40,7 +40,7 @@ def export(
         raise CommandError(f"--d-model belongs to --format mib, and --format is {format}")
     from circuits.exchange import write_gexf, write_graphml, write_mib
     from circuits.records import write_whole
-    from circuits.studies.discover import Run
+    from circuits.studies.run import Run
 
     saved = Run.load(folder)
     target = folder / FORMATS[format] if out is None else out

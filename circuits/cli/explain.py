@@ -283,7 +283,7 @@ class _Setting:
         from circuits.datasets import relations_for
         from circuits.facts import Fact
         from circuits.model import library
-        from circuits.studies.discover import RunSpec
+        from circuits.studies.specs import RunSpec
 
         self.relations: Relations = relations_for(library.profile_of(place.model), *relations)
         # The facts are put in by each search; the rest of the spec is checked here, before anything slow.

@@ -4,7 +4,7 @@ import sys
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from circuits.studies.discover import Run
+    from circuits.studies.run import Run
 
 TOP = 4
 """Promoted tokens that a line shows."""

@@ -12,7 +12,7 @@ from circuits.cli.app import app, require_writable_folder
 def report(folder: Annotated[Path, typer.Argument(help="Folder of a saved run (run.json).")]) -> None:
     """Draw a saved run's page and graph again; no model is loaded."""
     from circuits.pages.export import export_run
-    from circuits.studies.discover import Run
+    from circuits.studies.run import Run
 
     result = Run.load(folder)
     require_writable_folder(folder)

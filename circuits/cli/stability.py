@@ -35,7 +35,7 @@ def stability(asked: dict[str, Any], with_edit: WithEditOption = None, as_json: 
     if relation is not None:
         relation = find_relation(relations, relation).name
     from circuits.facts import parse_fact
-    from circuits.studies.discover import load_model
+    from circuits.studies.search import load_model
     from circuits.studies.stability import Survival, changes, known_facts
 
     given = None if fact is None else parse_fact(fact, relations.values(), subject=which.subject, object=which.object)

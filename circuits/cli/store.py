@@ -147,7 +147,7 @@ def import_(
     from dataclasses import replace
 
     from circuits.records import digest, to_json
-    from circuits.studies.discover import Run
+    from circuits.studies.run import Run
     from circuits.studies.store import Database
     from circuits.studies.study import Key
     from circuits.studies.summary import summary_of

@@ -59,7 +59,7 @@ def table(
     from circuits.pages.tables import write_page
     from circuits.records import write_files, write_whole
     from circuits.studies.cores import fitting
-    from circuits.studies.discover import load_model
+    from circuits.studies.search import load_model
     from circuits.studies.sweep import Pool
     from circuits.studies.table import load_published, make_table
 

@@ -6,7 +6,7 @@ from circuits.pages.dot import circuit_to_dot
 from circuits.pages.picture import circuit_picture
 from circuits.pages.run import render, resting
 from circuits.records import write_files
-from circuits.studies.discover import Run
+from circuits.studies.run import Run
 
 
 def export_run(run: Run, folder: Path | str) -> None:

@@ -33,7 +33,7 @@ from circuits.pages.style import (
 )
 from circuits.pages.verdict import verdict
 from circuits.studies.diffs import RESTS
-from circuits.studies.discover import Run
+from circuits.studies.run import Run
 
 MAX_DRAWN = 5000
 """Edges on a page at most, the strongest."""

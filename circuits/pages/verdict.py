@@ -4,7 +4,7 @@ import math
 
 from circuits.analysis.lens import NodeReadout
 from circuits.evaluation.certificate import OVERCONFIDENT
-from circuits.studies.discover import Run
+from circuits.studies.run import Run
 
 
 def verdict(run: Run) -> tuple[str, ...]:

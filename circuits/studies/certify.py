@@ -30,7 +30,7 @@ from circuits.metrics import Share
 from circuits.model import Model
 from circuits.records import Number
 from circuits.studies.certify_specs import CertifySpec
-from circuits.studies.discover import engine_for, load_model, search
+from circuits.studies.search import engine_for, load_model, search
 from circuits.studies.specs import RunSpec
 from circuits.studies.study import Case, Study, Watch
 from circuits.studies.subjects import asked, beside

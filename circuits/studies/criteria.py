@@ -20,7 +20,8 @@ from circuits.model import Model
 from circuits.records import Number
 from circuits.studies.certify_specs import CriteriaSpec
 from circuits.studies.columns import Column
-from circuits.studies.discover import certificate_of, load_model, search
+from circuits.studies.runs import certificate_of
+from circuits.studies.search import load_model, search
 from circuits.studies.specs import RunSpec
 from circuits.studies.study import Case, Study, Watch
 from circuits.studies.subjects import beside, recalled_others

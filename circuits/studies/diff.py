@@ -21,13 +21,13 @@ from circuits.evaluation.roles import known_facts, template_of
 from circuits.facts import EditRequest, Fact, Relations
 from circuits.model import Model, library
 from circuits.studies.diffs import CircuitDiff, Side, WriteShares
-from circuits.studies.discover import require_known
 from circuits.studies.edit_specs import DiffSpec
 from circuits.studies.explain.sides import Bench, fact_of, make_bench, relation_of
 from circuits.studies.explain.verdict import BehaviourError
 from circuits.studies.floors import Floor, floor_of, random_floor
 from circuits.studies.options import AskedError
 from circuits.studies.requests import Unedited, resources_of
+from circuits.studies.search import require_known
 from circuits.studies.study import Case, Study, Watch
 
 PromptKind = Literal["edited", "paraphrase", "neighbour", "unrelated"]

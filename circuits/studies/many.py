@@ -16,7 +16,8 @@ from circuits.editing import load_edit
 from circuits.evaluation import known
 from circuits.facts import Fact, FactError, Relations, parse_fact
 from circuits.model import Model, library
-from circuits.studies.discover import UnknownFactError, load_model, run
+from circuits.studies.runs import run
+from circuits.studies.search import UnknownFactError, load_model
 from circuits.studies.specs import DiscoverSpec
 from circuits.studies.study import Case, Study, Watch
 from circuits.studies.summary import Summary, summary_of

@@ -25,7 +25,7 @@ from circuits.evaluation.baseline import DRAWS, Draw, Interval, bootstrap, rando
 from circuits.facts import Fact, FactError, Relations
 from circuits.graph import Node
 from circuits.model import Model
-from circuits.studies.discover import load_model, require_known
+from circuits.studies.search import load_model, require_known
 from circuits.studies.specs import StabilitySpec
 from circuits.studies.study import Case, Study, Watch
 from circuits.studies.sweep import sweep
@@ -324,7 +324,7 @@ def changes(
     mean ablation a seed draws half of the reference set. The control is the circuit of as many facts of another relation.
 
     Raises:
-        circuits.studies.discover.UnknownFactError: the model does not recall a fact.
+        circuits.studies.search.UnknownFactError: the model does not recall a fact.
     """
     for outcome in sweep(STABILITY, spec, relations, context=Lab(spec, model, relations, notice)):
         assert outcome.row is not None

@@ -7,7 +7,7 @@ from circuits.analysis.reading import Reading
 from circuits.circuit import Circuit
 from circuits.records import to_json
 from circuits.studies.columns import Column
-from circuits.studies.discover import Run
+from circuits.studies.run import Run
 
 ALWAYS = frozenset({"bos", "quantisation", "noise", "nll_empty", "rank_empty"})
 """Fields that are said even where there is no value; others without one were not asked for."""

@@ -11,10 +11,12 @@ from circuits.facts import Relations
 from circuits.model import Model
 from circuits.studies.diff import edited_nodes
 from circuits.studies.diffs import CircuitDiff
-from circuits.studies.discover import Run, RunSpec, load_model
 from circuits.studies.explain.sides import Bench, compared
 from circuits.studies.explain.verdict import BehaviourError
 from circuits.studies.floors import floor_of
+from circuits.studies.run import Run
+from circuits.studies.search import load_model
+from circuits.studies.specs import RunSpec
 
 INDIFFERENT = frozenset({"test_facts", "relation", "split", "force", "engine", "device", "prefilter_check"})
 """Fields that do not decide the circuit: what is measured beside it, or how it is computed; a relation goes with its facts."""

@@ -23,10 +23,10 @@ from circuits.facts import Fact, Relation, Relations
 from circuits.model import Model
 from circuits.model.spans import spans
 from circuits.studies.diffs import CircuitDiff, label_of
-from circuits.studies.discover import RunSpec
 from circuits.studies.explain.cases import Ground
 from circuits.studies.explain.sides import Bench, compared, make_bench, relation_of
 from circuits.studies.explain.verdict import INCONCLUSIVE, BehaviourError, Evidence, Verdict, first_conclusive
+from circuits.studies.specs import RunSpec
 
 NEIGHBOURS = 12
 """Recalled facts of the relation that the movers' pull is measured on."""

@@ -24,11 +24,11 @@ from circuits.facts import KINDS, Fact, Relation, Relations
 from circuits.graph import Graph, Node
 from circuits.model import ContextError, Model
 from circuits.studies.diffs import CircuitDiff, label_of
-from circuits.studies.discover import RunSpec
 from circuits.studies.explain.cases import Ground
 from circuits.studies.explain.demonstrations import DemonstrationCuts, demonstration_positions
 from circuits.studies.explain.sides import compared, make_bench
 from circuits.studies.explain.verdict import INCONCLUSIVE, BehaviourError, Evidence, Verdict, first_conclusive
+from circuits.studies.specs import RunSpec
 
 Wording = Literal["stated", "bare"]
 SHOTS = 3

@@ -13,10 +13,10 @@ from circuits.facts import Fact, Relations
 from circuits.model import Model
 from circuits.studies.diff import EditDidNotTake, edited_nodes
 from circuits.studies.diffs import CircuitDiff
-from circuits.studies.discover import RunSpec
 from circuits.studies.explain.cases import Ground
 from circuits.studies.explain.sides import Bench, compared, make_bench
 from circuits.studies.explain.verdict import INCONCLUSIVE, BehaviourError, Evidence, Verdict
+from circuits.studies.specs import RunSpec
 
 MULTI_HOP_EDIT = "rome@subject"
 """The paper's: an edit that changes what is known of the subject. One of the prompt's end changes one prompt."""

@@ -9,11 +9,11 @@ from circuits.evaluation import KNOWN_RANK, whole_model
 from circuits.facts import Fact, Relation, Relations
 from circuits.model import Model
 from circuits.studies.diffs import CircuitDiff
-from circuits.studies.discover import RunSpec
 from circuits.studies.explain.cases import Ground
 from circuits.studies.explain.sides import compared, make_bench, relation_of
 from circuits.studies.explain.verdict import INCONCLUSIVE, BehaviourError, Evidence, Verdict
 from circuits.studies.floors import Floor, floor_of
+from circuits.studies.specs import RunSpec
 
 CASES = 12
 

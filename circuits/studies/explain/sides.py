@@ -19,9 +19,10 @@ from circuits.model import Model
 from circuits.model.spans import SpanError, spans
 from circuits.model.transformer import UnsupportedArchitecture
 from circuits.studies.diffs import CircuitDiff, HeadReading, Side
-from circuits.studies.discover import RunSpec, search
 from circuits.studies.explain.verdict import BehaviourError
 from circuits.studies.floors import Floor, random_floor
+from circuits.studies.search import search
+from circuits.studies.specs import RunSpec
 
 
 @dataclass(frozen=True)

@@ -12,13 +12,13 @@ from circuits.facts import Relations
 from circuits.model import Model
 from circuits.studies.diff import EditDidNotTake, make_edit
 from circuits.studies.diffs import Side
-from circuits.studies.discover import RunSpec
 from circuits.studies.explain.cases import Ground
 from circuits.studies.explain.hallucination import Hallucination, hallucination_cases
 from circuits.studies.explain.icl import READS, InContext, Wording, icl_cases
 from circuits.studies.explain.multihop import MULTI_HOP_EDIT, MultiHop, multi_hop, two_hop_cases
 from circuits.studies.explain.reverse import Reversal, explain_reverse, reverse_facts
 from circuits.studies.explain.verdict import Claim, Judged
+from circuits.studies.specs import RunSpec
 
 
 class Survey(BaseModel):

@@ -17,7 +17,9 @@ from circuits.evaluation.baseline import DRAWS, Draw, bootstrap, random_answers
 from circuits.facts import Fact, Kind, Relation, Relations
 from circuits.model import Model
 from circuits.records import file_name
-from circuits.studies.discover import Run, engine_for, run_sweep, spec_digest
+from circuits.studies.run import Run
+from circuits.studies.runs import run_sweep
+from circuits.studies.search import engine_for, spec_digest
 from circuits.studies.specs import RunSpec, TableSpec
 from circuits.studies.study import Watch
 

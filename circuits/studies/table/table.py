@@ -14,7 +14,7 @@ from circuits.engines.memory import available_memory
 from circuits.evaluation.baseline import DRAWS
 from circuits.facts import Kind, Relation, Relations
 from circuits.model import Model
-from circuits.studies.discover import load_model
+from circuits.studies.search import load_model
 from circuits.studies.specs import TableSpec
 from circuits.studies.study import Case, Outcome, Study, Watch
 from circuits.studies.sweep import Folder, Pool, sweep

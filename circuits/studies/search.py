@@ -1,0 +1,240 @@
+"""One search for a circuit, as a spec asks for it: its model, its engine, its problem, and the edges that are kept."""
+
+import hashlib
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+
+import torch
+from pydantic import BaseModel, ConfigDict
+
+from circuits.circuit import Circuit, Provenance, Scores
+from circuits.datasets import corrupted as corruption
+from circuits.datasets.objects import metric_for
+from circuits.discovery import find_method, prefilter
+from circuits.discovery.problem import Problem, Progress
+from circuits.discovery.state import Interrupted, Saves, State
+from circuits.engines import Ablation, Engine, make_engine
+from circuits.evaluation import KNOWN_RANK, Answers
+from circuits.facts import Fact, Relations
+from circuits.model import Model
+from circuits.studies.specs import DEFAULT_EDGES, RunSpec
+
+
+class UnknownFactError(ValueError):
+    """A circuit was asked for a fact that the model does not recall."""
+
+
+class Prefiltered(BaseModel):
+    """What a prefilter did to a search."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    method: str
+    candidates: int
+    """Edges that it let through."""
+    nll_start: float | None = None
+    """NLL with these alone, where the search begins, in nats; mean over the facts."""
+    loss: prefilter.Loss | None = None
+    """Measured only if asked for: it takes the full search."""
+
+
+def search(spec: RunSpec, relations: Relations, model: Model) -> Circuit:
+    """The circuit of `run` alone, for callers that search many: nothing is measured or read beside it.
+
+    Whether the model recalls the facts is not asked either: what it says wrongly has a circuit too.
+    """
+    engine = engine_for(spec, spec.built_from, relations, model)
+    provenance = provenance_of(spec, model)
+    found = searches(spec, (spec.tau,), relations, model, engine, lambda _: provenance, Saves(), lambda _: None)
+    return Circuit.from_json(next(found)[1].to_json())
+
+
+Found = tuple[float, Circuit, State, Prefiltered | None]
+"""(tau, the circuit, the search's last state, what a prefilter did) at one threshold."""
+
+
+def searches(
+    spec: RunSpec,
+    taus: Sequence[float],
+    relations: Relations,
+    model: Model,
+    engine: Engine,
+    provenance: Callable[[float], Provenance],
+    saves: Saves,
+    progress: Callable[[Progress], None],
+) -> Iterator[Found]:
+    """The circuit at each threshold, in rising order, by the method that ``spec`` names."""
+    find = _searched if find_method(spec.method).has_threshold else _scored
+    return find(spec, taus, relations, model, engine, provenance, saves, progress)
+
+
+def _searched(
+    spec: RunSpec,
+    taus: Sequence[float],
+    relations: Relations,
+    model: Model,
+    engine: Engine,
+    provenance: Callable[[float], Provenance],
+    saves: Saves,
+    progress: Callable[[Progress], None],
+) -> Iterator[Found]:
+    """The circuit at each threshold, among the edges that the prefilter lets through, if there is one."""
+    candidates, prefiltered, method = None, None, find_method(spec.method)
+    assert method.sweep is not None
+    problem, options = _problem(spec, relations, model, engine), spec.options_of(method)
+    if spec.prefilter is not None:
+        scores = _scores(spec.prefilter, spec, relations, model, engine, provenance(spec.tau), progress)
+        candidates = prefilter.candidates(scores, spec.keep or prefilter.KEEP)
+        begins = prefilter.start(engine, candidates, model.network.d_vocab)
+        if not spec.force:
+            prefilter.require_alive(begins, spec.prefilter, spec.keep or prefilter.KEEP)
+        prefiltered = Prefiltered(method=spec.prefilter, candidates=int(candidates.sum()), nll_start=begins.nll)
+
+    def saved(now: Progress) -> None:
+        if now.state is not None:
+            saves.note(now.state)
+        progress(now)
+
+    for tau, scores, state in method.sweep(
+        problem,
+        options,
+        taus,
+        provenance=provenance,
+        candidates=candidates,
+        resume=saves.resume,
+        report=saved,
+        force=spec.force,
+    ):
+        circuit = scores.above(tau, absolute=spec.absolute)
+        if prefiltered is not None and candidates is not None and spec.prefilter_check:
+            try:
+                alone = method.sweep(problem, options, (tau,), provenance=provenance, report=progress, force=spec.force)
+                _, full, _ = next(alone)
+            except Interrupted:
+                # Its state is another search's than the one that would be continued.
+                raise KeyboardInterrupt from None
+            loss = prefilter.compare(full.above(tau, absolute=spec.absolute), circuit, candidates)
+            prefiltered = prefiltered.model_copy(update={"loss": loss})
+        yield tau, circuit, state, prefiltered
+
+
+def _scored(
+    spec: RunSpec,
+    taus: Sequence[float],
+    relations: Relations,
+    model: Model,
+    engine: Engine,
+    provenance: Callable[[float], Provenance],
+    saves: Saves,
+    progress: Callable[[Progress], None],
+) -> Iterator[Found]:
+    """The best edges of a method that scores them all: the same at each threshold, for it has none."""
+    before = engine.evaluations
+    scores = _scores(spec.method, spec, relations, model, engine, provenance(spec.tau), progress)
+    n = prefilter.n_edges(spec.edges or DEFAULT_EDGES, scores.graph.n_edges)
+    circuit = scores.connected(n, absolute=spec.absolute)
+    done = State("", [], [], evaluations=engine.evaluations - before)
+    for tau in sorted(taus):
+        yield tau, circuit, done, None
+
+
+def _scores(
+    method: str,
+    spec: RunSpec,
+    relations: Relations,
+    model: Model,
+    engine: Engine,
+    provenance: Provenance,
+    progress: Callable[[Progress], None],
+) -> Scores:
+    found = find_method(method)
+    problem = _problem(spec, relations, model, engine)
+    return found(problem, spec.options_of(found), provenance=provenance, report=progress)
+
+
+def _problem(spec: RunSpec, relations: Relations, model: Model, engine: Engine) -> Problem:
+    return Problem(
+        model,
+        spec.built_from,
+        ablation_for(spec, spec.built_from, relations, model),
+        spec.granularity,
+        metric_for(spec.metric, spec.built_from, relations, model),
+        given=engine,
+    )
+
+
+def spec_digest(spec: RunSpec) -> str:
+    """Twelve hexadecimal digits that tell this spec from others."""
+    return hashlib.sha256(spec.model_dump_json().encode()).hexdigest()[:12]
+
+
+def load_model(spec: RunSpec) -> Model:
+    """The model that ``spec`` asks for.
+
+    Raises:
+        circuits.model.device.DeviceError: no such device.
+    """
+    dtype = {"float32": torch.float32, "bfloat16": torch.bfloat16}[spec.dtype]
+    return Model.load(spec.model, device=spec.device, dtype=dtype, processing=spec.processing)
+
+
+def require_known(model: Model, facts: tuple[Fact, ...], answers: Answers) -> None:
+    """A circuit says how a fact is recalled, so the fact must be: its rank is at most `KNOWN_RANK`."""
+    for fact, rank in zip(facts, answers.rank.per_example, strict=True):
+        if rank > KNOWN_RANK:
+            raise UnknownFactError(
+                f"{model.name} does not know this: in {fact.prompt!r} the answer {fact.object!r} ranks {int(rank)}, not among the "
+                f"first {KNOWN_RANK}. `kcircuit facts --known` lists what it knows; --force builds the circuit all the same"
+            )
+
+
+def warn(line: str) -> None:
+    warnings.warn(line, RuntimeWarning, stacklevel=2)
+
+
+def engine_for(
+    spec: RunSpec,
+    facts: tuple[Fact, ...],
+    relations: Relations,
+    model: Model,
+    max_memory: int | None = None,
+    notice: Callable[[str], None] = warn,
+) -> Engine:
+    """The engine that ``spec`` asks for, on these facts: its ablation's prompts drawn, its model loaded."""
+    return make_engine(
+        spec.engine,
+        model,
+        facts,
+        ablation=ablation_for(spec, facts, relations, model),
+        granularity=spec.granularity,
+        max_memory=max_memory,
+        metric=metric_for(spec.metric, facts, relations, model),
+        notice=notice,
+    )
+
+
+def ablation_for(spec: RunSpec, facts: tuple[Fact, ...], relations: Relations, model: Model) -> Ablation:
+    """The ablation that ``spec`` asks for, with the other prompts that these facts need for it.
+
+    Raises:
+        circuits.datasets.corrupted.CorruptionError: there are none.
+    """
+    match spec.ablation:
+        case "zero":
+            return Ablation("zero")
+        case "mean":
+            return Ablation("mean", reference=corruption.reference(facts, relations))
+        case "resample":
+            return Ablation("resample", corrupted=corruption.donors(facts, relations, model, spec.seed))
+
+
+def provenance_of(spec: RunSpec, model: Model) -> Provenance:
+    return Provenance(
+        model=spec.model,
+        weights=model.weights,
+        processing=model.processing,
+        method=spec.method,
+        settings=spec.settings,
+        seed=spec.seed,
+        facts=tuple(str(fact) for fact in spec.built_from),
+    )
