@@ -74,3 +74,29 @@ def test_what_is_written_with_a_past_is_what_is_written_without_one_token_by_tok
         assert tuple(ids[len(prompt) :]) == found
     alone = [sample(model, [prompt], 8, seed=3)[0] for prompt in prompts]
     assert list(sample(model, prompts, 8, seed=3)) == alone
+
+
+@pytest.mark.parametrize(("layout", "shares"), [("llama", 2), ("qwen3", 2), ("gpt2", 1)])
+def test_what_heads_share_is_kept_once_and_gives_the_same_logits(
+    layout: str, shares: int, small_model: Callable[..., Model]
+) -> None:
+    own = opened(small_model(layout))
+    shared = ComponentNetwork(own.parts.shared(), own.n_ctx)
+    ids = torch.randint(1, own.d_vocab, (3, 9), generator=torch.Generator().manual_seed(0))
+    pasts = [Past(), Past()]
+    for start, stop in ((0, 5), (5, 6), (6, 9)):
+        logits, others = (
+            network.read_on(ids[:, start:stop], past, n=stop - start)
+            for network, past in zip((own, shared), pasts, strict=True)
+        )
+        assert torch.allclose(logits, others, atol=1e-5)
+    kept = [past._kept[0][0].shape[1] for past in pasts]
+    assert kept == [own.shape.n_heads, own.shape.n_heads // shares]
+    # With another key in one head, they share no more: nothing stale is read.
+    name = "blocks.0.attn.W_K"
+    changed = own.weight(name).clone()
+    changed[0] += torch.randn(changed[0].shape, generator=torch.Generator().manual_seed(1))
+    one, other = own.with_weights({name: changed}), shared.with_weights({name: changed})
+    assert torch.equal(one.read_on(ids, Past()), other.read_on(ids, Past()))
+    assert not torch.allclose(one.read_on(ids, Past()), own.read_on(ids, Past()), atol=1e-2)
+    assert one.parts.shared().blocks[0].attention.distinct is None

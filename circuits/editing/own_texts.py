@@ -112,6 +112,7 @@ def sample_texts(
 
     The same network, prefixes and seed give the same texts.
     """
+    network = ComponentNetwork(network.parts.shared(), network.n_ctx)
     generator = torch.Generator().manual_seed(seed)
     by_length: dict[int, list[int]] = {}
     for row, prefix in enumerate(prefixes):

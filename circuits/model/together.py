@@ -33,7 +33,7 @@ def from_weights(network: Network) -> Network:
     The same logits up to rounding, several times sooner: the network itself says what each of its parts does.
     """
     try:
-        parts = shown(network).components(network.n_ctx)
+        parts = shown(network).components(network.n_ctx).shared()
     except UnsupportedArchitecture:
         return network
     return on_weights(network, parts)

@@ -101,6 +101,16 @@ class Rotary:
 
 
 @dataclass(frozen=True)
+class KeysValues:
+    """The keys and values that heads share (grouped queries, Ainslie et al. 2023): one after another as many heads each."""
+
+    W_K: Float[Tensor, "key_head d_model d_head"]
+    W_V: Float[Tensor, "key_head d_model d_value"]
+    b_K: Float[Tensor, "key_head d_head"]
+    b_V: Float[Tensor, "key_head d_value"]
+
+
+@dataclass(frozen=True)
 class Attention:
     """One layer's heads. A query sees the keys up to its own position, at most ``window`` of them."""
 
@@ -119,11 +129,30 @@ class Attention:
     k_norm: Norm = Norm()
     window: int | None = None
     causal: bool = True
+    distinct: "KeysValues | None" = None
+    """The keys and values of heads that share them, each once; None where that was not looked for (`Components.shared`)."""
 
     @property
     def acts_on_queries(self) -> bool:
         """Whether `query` or `key` does anything."""
         return self.rotary is not None or self.q_norm.kind != "none" or self.k_norm.kind != "none"
+
+    @property
+    def keys_values(self) -> KeysValues:
+        """Every head's own; or those that are distinct, where that is known."""
+        return self.distinct or KeysValues(self.W_K, self.W_V, self.b_K, self.b_V)
+
+    def shared(self) -> "Attention":
+        """The same, with what heads share found: by comparing, so that nothing is taken to be shared that is not."""
+        every = self.W_K, self.W_V, self.b_K, self.b_V
+        n_heads = len(self.W_K)
+        for times_each in (n for n in range(n_heads, 1, -1) if n_heads % n == 0):
+            grouped = [tensor.unflatten(0, (-1, times_each)) for tensor in every]
+            if all(torch.equal(own, own[:, :1].expand_as(own)) for own in grouped):
+                # In memory as the weights of one product.
+                W_K, W_V, b_K, b_V = (own[:, 0].transpose(0, 1).contiguous().transpose(0, 1) for own in grouped)
+                return replace(self, distinct=KeysValues(W_K, W_V, b_K, b_V))
+        return self
 
     def visible(self, n_queries: int, n_keys: int, device: torch.device) -> Bool[Tensor, "query key"]:
         """Which keys each of the *last* ``n_queries`` positions sees."""
@@ -235,6 +264,10 @@ class Components:
         """The same weights in another precision."""
         return map_tensors(self, lambda tensor: tensor.to(dtype))
 
+    def shared(self) -> "Components":
+        """The same, with the keys and values that heads share found: what no tap watches is then computed and kept once each."""
+        return replace(self, blocks=tuple(replace(block, attention=block.attention.shared()) for block in self.blocks))
+
     def embed(self, ids: Tensor, first: int = 0) -> Float[Tensor, "batch pos d_model"]:
         """What the node ``input`` writes; ``first`` is the position of ``ids[:, 0]``."""
         ids = ids.to(self.W_E.device)
@@ -276,11 +309,31 @@ class Components:
         self, layer: int, x: Float[Tensor, "batch pos d_model"], taps: Taps | None, past: Past | None
     ) -> Float[Tensor, "batch pos d_model"]:
         """What a layer's heads write together."""
+        return self._unwatched(layer, x, past) if taps is None else self._watched(layer, x, taps, past)
+
+    def _unwatched(
+        self, layer: int, x: Float[Tensor, "batch pos d_model"], past: Past | None
+    ) -> Float[Tensor, "batch pos d_model"]:
+        attention, n_pos, first = self.blocks[layer].attention, x.shape[1], 0 if past is None else past.length
+        read, own = attention.norm(x), attention.keys_values
+        q = attention.query(_to_heads(read, attention.W_Q) + attention.b_Q[:, None], first)
+        k = attention.key(_to_heads(read, own.W_K) + own.b_K[:, None], first)
+        v = _to_heads(read, own.W_V) + own.b_V[:, None]
+        if past is not None:
+            k, v = _with_past(layer, attention, k, v, past)
+        # The queries of heads that share a key stand below each other.
+        below = q.unflatten(1, (k.shape[1], -1)).flatten(2, 3)
+        visible = attention.visible(n_pos, first + n_pos, x.device).repeat(below.shape[2] // n_pos, 1)
+        mixed = attend(below, k, v, visible, attention.scale).unflatten(2, (-1, n_pos)).flatten(1, 2)
+        return times(mixed.transpose(1, 2).flatten(2), attention.W_O.flatten(0, 1))
+
+    def _watched(
+        self, layer: int, x: Float[Tensor, "batch pos d_model"], taps: Taps, past: Past | None
+    ) -> Float[Tensor, "batch pos d_model"]:
         attention, n_pos = self.blocks[layer].attention, x.shape[1]
         weights = ((attention.W_Q, attention.b_Q), (attention.W_K, attention.b_K), (attention.W_V, attention.b_V))
-        if taps:
-            taps.before(layer, x)
-        if taps and taps.heads_apart:
+        taps.before(layer, x)
+        if taps.heads_apart:
             heads = x.unsqueeze(2).expand(-1, -1, self.shape.n_heads, -1)
             normed = [attention.norm(taps.read("head", layer, slot, heads)) for slot in SLOTS]
             q, k, v = (
@@ -290,18 +343,13 @@ class Components:
         else:
             shared = attention.norm(x)
             q, k, v = (_to_heads(shared, weight) + bias[:, None] for weight, bias in weights)
-        if taps:
-            q, k, v = taps.projected(layer, (q, k, v))
+        q, k, v = taps.projected(layer, (q, k, v))
         first = 0 if past is None else past.length
         q, k = attention.query(q, first), attention.key(k, first)
         if past is not None:
-            if not attention.causal:
-                raise UnsupportedArchitecture("tokens that see those after them cannot be read in parts")
-            k, v = past.extend(layer, k, v)
+            k, v = _with_past(layer, attention, k, v, past)
         pattern = attention_pattern(q, k, attention.visible(n_pos, first + n_pos, x.device), attention.scale)
         mixed = pattern.to(v.dtype) @ v
-        if taps is None:
-            return times(mixed.transpose(1, 2).flatten(2), attention.W_O.flatten(0, 1))
         taps.compared(layer, k, v)
         taps.pattern(layer, pattern)
         written = torch.einsum("bhpe,hed->bphd", mixed, attention.W_O)
@@ -310,6 +358,12 @@ class Components:
 
     def readout(self, x: Float[Tensor, "*rest d_model"]) -> Float[Tensor, "*rest d_vocab"]:
         return times(self.final(x), self.W_U) + self.b_U
+
+
+def _with_past(layer: int, attention: Attention, k: Tensor, v: Tensor, past: Past) -> tuple[Tensor, Tensor]:
+    if not attention.causal:
+        raise UnsupportedArchitecture("tokens that see those after them cannot be read in parts")
+    return past.extend(layer, k, v)
 
 
 def _to_heads(

@@ -61,6 +61,9 @@ def with_named_weights(parts: Components, weights: Mapping[str, Float[Tensor, ".
         change: dict[str, Any] = {field: weight}
         if layer is not None:
             block = parts.blocks[layer]
+            if part == "attention":
+                # Heads that shared their keys may do so no longer.
+                change["distinct"] = None
             block = replace(block, **{part: replace(getattr(block, part), **change)})
             change = {"blocks": (*parts.blocks[:layer], block, *parts.blocks[layer + 1 :])}
         parts = replace(parts, **change)
