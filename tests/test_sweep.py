@@ -13,6 +13,7 @@ from circuits import cli
 from circuits.circuit import Circuit
 from circuits.studies.many import DISCOVER
 from circuits.studies.product import product, specs_of
+from circuits.studies.queries import QUERIES
 from circuits.studies.specs import DiscoverSpec
 from circuits.studies.store import Database
 from circuits.studies.sweep import Pool, sweep
@@ -149,3 +150,11 @@ def test_a_sweep_that_is_killed_loses_the_case_in_flight_alone(tmp_path: Path):
     with Database(tmp_path / "s.db") as store:
         assert list(store.check()) == []
         assert [row["case"] for row in store.rows("squares")] == ["of 2", "of 4", "of 6"]
+
+
+def test_the_page_asks_every_question_as_it_is_asked_by_name():
+    page = (Path(__file__).parent.parent / "docs" / "sweeps.md").read_text(encoding="utf-8")
+    for query in QUERIES:
+        assert (
+            f"### {query.question}\n\n`kcircuit store query facts.db {query.name}`\n\n```sql\n{query.sql}\n```" in page
+        )

@@ -26,11 +26,13 @@ UNITS = {"": 1, "s": 1, "m": 60, "min": 60, "h": 3600}
 @app.command()
 def sweep(
     study: Annotated[str, typer.Argument(help="discover, edits, layers, trace, diff-table, truth, ...")],
-    relations: Annotated[str | None, typer.Option(help="all, or names: adj_antonym,country_language.")] = None,
+    relations: Annotated[
+        str | None, typer.Option("--relation", "--relations", help="all, or names: adj_antonym,country_language.")
+    ] = None,
     models: Annotated[str | None, typer.Option(help="factlm,smollm2")] = None,
-    methods: Annotated[str | None, typer.Option(help="acdc,eap-ig")] = None,
-    taus: Annotated[str | None, typer.Option(help="0.01,0.03")] = None,
-    seeds: Annotated[str | None, typer.Option(help="0,1,2")] = None,
+    methods: Annotated[str | None, typer.Option("--method", "--methods", help="acdc,eap-ig")] = None,
+    taus: Annotated[str | None, typer.Option("--tau", "--taus", help="0.01,0.03")] = None,
+    seeds: Annotated[str | None, typer.Option("--seed", "--seeds", help="0,1,2")] = None,
     n: Annotated[int | None, typer.Option(min=1, help="How many facts of each.")] = None,
     setting: Annotated[
         list[str] | None,
