@@ -30,15 +30,13 @@ HEADER = (
 
 
 def by_criterion(rows: Sequence[CriterionRow]) -> dict[Criterion, list[CriterionRow]]:
-    """The rows of each criterion, in the order in which these come up; of all facts that have a row by every criterion."""
-    facts = [row.statement for row in rows]
+    """The rows of each criterion, in the order in which these come up."""
     criteria = dict.fromkeys(row.criterion for row in rows)
-    whole = {fact for fact in facts if facts.count(fact) == len(criteria)}
-    return {one: [row for row in rows if row.criterion == one and row.statement in whole] for one in criteria}
+    return {one: [row for row in rows if row.criterion == one] for one in criteria}
 
 
 def summary(rows: Sequence[CriterionRow]) -> Grid:
-    return grid(HEADER, [_line(criterion, own) for criterion, own in by_criterion(rows).items() if own])
+    return grid(HEADER, [_line(criterion, own) for criterion, own in by_criterion(rows).items()])
 
 
 def _line(criterion: Criterion, rows: Sequence[CriterionRow]) -> tuple[str, ...]:
@@ -86,10 +84,8 @@ def by_relation(rows: Sequence[CriterionRow]) -> Grid:
         cells = [criterion.name]
         for name in names:
             there = [row.certificate.specificity for row in own if row.relation == name]
-            shares = (
-                float(np.mean([getattr(one, share).value for one in there])) for share in ("own_answer", "this_answer")
-            )
-            cells.append(" / ".join(f"{share:.2f}" for share in shares))
+            shares = ([one.own_answer.value for one in there], [one.this_answer.value for one in there])
+            cells.append(" / ".join(_mean(share, interval=False) for share in shares))
         lines.append(cells)
     return grid(("circuits by", *names), lines)
 
