@@ -41,6 +41,7 @@ must be worth something."""
 JACCARD_BAR = 0.8
 """Of the edges of two circuits of one fact (2510.00845)."""
 NDF_BAR = 0.9
+"""Of eight circuits searched for facts of D_val the least was 0.977; the medians of random ones were at most 0.43."""
 FACTORS = (0.5, 2.0)
 """What tau is multiplied by."""
 
