@@ -67,7 +67,16 @@ class Run:
 
 
 def of_facts(rows: Any) -> str:
-    return f"{len(rows):,} facts, {sum(row['rank'] <= 10 for row in rows):,} known, {sum(row['rank'] == 1 for row in rows):,} first"
+    known: dict[str, int] = {}
+    for row in rows:
+        known[row["relation"]] = known.get(row["relation"], 0) + (row["rank"] <= 10)
+    ranks = [row["rank"] for row in rows]
+    said = f"{len(ranks):,} facts, {sum(known.values()):,} known, {ranks.count(1):,} first"
+    return said + (
+        f"; 20 or more known of {sum(n >= 20 for n in known.values())} of {len(known)} relations"
+        if len(known) > 1
+        else ""
+    )
 
 
 def of_search(run: Any) -> str:
@@ -77,31 +86,77 @@ def of_search(run: Any) -> str:
     )
 
 
-def raw(content: Any) -> str:
-    return json.dumps(content)[:200]
+def of_heads(found: Any) -> str:
+    roles = [head["role"] for head in found["heads"]]
+    told = {role: roles.count(role) for role in dict.fromkeys(roles) if role != "other"}
+    return f"over {found['n_facts']} facts: " + ", ".join(f"{n} {role}" for role, n in told.items())
+
+
+def of_assessment(found: Any) -> str:
+    return (
+        f"NLL {found['nll_circuit']:.3f} in the circuit, {found['nll_model']:.3f} in the model; "
+        f"{found['minimality']['share_minimal']:.0%} of the edges are worth {found['minimality']['tau']:g} nats or more"
+    )
+
+
+def of_edit(found: Any) -> str:
+    target = found["edit"]["target"]
+    measured = {row["metric"]: row for row in found["metrics"] if row["way"] == "exact" and row["kind"] is None}
+    return (
+        f"p({found['target']}) {target['probability_before']:.4f} before, {target['probability_after']:.3f} after; "
+        + ", ".join(f"{name} {row['after']:.0f} %" for name, row in measured.items())
+    )
+
+
+def of_explanation(found: Any) -> str:
+    return found["verdict"]["conclusion"]
+
+
+def of_stability(found: Any) -> str:
+    return (
+        ", ".join(f"{row['change']} {row['edges_jaccard']:.2f}" for row in found["changes"]) + " (Jaccard over edges)"
+    )
+
+
+def of_table(found: Any) -> str:
+    return "; ".join(f"{row['relation']}: {row['edges']} edges" for row in found["rows"])
+
+
+def of_beginnings(rows: Any) -> str:
+    return ", ".join(f"{row['bos'] or 'nothing'} {row['hit10']:.0%}" for row in rows) + " (Hit@10)"
+
+
+def ended(_: Any) -> str:
+    return "done"
 
 
 RUNS = (
     Run("facts-of-a-relation", "facts --relation country_language --model smollm2", of_facts, out=False),
     Run("facts", "facts --model smollm2", of_facts, out=False),
-    Run("check", "models check smollm2 --n 100", raw, out=False),
-    Run("heads", "heads --relation country_language --model smollm2", raw, out=False),
+    Run("check", "models check smollm2 --n 100", of_beginnings, out=False),
+    Run("heads", "heads --relation country_language --model smollm2", of_heads, out=False),
     Run("discover", "discover --model smollm2 --granularity node --tau 0.05", of_search, fact=True),
     Run("eap-ig", "discover --model smollm2 --method eap-ig", of_search, fact=True),
-    Run("evaluate", "evaluate RUN --draws 3", raw, out=False),
-    Run("export", "export RUN --format graphml", raw, out=False),
-    Run("ft-m", "edit --model smollm2 --method ft-m --to German", raw, fact=True),
-    Run("rome", "edit --model smollm2 --method rome --to German", raw, fact=True),
-    Run("memit", "edit --model smollm2 --method memit --to German", raw, fact=True),
-    Run("memoe", "edit --model smollm2 --method memoe --to German", raw, fact=True),
-    Run("edit-eval", "edit eval --model smollm2 --method ft-m --n 5", raw, out=False),
-    Run("diff", f"diff --model smollm2 --edit ft-m --to German {COARSE}", raw, fact=True),
-    Run("hallucination", f"explain hallucination --find --relation country_language --model smollm2 {COARSE}", raw),
-    Run("icl", f"explain icl --find --relation country_language --model smollm2 {COARSE}", raw),
-    Run("reverse", f"explain reverse --find --relation country_capital_city --model smollm2 {COARSE}", raw),
-    Run("multihop", f"explain multihop --find --edit ft-m --model smollm2 {COARSE}", raw),
-    Run("table", f"table --relations country_language --n-val 3 --n-test 5 --draws 2 --model smollm2 {COARSE}", raw),
-    Run("stability", f"stability --draws 10 --model smollm2 {COARSE}", raw, fact=True, out=False),
+    Run("evaluate", "evaluate RUN --draws 3", of_assessment, out=False),
+    Run("export", "export RUN --format graphml", ended, out=False),
+    Run("ft-m", "edit --model smollm2 --method ft-m --to German", of_edit, fact=True),
+    Run("rome", "edit --model smollm2 --method rome --to German", of_edit, fact=True),
+    Run("memit", "edit --model smollm2 --method memit --to German", of_edit, fact=True),
+    Run("memoe", "edit --model smollm2 --method memoe --to German", of_edit, fact=True),
+    Run("edit-eval", "edit eval --model smollm2 --method ft-m --n 5", ended, out=False),
+    Run("diff", f"diff --model smollm2 --edit ft-m --to German {COARSE}", ended, fact=True),
+    Run(
+        "hallucination",
+        f"explain hallucination --find --relation country_language --model smollm2 {COARSE}",
+        of_explanation,
+    ),
+    Run("icl", f"explain icl --find --relation country_language --model smollm2 {COARSE}", of_explanation),
+    Run("reverse", f"explain reverse --find --relation country_capital_city --model smollm2 {COARSE}", of_explanation),
+    Run("multihop", f"explain multihop --find --edit ft-m --model smollm2 {COARSE}", of_explanation),
+    Run(
+        "table", f"table --relations country_language --n-val 3 --n-test 5 --draws 2 --model smollm2 {COARSE}", of_table
+    ),
+    Run("stability", f"stability --draws 10 --model smollm2 {COARSE}", of_stability, fact=True, out=False),
     Run(
         "discover-20",
         "discover --relation country_language --n 20 --model smollm2 --granularity node --tau 0.05",
@@ -110,7 +165,7 @@ RUNS = (
     Run(
         "survey",
         "heads --relation country_language,country_capital_city,landmark_country --n 20 --model smollm2",
-        raw,
+        ended,
         out=False,
     ),
 )
