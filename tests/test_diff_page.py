@@ -13,6 +13,7 @@ from circuits.pages import diff as diff_page
 from circuits.pages.diff import render_diff, union
 from circuits.pages.diff_figures import trajectories, who_writes
 from circuits.pages.sides import SideNames, headline
+from circuits.pages.stills import answers_still, ranks_still, writers_still
 from circuits.studies.diffs import CircuitDiff
 from circuits.studies.explain.verdict import Evidence, Verdict
 from tests.models import traces
@@ -171,3 +172,21 @@ def test_in_a_browser_the_slider_hides_edges_the_toggle_overlays_and_a_click_com
     assert result["withoutLost"] == [1, 3]
     assert result["stops"] == [1, 1]
     assert result["plots"] >= 2
+
+
+# ---- pictures without a script ---------------------------------------------------------------------------------------
+
+
+def test_a_still_shows_both_sides_of_every_answer_and_runs_nothing():
+    for picture in (answers_still(FOUND), writers_still(FOUND)):
+        assert picture.startswith("<svg")
+        assert "<script" not in picture
+        for answer in FOUND.before.answers:
+            assert answer in picture
+    assert picture.count("rank ") >= 2 * len(FOUND.before.answers)
+
+
+def test_a_still_of_ranks_names_every_path_and_every_state():
+    picture = ranks_still("French", {"here": path(9, 3, 1), "there": path(9, 9, 9)})
+    for word in ("French", "here", "there", *path(9, 3, 1).labels):
+        assert word in picture

@@ -218,7 +218,7 @@ def test_direct_writes_and_biases_add_up_to_the_answers_logit():
 def test_the_printed_form_names_what_came_and_went():
     text = str(diff("input->m0 m0->logits", "input->m1 m1->logits"))
     assert "0 kept, 2 lost, 2 gained" in text
-    assert "lost m0; gained m1" in text
+    assert "lost MLP0; gained MLP1" in text
     assert "blue: before: first from s2" in text
-    assert "input-&gt;m1" in diff("input->m0", "input->m1")._repr_html_()
+    assert "Input→MLP1" in diff("input->m0", "input->m1")._repr_html_()
     assert Node(1, "mlp").name == "m1"

@@ -62,6 +62,14 @@ def test_a_notebook_is_committed_whole_small_and_without_this_machine(path: Path
 
 
 @pytest.mark.parametrize("path", notebooks(), ids=lambda path: path.stem)
+def test_a_notebooks_pictures_show_where_no_script_runs(path: Path) -> None:
+    """As on the page of a repository, which shows images, text and tables, and runs nothing."""
+    kinds = {kind for cell in outputs(nbformat.read(path, as_version=4)) for _, forms in cell for kind in forms}
+    assert kinds <= {"image/svg+xml", "image/png", "text/plain", "text/html", "text/markdown"}
+    assert "image/svg+xml" in kinds, "a picture at least"
+
+
+@pytest.mark.parametrize("path", notebooks(), ids=lambda path: path.stem)
 def test_a_notebooks_outputs_are_those_of_the_embedded_model_as_it_is(path: Path) -> None:
     hashes = re.findall(r"<Model factlm: [^>]* ([0-9a-f]{12})>", path.read_text(encoding="utf-8"))
     if hashes:

@@ -22,6 +22,7 @@ from circuits.evaluation.baseline import size_matched
 from circuits.facts import KINDS, Kind, Relation, Relations
 from circuits.model import Model
 from circuits.pages.charts import Panel, line_panels
+from circuits.pages.page import asset
 from circuits.pages.table import HEADER, beaten_sentence, cells, files, main_cells, notes, to_html, to_markdown
 from circuits.pages.table_figures import figure_2, figure_6, mean_by_kind
 from circuits.studies.runs import run
@@ -343,6 +344,12 @@ def test_every_line_of_the_table_has_a_cell_for_every_column():
     assert len(lines) == 4 + 3 + 1
     assert cells(TABLE.rows[3], load_published().row("country_language"))[-1] == "0.16 → 0.75"
     assert lines[-1][:3] == ("average", "all", "5.0")
+
+
+def test_the_page_of_a_table_has_the_style_of_all_pages_and_its_sentence_first() -> None:
+    page = to_html(TABLE, load_published())
+    assert asset("page.css") in page
+    assert page.index("the average circuit keeps") < page.index("<table>")
 
 
 def test_the_markdown_and_the_page_show_every_row_and_tell_of_what_is_missing(suppressed: Row):

@@ -18,7 +18,8 @@ from circuits.editing import find_method, load_edit
 from circuits.facts import EditRequest, Fact
 from circuits.graph import Node
 from circuits.model import Model
-from circuits.pages.export import export_run
+from circuits.pages.export import export_run, picture_of
+from circuits.pages.stills import ranks_still
 from circuits.pages.tables import grid, to_html
 from circuits.studies.diffs import CircuitDiff
 from circuits.studies.explain.compare import diff_runs
@@ -194,6 +195,22 @@ class LiveRun(Run):
         """
         export_run(self, folder)
         return Path(folder) / "report.html"
+
+    def picture(self) -> str:
+        """The circuit as a picture: heads by role, each node with the token that it promotes.
+
+        Returns:
+            SVG, which shows wherever an image does.
+        """
+        return picture_of(self)
+
+    def ranks(self) -> str:
+        """Where the answer comes up: its rank after every sub-layer of the whole model, as a picture.
+
+        Returns:
+            SVG, which shows wherever an image does.
+        """
+        return ranks_still(self.fact.object, {"answer": self.trajectory})
 
     @contextmanager
     def _edited(self) -> Iterator[Model]:

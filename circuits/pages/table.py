@@ -5,6 +5,7 @@ from pathlib import Path
 
 from circuits.choices import counted
 from circuits.discovery import find_method
+from circuits.pages.page import asset
 from circuits.pages.table_figures import figure_2, figure_6, tau_figure
 from circuits.pages.tables import STYLE as TABLE_STYLE
 from circuits.pages.tables import Grid, grid, markdown, plain
@@ -198,8 +199,9 @@ def notes(table: Table, published: PublishedTable | None) -> list[str]:
         "scored with their own answers.",
         "Edges count a head's query, key and value apart; merged counts them as one, as the paper's #Edge does. An average counts "
         "each relation once.",
-        f"Random: {spec.draws} circuits of as many edges, drawn uniformly from the graph; mean Hit@10 with a 95 % bootstrap interval "
-        "of the mean. So few edges hardly ever join the input to the logits, so that such a circuit answers as the model with every "
+        f"Random: {counted(spec.draws, 'circuit')} of as many edges, drawn uniformly from the graph; mean Hit@10 with a 95 % "
+        "bootstrap interval of the mean. "
+        f"So few edges hardly ever join the input to the logits, so that such a circuit answers as the model with every "
         f"edge ablated does (average Hit@10 {ends['val'][1]:.2f} on D_val, {ends['test'][1]:.2f} on D_test). Random circuits "
         f"whose every edge lies on a path from input to logits reach {ends['val'][0]:.2f} on D_val and {ends['test'][0]:.2f} on D_test.",
         "↑ marks a circuit whose Hit@10 is above the model's.",
@@ -259,10 +261,10 @@ def to_markdown(
 
 
 STYLE = """
-:root { color-scheme: light dark; }
-body { font: 15px/1.5 system-ui, sans-serif; max-width: 78rem; margin: 2rem auto; padding: 0 1rem; }
-svg { max-width: 100%; height: auto; }
+svg { max-width: 100%; height: auto; background: #fff; border-radius: 8px; }
+.wide th { white-space: normal; vertical-align: bottom; }
 """
+"""Beside the style of all pages: the figures are drawn on white; a wide table's headings break."""
 
 
 def to_html(table: Table, published: PublishedTable | None, *, relations: str = "all") -> str:
@@ -272,22 +274,25 @@ def to_html(table: Table, published: PublishedTable | None, *, relations: str = 
     def items(texts: Sequence[str]) -> str:
         return "<ul>\n" + "\n".join(f"<li>{plain(text)}</li>" for text in texts) + "\n</ul>"
 
-    tau_parts = ["<h2>How the result moves with tau</h2>", to_grid(tau_grid(table)), tau_figure(table)]
-    if len(table.spec.taus) == 1:
-        tau_parts = []
+    def card(*parts: str) -> str:
+        return '<section class="card">\n' + "\n".join(parts) + "\n</section>"
+
     body = [
-        f"<h1>{plain(title)}</h1>",
-        f"<p>{plain(summary(table))}</p>",
-        f"<p>Made by <code>{plain(command(table, relations))}</code>.</p>",
-        to_grid(main_grid(table, published)),
-        items(notes(table, published)),
-        *tau_parts,
-        "<h2>Where a circuit beats the model</h2>",
-        items(beaten_lines(table)),
-        "<h2>Where in the model the circuits lie</h2>",
-        figure_2(table),
-        "<h2>Where in the model the answer appears</h2>",
-        figure_6(table),
+        '<header class="wrap">',
+        f'<p class="eyebrow">Relation by relation</p>\n<h1>{plain(title)}</h1>',
+        f'<div class="verdict-first"><p>{plain(summary(table))}</p></div>',
+        f'<p class="caption">Made by <code>{plain(command(table, relations))}</code>.</p>',
+        '</header>\n<main class="wrap">',
+        card(to_grid(main_grid(table, published)), items(notes(table, published))),
+        *(
+            [card("<h2>How the result moves with tau</h2>", to_grid(tau_grid(table)), tau_figure(table))]
+            if len(table.spec.taus) > 1
+            else []
+        ),
+        card("<h2>Where a circuit beats the model</h2>", items(beaten_lines(table))),
+        card("<h2>Where in the model the circuits lie</h2>", figure_2(table)),
+        card("<h2>Where in the model the answer appears</h2>", figure_6(table)),
+        "</main>",
     ]
     head = (
         '<meta charset="utf-8">\n<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; style-src \'unsafe-inline\'; '
@@ -296,7 +301,7 @@ def to_html(table: Table, published: PublishedTable | None, *, relations: str = 
     text = "\n".join(body)
     return (
         f'<!doctype html>\n<html lang="en">\n<head>\n{head}\n<title>{plain(title)}</title>\n'
-        f"<style>{STYLE}{TABLE_STYLE}\n</style>\n</head>\n"
+        f"<style>{asset('page.css')}{TABLE_STYLE}{STYLE}</style>\n</head>\n"
         f"<body>\n{text}\n</body>\n</html>\n"
     )
 

@@ -17,6 +17,7 @@ from circuits.analysis.lens import Trajectory
 from circuits.analysis.writes import Write
 from circuits.circuit import Circuit, jaccard
 from circuits.facts import Fact
+from circuits.graph import label_of
 from circuits.studies.floors import Floor
 
 LARGE = 12
@@ -340,7 +341,9 @@ class CircuitDiff(BaseModel):
 
         def column(title: str, names: Sequence[str], scores: dict[str, float]) -> str:
             strongest = sorted(names, key=lambda name: -np.nan_to_num(scores[name], nan=-math.inf))[:LARGE]
-            rows = "".join(f"<tr><td>{html.escape(name)}</td><td>{scores[name]:.4f}</td></tr>" for name in strongest)
+            rows = "".join(
+                f"<tr><td>{html.escape(label_of(name))}</td><td>{scores[name]:.4f}</td></tr>" for name in strongest
+            )
             return f"<table><tr><th>{title}</th><th>score, nats</th></tr>{rows}</table>"
 
         before, after = self._edges
@@ -348,14 +351,8 @@ class CircuitDiff(BaseModel):
         return f"<p>{text}</p>{column('lost', self.lost, before)}{column('gained', self.gained, after)}"
 
 
-def label_of(name: str) -> str:
-    """The paper's name of a head: ``a3.h5`` is L3H5."""
-    layer, _, head = name.removeprefix("a").partition(".h")
-    return f"L{layer}H{head}"
-
-
 def _listed(names: Sequence[str]) -> str:
-    return ", ".join(names) if names else "none"
+    return ", ".join(map(label_of, names)) if names else "none"
 
 
 def _path_words(side: Side, answer: str) -> str:

@@ -20,9 +20,10 @@ from circuits.datasets.manifest import Manifest
 from circuits.evaluation import require_distinct_beginnings, said, whole_model
 from circuits.evaluation.roles import known_facts, template_of
 from circuits.facts import Fact, Relation, Relations
+from circuits.graph import label_of
 from circuits.model import Model
 from circuits.model.spans import spans
-from circuits.studies.diffs import CircuitDiff, label_of
+from circuits.studies.diffs import CircuitDiff
 from circuits.studies.explain.cases import Ground
 from circuits.studies.explain.sides import Bench, compared, make_bench, relation_of
 from circuits.studies.explain.verdict import INCONCLUSIVE, BehaviourError, Evidence, Verdict, first_conclusive

@@ -21,9 +21,9 @@ from circuits.datasets.corpus import demonstration
 from circuits.datasets.manifest import Manifest
 from circuits.evaluation import whole_model
 from circuits.facts import KINDS, Fact, Relation, Relations
-from circuits.graph import Graph, Node
+from circuits.graph import Graph, Node, label_of
 from circuits.model import ContextError, Model
-from circuits.studies.diffs import CircuitDiff, label_of
+from circuits.studies.diffs import CircuitDiff
 from circuits.studies.explain.cases import Ground
 from circuits.studies.explain.demonstrations import DemonstrationCuts, demonstration_positions
 from circuits.studies.explain.sides import compared, make_bench
