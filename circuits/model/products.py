@@ -17,8 +17,8 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-ROWS = 32
-"""From so many rows a matrix, a stack of small matrices goes faster one by one through oneDNN than at once through MKL."""
+LARGE = 2**22
+"""From so many multiplications a matrix, a stack of matrices goes faster one by one through oneDNN than at once through MKL."""
 
 
 @cache
@@ -64,7 +64,7 @@ def each_times(
     out: Float[Tensor, "matrix rows d_out"] | None = None,
 ) -> Float[Tensor, "matrix rows d_out"]:
     """x[i] W[i] of every i, written into ``out`` where that is given. Lists of matrices are not copied where that can be spared."""
-    at_once = torch.is_tensor(x) and torch.is_tensor(weight) and (len(x) > 1 and x.shape[1] < ROWS)
+    at_once = len(x) > 1 and x[0].numel() * weight[0].shape[1] < LARGE
     # One by one, they would each need a gradient of their own.
     if torch.is_grad_enabled() or at_once or not _faster_in_onednn(x[0]):
         return torch.bmm(_stack(x), _stack(weight)) if out is None else torch.bmm(_stack(x), _stack(weight), out=out)
