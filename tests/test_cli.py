@@ -57,7 +57,8 @@ def fails(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
     output = capsys.readouterr()
     assert stop.value.code not in (0, None)
     assert "Traceback" not in output.err
-    assert output.err.startswith("error: ")
+    # On a busy machine a line that says how far it is may stand before.
+    assert any(line.startswith("error: ") for line in output.err.splitlines())
     return output.err
 
 

@@ -1,6 +1,7 @@
 """What `kcircuit diff` and `kcircuit explain` refuse, and what they write."""
 
 import json
+from contextlib import ExitStack
 
 import pytest
 
@@ -9,7 +10,15 @@ from circuits.datasets import load_relations
 from circuits.evaluation import whole_model
 from circuits.facts import Fact
 from circuits.model import Model
+from circuits.records import from_json, to_json
 from circuits.studies.edit_specs import DiffSpec
+from circuits.studies.explain import survey
+from circuits.studies.explain.reverse import Reversal
+from circuits.studies.explain.survey import Survey
+from circuits.studies.explain.verdict import Claim
+from circuits.studies.explain_specs import SurveySpec
+from circuits.studies.setting import Setting
+from circuits.studies.sweep import Folder, sweep
 from tests.test_cli import fails, succeeds
 
 FRANCE = "The official language of France is French"
@@ -76,6 +85,7 @@ def test_an_explanation_prints_one_json_object_and_writes_its_page(capsys, tmp_p
     assert sorted(path.name for path in tmp_path.iterdir()) == ["report.html", "result.json"]
     kept = json.loads((tmp_path / "result.json").read_text())
     assert kept["verdict"] == found["verdict"]
+    assert to_json(from_json(Reversal, kept)) == kept
     assert Circuit.from_json(kept["diff"]["before"]["circuit_json"]).graph.granularity == "node"
     # The page says how to find it again, and not where these files went.
     page = (tmp_path / "report.html").read_text()
@@ -90,3 +100,29 @@ def test_a_diffs_searches_take_all_that_it_asks_for() -> None:
     spec = DiffSpec(model="some", tau=0.3, granularity="node", seed=4)
     run = spec.run_spec()
     assert (run.model, run.tau, run.granularity, run.seed) == ("some", 0.3, "node", 4)
+
+
+def test_a_stopped_survey_goes_on_with_the_behaviours_that_it_lacks(tmp_path, monkeypatch):
+    asked = []
+
+    def behaviour(name: str):
+        def look(spec: SurveySpec, at: Setting) -> Survey:
+            asked.append(name)
+            if len(asked) == 2:
+                raise KeyboardInterrupt
+            claim = Claim(claim="some hold", holds=True, numbers=f"{spec.n} of {spec.n}")
+            return Survey(behaviour=name, cases=("one",), conclusions={"none": 1}, claims=(claim,))
+
+        return look
+
+    monkeypatch.setattr(survey, "BEHAVIOURS", {name: behaviour(name) for name in ("a", "b")})
+    at, store = Setting(Model.default(), {}, ExitStack()), Folder(tmp_path)
+    with pytest.raises(KeyboardInterrupt):
+        list(sweep(survey.SURVEY, SurveySpec(), context=at, store=store))
+    found = list(sweep(survey.SURVEY, SurveySpec(), context=at, store=store))
+    assert asked == ["a", "b", "b"]
+    assert [(each.case, each.kept) for each in found] == [("a", True), ("b", False)]
+    assert [each.row and each.row.behaviour for each in found] == ["a", "b"]
+    # Another n is another survey.
+    list(sweep(survey.SURVEY, SurveySpec(n=2), context=at, store=store))
+    assert asked[3:] == ["a", "b"]

@@ -15,7 +15,7 @@ from circuits import cli
 from circuits.cli.app import app
 from circuits.cli.options import asks
 from circuits.facts import Fact
-from circuits.studies import edit_specs, specs
+from circuits.studies import edit_specs, explain_specs, specs
 from circuits.studies.options import Asked, Option, command, declared, read_taus, write_taus
 
 FACT = Fact("a is", "a", "b")
@@ -86,7 +86,10 @@ def test_a_command_without_options_asks_for_the_defaults_and_prints_none():
         (["edit"], edit_specs.EditSpec(to="b", force=True)),
         (["edit", "eval"], edit_specs.EvalSpec(restrain_each=True, layer="3")),
         (["diff"], edit_specs.DiffSpec(edit="rome", corpus="texts", settings=("lr=1",))),
-        (["explain", "multihop"], edit_specs.HowEdited(corpus="texts", settings=("lr=1",))),
+        (["explain", "hallucination"], explain_specs.ExplainFactSpec(fact="a b c", tau=0.5)),
+        (["explain", "icl"], explain_specs.InContextSpec(find=True, wording="bare", shots=2)),
+        (["explain", "multihop"], explain_specs.MultiHopSpec(find=True, corpus="texts", settings=("lr=1",), layer=1)),
+        (["explain", "survey"], explain_specs.SurveySpec(n=2, edit="memit", with_edit="there")),
         (["groundtruth"], specs.TruthSpec(compiled=True)),
     ],
 )

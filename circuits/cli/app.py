@@ -1,10 +1,8 @@
 """The command line's frame: the application, what its commands share, and how an error ends one."""
 
 import os
-import re
 import shlex
 import sys
-from collections.abc import Iterable
 from contextlib import ExitStack
 from contextvars import ContextVar
 from pathlib import Path
@@ -93,33 +91,15 @@ def _one_paragraph(error: BaseException) -> str:
 
 
 def find_relation(relations: "Relations", name: str) -> "Relation":
-    found = find_relations(relations, name)
-    if len(found) > 1:
-        raise CommandError(f"{name} holds {len(found)} relations; name one: {', '.join(each.name for each in found)}")
-    return found[0]
+    from circuits.studies.setting import find_relation
+
+    return find_relation(relations, name)
 
 
 def find_relations(relations: "Relations", name: str) -> "list[Relation]":
-    """The relation of that name, or all of a file."""
-    from circuits.datasets import named
+    from circuits.studies.setting import find_relations
 
-    names = named(relations, name)
-    if not names:
-        near = _nearest(name, relations)
-        hint = f"did you mean {' or '.join(near)}?" if near else "`kcircuit facts` lists them"
-        raise CommandError(f"no relation called {name!r} in the dataset, and no file of relations; {hint}")
-    return [relations[each] for each in names]
-
-
-def _nearest(name: str, known: Iterable[str]) -> list[str]:
-    """Names that share a word with the one given, first those that share most; or else that are spelled nearly so."""
-    import difflib
-
-    words = set(re.findall(r"[a-z]{3,}", name.lower()))
-    shared = {other: len(words & set(other.split("_"))) for other in known}
-    found = sorted((other for other in shared if shared[other]), key=lambda other: -shared[other])
-    near = difflib.get_close_matches(name.lower(), shared, n=3, cutoff=0.6)
-    return list(dict.fromkeys([*near, *found]))[:3]
+    return find_relations(relations, name)
 
 
 def fit_threads(model: "Model") -> "Model":

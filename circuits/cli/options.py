@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import typer
 from pydantic import BaseModel
+from pydantic_core import PydanticUndefined
 
 from circuits.studies.options import Declared, declared, given
 
@@ -46,6 +47,8 @@ def _parameter(each: Declared) -> inspect.Parameter:
     kind, default = (str | None, None) if each.option.read else _kind(each)
     least: dict[str, Any] = {} if each.option.least is None else {"min": each.option.least}
     option = typer.Option(*flags, help=each.option.help, **least)
+    if default is PydanticUndefined:
+        default = inspect.Parameter.empty
     return inspect.Parameter(
         each.field, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[kind, option]
     )

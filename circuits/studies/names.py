@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
 
-from circuits.studies import certify_specs, edit_specs, specs
+from circuits.studies import certify_specs, edit_specs, explain_specs, specs
 from circuits.studies.study import Study
 
 
@@ -32,6 +32,11 @@ STUDIES: dict[str, Named] = {
     "diff": Named(edit_specs.DiffSpec, "circuits.studies.diff:DIFF"),
     "diff-table": Named(edit_specs.DiffSpec, "circuits.studies.diff_table:DIFF_TABLE"),
     "edits": Named(edit_specs.CompareSpec, "circuits.studies.edits:EDITS"),
+    "hallucination": Named(explain_specs.ExplainFactSpec, "circuits.studies.explain.hallucination:HALLUCINATION"),
+    "icl": Named(explain_specs.InContextSpec, "circuits.studies.explain.icl:ICL"),
+    "multihop": Named(explain_specs.MultiHopSpec, "circuits.studies.explain.multihop:MULTIHOP"),
+    "reverse": Named(explain_specs.ExplainFactSpec, "circuits.studies.explain.reverse:REVERSE"),
+    "survey": Named(explain_specs.SurveySpec, "circuits.studies.explain.survey:SURVEY"),
     "trace": Named(edit_specs.TraceSpec, "circuits.studies.sequence:TRACE"),
     "layers": Named(edit_specs.LayersSpec, "circuits.studies.layers:LAYERS"),
     "stability": Named(specs.StabilitySpec, "circuits.studies.stability:STABILITY"),

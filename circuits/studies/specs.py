@@ -31,6 +31,7 @@ from circuits.studies.options import (
     Slots,
     Steps,
     Subject,
+    WithEdit,
     declared,
     parse_settings,
     read_taus,
@@ -67,9 +68,7 @@ class SearchSpec(Asked):
     """How a circuit is found, whatever the facts."""
 
     model: ModelName = FACTLM
-    with_edit: Annotated[
-        str | None, Option("Folder of an edit saved by `kcircuit edit --out`, put on the model first.")
-    ] = None
+    with_edit: WithEdit = None
     """The caller puts it there."""
     method: Annotated[
         str, Option(f"acdc; or one that scores every edge: {', '.join(name for name in METHODS if name != 'acdc')}.")

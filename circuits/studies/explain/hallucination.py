@@ -24,10 +24,14 @@ from circuits.graph import label_of
 from circuits.model import Model
 from circuits.model.spans import spans
 from circuits.studies.diffs import CircuitDiff
+from circuits.studies.explain.asked import one_case, open_case
 from circuits.studies.explain.cases import Ground
-from circuits.studies.explain.sides import Bench, compared, make_bench, relation_of
+from circuits.studies.explain.sides import Bench, compared, fact_of, make_bench, relation_of
 from circuits.studies.explain.verdict import INCONCLUSIVE, BehaviourError, Evidence, Verdict, first_conclusive
+from circuits.studies.explain_specs import ExplainFactSpec
+from circuits.studies.setting import Setting
 from circuits.studies.specs import RunSpec
+from circuits.studies.study import Case, Study, Watch
 
 NEIGHBOURS = 12
 """Recalled facts of the relation that the movers' pull is measured on."""
@@ -279,3 +283,15 @@ def find_hallucination(
         f"{model.name} gives none of the facts that were looked at a wrong object of its relation: nothing to explain"
     )
     return first_conclusive(cases, CASES, none)
+
+
+def _run(spec: ExplainFactSpec, _: Case[None], at: Setting, watch: Watch) -> Hallucination:
+    search = spec.run_spec()
+    if spec.fact is None:
+        return find_hallucination(at.model, at.relations, at.manifest, search, relation=spec.relation)
+    return explain_hallucination(at.model, fact_of(spec.fact, at.relations), at.relations, search)
+
+
+HALLUCINATION: Study[ExplainFactSpec, Setting, None, Hallucination] = Study(
+    "hallucination", Hallucination, open_case, one_case, _run
+)

@@ -11,7 +11,6 @@ carry from the demonstrations, where there are as many.
 
 import random
 from collections.abc import Collection, Iterator, Sequence
-from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
@@ -24,13 +23,16 @@ from circuits.facts import KINDS, Fact, Relation, Relations
 from circuits.graph import Graph, Node, label_of
 from circuits.model import ContextError, Model
 from circuits.studies.diffs import CircuitDiff
+from circuits.studies.explain.asked import one_case, open_case
 from circuits.studies.explain.cases import Ground
 from circuits.studies.explain.demonstrations import DemonstrationCuts, demonstration_positions
 from circuits.studies.explain.sides import compared, make_bench
 from circuits.studies.explain.verdict import INCONCLUSIVE, BehaviourError, Evidence, Verdict, first_conclusive
+from circuits.studies.explain_specs import InContextSpec, Wording
+from circuits.studies.setting import Setting
 from circuits.studies.specs import RunSpec
+from circuits.studies.study import Case, Study, Watch
 
-Wording = Literal["stated", "bare"]
 SHOTS = 3
 READS = 0.3
 """Of its write, what a head must draw from the demonstrations to be said to read them."""
@@ -335,3 +337,15 @@ def fits(model: Model, fact: Fact) -> bool:
     except ContextError:
         return False
     return True
+
+
+def _run(spec: InContextSpec, _: Case[None], at: Setting, watch: Watch) -> InContext:
+    search, shots, wording = spec.run_spec(), spec.shots, spec.wording
+    if spec.subject is None:
+        return find_icl(
+            at.model, at.relations, at.manifest, search, relation=spec.relation, shots=shots, wording=wording
+        )
+    return explain_icl(at.model, at.chosen[0], spec.subject, at.relations, search, shots=shots, wording=wording)
+
+
+ICL: Study[InContextSpec, Setting, None, InContext] = Study("icl", InContext, open_case, one_case, _run)

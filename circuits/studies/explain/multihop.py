@@ -1,25 +1,28 @@
 """An edit of one hop, and the question in two hops (paper 2, section 5): which answer wins, and the circuits behind it."""
 
 from collections.abc import Iterator
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict
 
 from circuits.datasets.corpus import two_hop_facts, two_hop_prompt
 from circuits.datasets.manifest import Manifest
-from circuits.editing import Edit
+from circuits.editing import Edit, find_method
 from circuits.evaluation import distinct_beginnings, require_distinct_beginnings, said, whole_model
 from circuits.facts import Fact, Relations
 from circuits.model import Model
-from circuits.studies.diff import EditDidNotTake, edited_nodes
+from circuits.studies.diff import EditDidNotTake, edited_nodes, make_edit
 from circuits.studies.diffs import CircuitDiff
+from circuits.studies.explain.asked import one_case, open_case
 from circuits.studies.explain.cases import Ground
 from circuits.studies.explain.sides import Bench, compared, make_bench
 from circuits.studies.explain.verdict import INCONCLUSIVE, BehaviourError, Evidence, Verdict
+from circuits.studies.explain_specs import MultiHopSpec
+from circuits.studies.requests import resources_of
+from circuits.studies.setting import Setting
 from circuits.studies.specs import RunSpec
+from circuits.studies.study import Case, Study, Watch
 
-MULTI_HOP_EDIT = "rome@subject"
-"""The paper's: an edit that changes what is known of the subject. One of the prompt's end changes one prompt."""
 Prompt = Literal["one hop", "two hops", "first hop removed"]
 Winner = Literal["second-hop answer", "edited object", "old answer", "another token"]
 
@@ -256,3 +259,31 @@ def _verdict(asked: dict[Prompt, HopAnswers], follow: dict[str, str], diff: Circ
         )
     conclusion = INCONCLUSIVE if two.winner == "another token" else two.winner
     return Verdict(conclusion=conclusion, sentence=" ".join(words), evidence=tuple(evidence))
+
+
+def _open(spec: MultiHopSpec, given: Any) -> Setting:
+    """What can be refused is refused before the model is loaded."""
+    find_method(spec.edit)
+    _, _ = resources_of(spec.corpus), spec.chosen
+    return open_case(spec, given)
+
+
+def _run(spec: MultiHopSpec, _: Case[None], at: Setting, watch: Watch) -> MultiHop:
+    if spec.first and spec.second and spec.subject and spec.to:
+        hop = EditedHop(spec.first, spec.second, spec.subject, spec.to)
+    else:
+        hop = find_case(at.model, at.relations, at.manifest)
+    made = make_edit(
+        at.model,
+        at.relations[hop.first].fact(hop.subject),
+        hop.target,
+        spec.edit,
+        layers=None if spec.layer is None else (spec.layer,),
+        settings=spec.chosen,
+        resources=resources_of(spec.corpus),
+        seed=spec.seed,
+    )
+    return multi_hop(at.model, made, hop, at.relations, spec.run_spec(), method=spec.edit, force=spec.force)
+
+
+MULTIHOP: Study[MultiHopSpec, Setting, None, MultiHop] = Study("multihop", MultiHop, _open, one_case, _run)

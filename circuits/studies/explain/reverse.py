@@ -9,11 +9,15 @@ from circuits.evaluation import KNOWN_RANK, whole_model
 from circuits.facts import Fact, Relation, Relations
 from circuits.model import Model
 from circuits.studies.diffs import CircuitDiff
+from circuits.studies.explain.asked import one_case, open_case
 from circuits.studies.explain.cases import Ground
-from circuits.studies.explain.sides import compared, make_bench, relation_of
+from circuits.studies.explain.sides import compared, fact_of, make_bench, relation_of
 from circuits.studies.explain.verdict import INCONCLUSIVE, BehaviourError, Evidence, Verdict
+from circuits.studies.explain_specs import ExplainFactSpec
 from circuits.studies.floors import Floor, floor_of
+from circuits.studies.setting import Setting
 from circuits.studies.specs import RunSpec
+from circuits.studies.study import Case, Study, Watch
 
 CASES = 12
 
@@ -147,3 +151,13 @@ def find_reverse(
     if not both and not forward_only:
         raise BehaviourError(f"{model.name} knows no fact of a relation with a reverse template")
     return explain_reverse(model, (*both, *forward_only)[0], relations, spec)
+
+
+def _run(spec: ExplainFactSpec, _: Case[None], at: Setting, watch: Watch) -> Reversal:
+    search = spec.run_spec()
+    if spec.fact is None:
+        return find_reverse(at.model, at.relations, at.manifest, search, relation=spec.relation)
+    return explain_reverse(at.model, fact_of(spec.fact, at.relations), at.relations, search)
+
+
+REVERSE: Study[ExplainFactSpec, Setting, None, Reversal] = Study("reverse", Reversal, open_case, one_case, _run)

@@ -2,23 +2,24 @@
 (paper 2, section 5 on edits of one hop, and section 6)."""
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from contextlib import suppress
 from itertools import islice
 
 from pydantic import BaseModel, ConfigDict
 
-from circuits.datasets.manifest import Manifest
-from circuits.facts import Relations
-from circuits.model import Model
 from circuits.studies.diff import EditDidNotTake, make_edit
 from circuits.studies.diffs import Side
+from circuits.studies.explain.asked import open_case
 from circuits.studies.explain.cases import Ground
 from circuits.studies.explain.hallucination import Hallucination, hallucination_cases
-from circuits.studies.explain.icl import READS, InContext, Wording, icl_cases
-from circuits.studies.explain.multihop import MULTI_HOP_EDIT, MultiHop, multi_hop, two_hop_cases
+from circuits.studies.explain.icl import READS, InContext, icl_cases
+from circuits.studies.explain.multihop import MultiHop, multi_hop, two_hop_cases
 from circuits.studies.explain.reverse import Reversal, explain_reverse, reverse_facts
 from circuits.studies.explain.verdict import Claim, Judged
-from circuits.studies.specs import RunSpec
+from circuits.studies.explain_specs import SurveySpec
+from circuits.studies.setting import Setting
+from circuits.studies.study import Case, Study, Watch
 
 
 class Survey(BaseModel):
@@ -39,55 +40,60 @@ class Survey(BaseModel):
         return "\n".join(lines)
 
 
-def survey_all(
-    model: Model,
-    relations: Relations,
-    manifest: Manifest | None,
-    spec: RunSpec,
-    *,
-    n: int,
-    edit: str = MULTI_HOP_EDIT,
-    wording: Wording = "stated",
-    progress: Callable[[str], None] = lambda _: None,
-) -> tuple[Survey, ...]:
-    """Up to ``n`` cases of each behaviour, in the order in which ``--find`` looks at them.
-
-    Args:
-        edit: the method that edits the first hop.
-        wording: how demonstrations and their question are put.
-    """
-    progress("wrong answers")
-    wrong = tuple(islice(hallucination_cases(model, relations, manifest, spec), n))
-    progress("demonstrations")
-    shown = tuple(islice(icl_cases(model, relations, manifest, spec, wording=wording), n))
-    progress("reverses")
-    both, forward_only = reverse_facts(model, relations, manifest)
-    some = (*both[: (n + 1) // 2], *forward_only[: n // 2])
-    turned = tuple(explain_reverse(model, fact, relations, spec) for fact in some)
-    progress("two hops")
-    hops = _two_hops(model, relations, manifest, spec, n, edit)
-    return (
-        survey_hallucinations(wrong),
-        survey_demonstrations(shown),
-        survey_reverses(turned, len(both), len(both) + len(forward_only)),
-        survey_two_hops(hops, edit),
-    )
+# ---- the study: several cases of each behaviour ----------------------------------------------------------------------
 
 
-def _two_hops(
-    model: Model, relations: Relations, manifest: Manifest | None, spec: RunSpec, n: int, edit: str
-) -> tuple[MultiHop, ...]:
-    pairs = max(1, sum(1 for _ in Ground(relations, manifest).two_hops()))
-    found = []
-    for hop in two_hop_cases(model, relations, manifest, each=-(-n // pairs)):
-        made = make_edit(model, relations[hop.first].fact(hop.subject), hop.target, edit, seed=spec.seed)
-        try:
-            found.append(multi_hop(model, made, hop, relations, spec, method=edit))
-        except EditDidNotTake:
-            continue
-        if len(found) == n:
+def _wrong_answers(spec: SurveySpec, at: Setting) -> Survey:
+    cases = hallucination_cases(at.model, at.relations, at.manifest, spec.run_spec())
+    return survey_hallucinations(tuple(islice(cases, spec.n)))
+
+
+def _demonstrations(spec: SurveySpec, at: Setting) -> Survey:
+    cases = icl_cases(at.model, at.relations, at.manifest, spec.run_spec(), wording=spec.wording)
+    return survey_demonstrations(tuple(islice(cases, spec.n)))
+
+
+def _reverses(spec: SurveySpec, at: Setting) -> Survey:
+    both, forward_only = reverse_facts(at.model, at.relations, at.manifest)
+    some = (*both[: (spec.n + 1) // 2], *forward_only[: spec.n // 2])
+    turned = tuple(explain_reverse(at.model, fact, at.relations, spec.run_spec()) for fact in some)
+    return survey_reverses(turned, len(both), len(both) + len(forward_only))
+
+
+def _two_hops(spec: SurveySpec, at: Setting) -> Survey:
+    pairs = max(1, sum(1 for _ in Ground(at.relations, at.manifest).two_hops()))
+    found: list[MultiHop] = []
+    for hop in two_hop_cases(at.model, at.relations, at.manifest, each=-(-spec.n // pairs)):
+        edited = at.relations[hop.first].fact(hop.subject)
+        made = make_edit(at.model, edited, hop.target, spec.edit, seed=spec.seed)
+        with suppress(EditDidNotTake):
+            found.append(multi_hop(at.model, made, hop, at.relations, spec.run_spec(), method=spec.edit))
+        if len(found) == spec.n:
             break
-    return tuple(found)
+    return survey_two_hops(found, spec.edit)
+
+
+BEHAVIOURS = {
+    "wrong answers": _wrong_answers,
+    "demonstrations": _demonstrations,
+    "reverses": _reverses,
+    "two hops": _two_hops,
+}
+
+
+def _cases(spec: SurveySpec, at: Setting) -> list[Case[str]]:
+    return [Case(name, name) for name in BEHAVIOURS]
+
+
+def _run(spec: SurveySpec, case: Case[str], at: Setting, watch: Watch) -> Survey:
+    """Up to ``n`` cases of the behaviour, in the order in which ``--find`` looks at them."""
+    return BEHAVIOURS[case.asked](spec, at)
+
+
+SURVEY: Study[SurveySpec, Setting, str, Survey] = Study("survey", Survey, open_case, _cases, _run)
+
+
+# ---- what cases of a behaviour say together --------------------------------------------------------------------------
 
 
 def survey_hallucinations(cases: Sequence[Hallucination]) -> Survey:
