@@ -19,7 +19,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from circuits.choices import counted
-from circuits.graph import Edge, Graph, Node, Shape
+from circuits.graph import Edge, Graph, Node, Shape, live
 from circuits.records import Unreadable, digest, read_json, write_whole
 
 if TYPE_CHECKING:
@@ -395,31 +395,3 @@ def jaccard(ours: AbstractSet[object], theirs: AbstractSet[object]) -> float:
     """Share of all members that both have; 1 for two empty sets, which are equal."""
     union = len(ours | theirs)
     return len(ours & theirs) / union if union else 1.0
-
-
-def live(graph: Graph, kept: Bool[np.ndarray, "writer reader"]) -> Bool[np.ndarray, "writer reader"]:
-    """The edges kept that can carry something of the prompt to the logits while all others are ablated by zero.
-
-    A node is fed if a fed node writes to it, ``input`` being fed; a head, only if one writes to its v: z = sum over
-    positions of A v, and where v gets nothing, q and k alone move nothing. A node is read if a fed node that is read, or
-    ``logits``, reads it in any slot. An edge is live if its sender is fed and its receiver is fed and read, or is ``logits``.
-
-    What holds (DESIGN section 4). Under zero ablation a head whose v gets nothing writes the same constant at every
-    position, whatever its q and k read: its v sees only the attention output biases before it, and A sums to 1. An MLP
-    that gets nothing writes a constant too. Where these constants are 0 (no biases in values, attention outputs, MLPs
-    and norms) the circuit and its live edges have the same logits. With biases an edge that is not live can carry such
-    a constant, of which nothing depends on the prompt, and taking it away can move logits. Under a mean or resample
-    ablation q and k choose among replaced values that differ from position to position: there an edge that is not live
-    may matter, and ``live`` says no more than which edges carry a value of the prompt.
-    """
-    n_writers, values = len(graph.writers), graph.value_readers
-    slots = [graph.readers_of(node) for node in graph.writers]
-    fed = np.zeros(n_writers, dtype=bool)
-    read = np.zeros(len(graph.readers), dtype=bool)
-    read[-1] = True
-    for i, value in enumerate(values):
-        fed[i] = value is None or kept[fed, value].any()
-    for i in reversed(range(n_writers)):
-        if fed[i] and kept[i, read].any():
-            read[list(slots[i])] = True
-    return kept & fed[:, None] & read[None, :]

@@ -28,7 +28,8 @@ from circuits.evaluation.edits import FluencySetting, prepare
 from circuits.facts import EditRequest, Fact
 from circuits.graph import Edge, Granularity, Graph, Node, Reader, Shape, parse_node
 from circuits.model import Batch, Model
-from circuits.model.network import BypassedNetwork, value_matrix
+from circuits.model.bypassed import BypassedNetwork
+from circuits.model.network import value_matrix
 from circuits.model.taps import Taps
 from circuits.pages.picture import circuit_picture
 from tests.models import plain_model, random_plain_model, word_fact, zero_weights

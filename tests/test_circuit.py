@@ -13,8 +13,8 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from circuits.circuit import Circuit, CircuitFileError, Provenance, Scores, live
-from circuits.graph import Granularity, Graph, Node, Shape
+from circuits.circuit import Circuit, CircuitFileError, Provenance, Scores
+from circuits.graph import Granularity, Graph, Node, Shape, live
 
 # beartype looks at a random element of each container; that does not concern the examples.
 pytestmark = pytest.mark.filterwarnings("ignore:Do not use the `random` module inside strategies")

@@ -24,7 +24,7 @@ from circuits.facts import Fact
 from circuits.graph import Graph, Node, Reader, Slot
 from circuits.metrics import SQUARED_ERROR, match_nll
 from circuits.model import Batch, Model
-from circuits.model.network import BypassedNetwork
+from circuits.model.bypassed import BypassedNetwork
 from circuits.model.taps import ReaderKind, Taps, WriterKind
 from circuits.model.transformer import Norm
 from tests.models import plain_model, random_plain_model, word_fact, zero_weights

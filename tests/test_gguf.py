@@ -14,8 +14,8 @@ from safetensors.torch import load_file
 from circuits.facts import Fact, Relations
 from circuits.model import Model, ModelError
 from circuits.model.batch import Batch
+from circuits.model.checkpoint import dequantise
 from circuits.model.gguf import Header, is_gguf, read_header
-from circuits.model.hub import dequantise
 from circuits.pages.run import page_of
 from circuits.studies.run import Run
 from circuits.studies.runs import run

@@ -11,7 +11,7 @@ from circuits.analysis.attribution import class_mask, read_from, read_shares, re
 from circuits.analysis.tracing import head_nodes, open_parts, replay, replay_by_running, source_parts, traces
 from circuits.facts import Fact
 from circuits.model import Batch, Model, WordVocabulary
-from circuits.model.network import BypassedNetwork
+from circuits.model.bypassed import BypassedNetwork
 from circuits.model.spans import SpanError, Spans, spans
 from circuits.model.transformer import Norm, NormKind, UnsupportedArchitecture
 from tests.models import plain_model, random_plain_model, word_fact, zero_weights

@@ -12,7 +12,8 @@ from circuits.evaluation import whole_model
 from circuits.evaluation.continuations import read
 from circuits.facts import Fact
 from circuits.model import Batch, Model
-from circuits.model.network import BypassedNetwork, ComponentNetwork
+from circuits.model.bypassed import BypassedNetwork
+from circuits.model.network import ComponentNetwork
 from circuits.model.past import Past
 from circuits.model.together import TOKENS_AT_ONCE, Ids, from_weights, read_together, reads_on
 from tests.test_past import LAYOUTS

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from circuits.model import Batch, Model
-from circuits.model.network import PlainNetwork, shown
+from circuits.model.bypassed import shown
+from circuits.model.network import PlainNetwork
 from circuits.model.taps import Recorder, Taps
 from tests.models import random_plain_model
 from tests.oracle import run_by_hand

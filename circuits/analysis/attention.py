@@ -11,7 +11,7 @@ from circuits.analysis.tracing import open_parts
 from circuits.facts import Fact
 from circuits.graph import Node
 from circuits.model import Batch, Model
-from circuits.model.network import on_weights
+from circuits.model.bypassed import on_weights
 from circuits.model.taps import Taps
 
 

@@ -33,19 +33,18 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-import torch
 from jaxtyping import Float
 
-from circuits.analysis.attribution import SINK, RelationTokens, class_mask, read_from, read_shares, readout, targets
+from circuits.analysis.attribution import SINK, readout, targets
 from circuits.analysis.cuts import cut_readings, cut_windows
 from circuits.analysis.nulls import intervals, permuted_answers, shuffled_windows, shuffles
 from circuits.analysis.ranges import compare, directions_of, disjoint_ranges, lookalikes, unembedding_rows
-from circuits.analysis.tracing import Trace, head_nodes, open_parts, traces
+from circuits.analysis.shares import attention_shares, direct_shares
+from circuits.analysis.tracing import head_nodes, open_parts, traces
 from circuits.facts import Fact
 from circuits.graph import Node
 from circuits.model import Model
-from circuits.model.spans import Spans, spans
-from circuits.model.transformer import Components
+from circuits.model.spans import spans
 
 Role = Literal["mover", "relation", "mixture", "suppressor", "carrier", "other"]
 ROLES: tuple[Role, ...] = ("mover", "relation", "mixture", "suppressor", "carrier", "other")
@@ -274,8 +273,8 @@ def find_roles(
     directions, rng = readout(parts, wanted), np.random.default_rng(seed)
     answers = np.array(wanted.answers)
     subject, relation_ = cut_readings(model, parts, followed, found, directions)
-    direct_subject, direct_relation = _direct(parts, followed, found, wanted)
-    attention = _attention(parts, followed, found)
+    direct_subject, direct_relation = direct_shares(parts, followed, found, wanted)
+    attention = attention_shares(parts, followed, found)
     orders = shuffles(len(facts), draws, rng)
     _, subject_p = permuted_answers(subject.answer, answers, orders)
     _, answer_p = permuted_answers(direct_subject.answer, answers, orders)
@@ -360,74 +359,3 @@ def _effects(
         Effect(float(values[i].mean()), float(low), float(high), None if p is None else float(p[i]))
         for i, (low, high) in enumerate(bounds)
     ]
-
-
-# ---- measurements ----------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class _Direct:
-    """What parts add to the logits by themselves, through the final norm's scale."""
-
-    answer: Float[np.ndarray, "head fact object"]
-    range: Float[np.ndarray, "head fact"]
-    words: Float[np.ndarray, "head fact"]
-    stream: Float[np.ndarray, "head d_model"]
-
-
-@torch.no_grad()
-def _direct(
-    parts: Components, followed: Sequence[Trace], found: Sequence[Spans], wanted: RelationTokens
-) -> tuple[_Direct, _Direct]:
-    n_heads, n_facts = parts.shape.n_layers * parts.shape.n_heads, len(found)
-    directions, results = readout(parts, wanted), []
-    for which in ("subject", "relation"):
-        shares = torch.zeros(n_heads, n_facts, parts.d_model)
-        for trace in followed:
-            mask = class_mask(found, which, trace)
-            own = [read_from(trace, parts, layer, mask) for layer in range(parts.shape.n_layers)]
-            shares[:, list(trace.rows)] = parts.final.share(torch.cat(own), trace.final).cpu()
-        shares = shares.to(parts.W_U.device)
-        results.append(
-            _Direct(
-                directions.versus_others(shares).double().cpu().numpy(),
-                (shares @ directions.range).double().cpu().numpy(),
-                (shares @ directions.words).double().cpu().numpy(),
-                shares.mean(1).double().cpu().numpy(),
-            )
-        )
-    return results[0], results[1]
-
-
-@dataclass(frozen=True)
-class _Attention:
-    subject: Float[np.ndarray, "head fact"]
-    relation: Float[np.ndarray, "head fact"]
-    sink: Float[np.ndarray, "head fact"]
-    last: Float[np.ndarray, "head fact"]
-    reading_subject: Float[np.ndarray, "head fact"]
-    reading_relation: Float[np.ndarray, "head fact"]
-    windows: list[list[Float[np.ndarray, "window"]]]
-    """For each head and fact, attention to every run of readable tokens as long as the subject."""
-    own: list[int]
-
-
-def _attention(parts: Components, followed: Sequence[Trace], found: Sequence[Spans]) -> _Attention:
-    n_heads = parts.shape.n_layers * parts.shape.n_heads
-    shares = np.zeros((4, n_heads, len(found)))
-    rows: list[Float[np.ndarray, "head window"]] = [np.zeros((n_heads, 0))] * len(found)
-    for trace in followed:
-        for i, row in enumerate(trace.rows):
-            own, weights = found[row], trace.attention[:, i].flatten(0, 1).double().cpu().numpy()
-            classes = own.subject, own.relation, (SINK,), (own.last,)
-            shares[:, :, row] = [weights[:, list(positions)].sum(1) for positions in classes]
-            width = len(own.subject)
-            runs = range(len(own.readable) - width + 1)
-            rows[row] = np.stack([weights[:, list(own.readable[s : s + width])].sum(1) for s in runs], 1)
-    return _Attention(
-        *shares,
-        reading_subject=read_shares(parts, followed, found, "subject"),
-        reading_relation=read_shares(parts, followed, found, "relation"),
-        windows=[[each[head] for each in rows] for head in range(n_heads)],
-        own=[own.readable.index(own.subject[0]) for own in found],
-    )

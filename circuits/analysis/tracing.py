@@ -16,7 +16,7 @@ from circuits.facts import Fact
 from circuits.graph import Node, Slot
 from circuits.model import Batch, Model
 from circuits.model.agreement import disagreement
-from circuits.model.network import on_weights, shown
+from circuits.model.bypassed import on_weights, shown
 from circuits.model.taps import ReaderKind, Taps, WriterKind
 from circuits.model.transformer import Attention, Components, UnsupportedArchitecture
 

@@ -25,7 +25,7 @@ from circuits.metrics import Metric, require_finite
 from circuits.model import Model
 from circuits.model.agreement import disagreement
 from circuits.model.batch import Group
-from circuits.model.network import bypasses_of, shown
+from circuits.model.bypassed import bypasses_of, shown
 from circuits.model.taps import Projected, ReaderKind, Recorder, Taps
 from circuits.model.transformer import Components, Norm, UnsupportedArchitecture
 

@@ -22,7 +22,8 @@ from circuits.editing.edit import EditError, EditProvenance, edited_hash, lend, 
 from circuits.editing.files import EditFile, digest_of, write_edit
 from circuits.graph import Node, Shape
 from circuits.model import Batch, Model
-from circuits.model.network import Bypass, BypassedNetwork, OpenNetwork, shown
+from circuits.model.bypassed import Bypass, BypassedNetwork, shown
+from circuits.model.network import OpenNetwork
 from circuits.model.transformer import Mlp, UnsupportedArchitecture
 
 

@@ -11,7 +11,8 @@ from circuits.editing.edit import EditError
 from circuits.graph import Slot
 from circuits.model import Batch, Model
 from circuits.model.agreement import disagreement
-from circuits.model.network import ComponentNetwork, bypasses_of, shown
+from circuits.model.bypassed import bypasses_of, shown
+from circuits.model.network import ComponentNetwork
 from circuits.model.taps import ReaderKind, Taps
 from circuits.model.transformer import UnsupportedArchitecture
 

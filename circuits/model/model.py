@@ -13,9 +13,10 @@ from circuits.graph import Granularity, Graph, Shape
 from circuits.metrics import NLL, SQUARED_ERROR, Metric
 from circuits.model import library
 from circuits.model.batch import Batch, Group, grouped
+from circuits.model.checkpoint import weight_hash
 from circuits.model.device import require_device
 from circuits.model.errors import ModelError
-from circuits.model.hub import Processing, load_pretrained, weight_hash
+from circuits.model.hub import Processing, load_pretrained
 from circuits.model.network import (
     ComponentNetwork,
     EditableNetwork,

@@ -12,7 +12,8 @@ from torch import Tensor
 from typing_extensions import TypeIs
 
 from circuits.model.batch import Batch
-from circuits.model.network import ComponentNetwork, Network, on_weights, shown
+from circuits.model.bypassed import on_weights, shown
+from circuits.model.network import ComponentNetwork, Network
 from circuits.model.past import Past
 from circuits.model.transformer import UnsupportedArchitecture
 

@@ -21,7 +21,7 @@ from circuits.facts import EditRequest
 from circuits.graph import Slot
 from circuits.metrics import Measurement
 from circuits.model import Batch, Model
-from circuits.model.network import BypassedNetwork
+from circuits.model.bypassed import BypassedNetwork
 from circuits.model.taps import ReaderKind, Taps, WriterKind
 
 

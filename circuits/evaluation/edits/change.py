@@ -18,7 +18,7 @@ from circuits.editing.edit import EditError
 from circuits.editing.prune import factored_svd
 from circuits.metrics import rank
 from circuits.model import Model
-from circuits.model.network import shown
+from circuits.model.bypassed import shown
 
 MAP_SIZE = 128
 """Cells of a heatmap along each side, at most."""
