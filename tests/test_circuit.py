@@ -324,7 +324,7 @@ def test_a_circuit_says_how_large_it_is() -> None:
     found = circuit("input->m0 m0->logits")
     assert str(found) == f"Circuit of 2 of {SMALL.n_edges} edges (4.3%), 3 nodes, in tiny"
     shown = found._repr_html_()
-    assert "m0-&gt;logits" in shown
+    assert "MLP0→Logits" in shown
     assert "2.0000" in shown
 
 
