@@ -86,6 +86,7 @@ def test_a_command_without_options_asks_for_the_defaults_and_prints_none():
         (["edit"], edit_specs.EditSpec(to="b", force=True)),
         (["edit", "eval"], edit_specs.EvalSpec(restrain_each=True, layer="3")),
         (["diff"], edit_specs.DiffSpec(edit="rome", corpus="texts", settings=("lr=1",))),
+        (["heads"], explain_specs.HeadsSpec(relation="all", checked=True)),
         (["explain", "hallucination"], explain_specs.ExplainFactSpec(fact="a b c", tau=0.5)),
         (["explain", "icl"], explain_specs.InContextSpec(find=True, wording="bare", shots=2)),
         (["explain", "multihop"], explain_specs.MultiHopSpec(find=True, corpus="texts", settings=("lr=1",), layer=1)),

@@ -10,12 +10,14 @@ import typer
 from circuits import cli
 from circuits.choices import counted
 from circuits.cli import progress
-from circuits.cli.app import CommandError, app, find_relation
+from circuits.cli.app import app
 from circuits.datasets import load_relations
 from circuits.editing import METHODS, EditError
 from circuits.facts import Fact
 from circuits.model import Model
 from circuits.model.device import DeviceError, require_device
+from circuits.studies.options import AskedError
+from circuits.studies.setting import find_relation
 from circuits.studies.specs import RunSpec
 from circuits.studies.study import Outcome
 
@@ -91,13 +93,13 @@ def test_a_spec_refuses_less_than_the_least_that_its_option_takes() -> None:
     ],
 )
 def test_a_relation_is_suggested_by_spelling_or_by_a_word_of_its_name(typed: str, suggested: str) -> None:
-    with pytest.raises(CommandError, match=suggested):
+    with pytest.raises(AskedError, match=suggested):
         find_relation(load_relations(), typed)
 
 
 def test_a_name_that_is_like_none_suggests_none() -> None:
     with pytest.raises(
-        CommandError, match="'nope' in the dataset, and no file of relations; `kcircuit facts` lists them"
+        AskedError, match="'nope' in the dataset, and no file of relations; `kcircuit facts` lists them"
     ):
         find_relation(load_relations(), "nope")
 

@@ -1,6 +1,7 @@
 """How far labels can be trusted: in other words, on other facts, against chance, and on models that know nothing."""
 
 import json
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -10,9 +11,14 @@ from circuits import cli
 from circuits.analysis.tracing import head_nodes, open_parts
 from circuits.facts import Relation
 from circuits.model import Batch
-from circuits.pages.roles import HEADER, Unlabelled, average_cells, cells, page, survey
+from circuits.pages.roles import HEADER, average_cells, cells, page
+from circuits.records import from_json, to_json
+from circuits.studies.explain_specs import HeadsSpec
 from circuits.studies.false_labels import FalseLabels, false_labels, scrambled
+from circuits.studies.heads import HEADS, HEADS_SURVEY, Labels, Surveyed, Unlabelled, total
 from circuits.studies.roles import RoleChecks, check_roles
+from circuits.studies.setting import Setting
+from circuits.studies.sweep import sweep
 from tests.planted_heads import FACTS, ROLES, planted
 
 RELATION = Relation(
@@ -56,7 +62,8 @@ def test_a_scrambled_model_has_the_same_numbers_in_other_places() -> None:
 
 
 def test_models_that_know_nothing_are_labelled_one_a_relation() -> None:
-    found = false_labels(planted(), [RELATION] * 3, RELATIONS)
+    each = [false_labels(planted(), RELATION, RELATIONS, which=i) for i in range(3)]
+    found = total([Surveyed(Unlabelled("language", "not asked"), one) for one in each])
     assert found.n_models == 3
     assert found.labelled <= 1
     assert "claimed: at most 5%" in str(found)
@@ -64,10 +71,14 @@ def test_models_that_know_nothing_are_labelled_one_a_relation() -> None:
 
 def test_the_page_has_a_line_a_relation_their_means_and_who_has_none(checks: RoleChecks) -> None:
     model = planted()
-    rows = tuple(survey(model, [RELATION, FEW], RELATIONS, n=8))
+    at, spec = Setting(model, RELATIONS, ExitStack(), (RELATION,)), HeadsSpec(relation="all", n=8)
+    (outcome,) = sweep(HEADS_SURVEY, spec, context=at)
+    assert outcome.row is not None
+    assert from_json(Surveyed, to_json(outcome.row)) == outcome.row
+    with pytest.raises(ValueError, match="at least 6 facts") as few:
+        check_roles(model, FEW, RELATIONS, n=8)
+    rows = (outcome.row.checks, Unlabelled("few", str(few.value)))
     assert rows[0] == checks
-    assert isinstance(rows[1], Unlabelled)
-    assert "at least 6 facts" in rows[1].reason
     assert len(cells(checks)) == len(average_cells([checks])) == len(HEADER)
     text = page(model, rows, FalseLabels(2, 0, 1), head_nodes(open_parts(model, FACTS)), command="kcircuit heads")
     assert "written by `kcircuit heads`" in text
@@ -76,6 +87,15 @@ def test_the_page_has_a_line_a_relation_their_means_and_who_has_none(checks: Rol
     assert "| L0H0 | 1 | 0 | 0 | 0 | 0 | 0 |" in text
     assert "* few: " in text
     assert "0 of 2 have a head with a role" in text
+
+
+def test_a_relations_labels_read_back_as_they_were_kept(checks: RoleChecks) -> None:
+    at, spec = Setting(planted(), RELATIONS, ExitStack(), (RELATION,)), HeadsSpec(relation="language", checked=True)
+    (outcome,) = sweep(HEADS, spec, context=at)
+    assert outcome.row is not None
+    assert outcome.row.checks == checks
+    assert outcome.row.roles.heads[ROLES["mover"].head].role == "mover"
+    assert from_json(Labels, to_json(outcome.row)) == outcome.row
 
 
 # ---- the command -----------------------------------------------------------------------------------------------------

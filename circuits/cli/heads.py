@@ -7,19 +7,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from circuits.cli.app import (
-    CommandError,
-    DeviceOption,
-    JsonOption,
-    ModelOption,
-    WithEditOption,
-    app,
-    find_relations,
-    load,
-    put_edit,
-)
-from circuits.cli.heads_survey import checks_json, require_file, survey_heads
-from circuits.studies.options import A_RELATION
+from circuits.cli.app import CommandError, JsonOption, app, require_file
+from circuits.cli.heads_survey import checks_json, survey_heads
+from circuits.cli.options import asks
+from circuits.cli.progress import carried_out
+from circuits.studies.explain_specs import HeadsSpec
 
 if TYPE_CHECKING:
     from circuits.analysis.reading import Reading
@@ -28,71 +20,34 @@ if TYPE_CHECKING:
 
 
 @app.command()
+@asks(HeadsSpec)
 def heads(
-    relation: Annotated[
-        str,
-        typer.Option(
-            "--relation",
-            "-r",
-            help=f"Tell the roles from facts of this relation, {A_RELATION}; all, or several with commas: a line each, with all checks.",
-        ),
-    ],
-    n: Annotated[int, typer.Option("--n", min=1, help="How many facts that the model knows, at most.")] = 50,
-    template: Annotated[int, typer.Option(min=0, help="Which of the relation's wordings, from 0.")] = 0,
-    model: ModelOption = "factlm",
-    device: DeviceOption = "cpu",
-    with_edit: WithEditOption = None,
+    asked: dict[str, Any],
     every: Annotated[bool, typer.Option("--all", help="Print heads without an established role too.")] = False,
-    validate: Annotated[
-        bool,
-        typer.Option("--validate", help="Check the labels: paraphrases, held-out facts, wrong answers and ranges."),
-    ] = False,
-    seed: Annotated[int, typer.Option(min=0, help="Of shuffles and intervals.")] = 0,
     out: Annotated[
         Path | None, typer.Option(help="Write the page of several relations (Markdown) to this file.")
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Tell mover, relation, mixture, suppressor and carrier heads of a relation, each with its evidence."""
-    from circuits.datasets import relations_for
-    from circuits.model import library
+    spec = HeadsSpec(**asked)
+    from circuits.studies.heads import HEADS, SEVERAL, chosen
 
-    names = list(dict.fromkeys(name.strip() for name in relation.split(",")))
-    relations = relations_for(library.profile_of(model), *names)
-    several = (
-        list(relations.values())
-        if relation == "all"
-        else [one for name in names for one in find_relations(relations, name)]
-    )
-    if relation == "all" or len(several) > 1:
-        if with_edit is not None or template or every:
-            raise CommandError("--with-edit, --template and --all are about one relation; several get a line each")
+    _, relations = chosen(spec)
+    if spec.relation == "all" or len(relations) > 1:
+        if every:
+            raise CommandError(SEVERAL)
         require_file(out)
-        survey_heads(load(model, device), several, relations, asked=relation, n=n, seed=seed, out=out, as_json=as_json)
+        survey_heads(spec, out, as_json)
         return
     if out is not None:
         raise CommandError("--out writes the page of several relations: give --relation all, or names with commas")
-    (chosen,) = several
-    if template >= len(chosen.templates):
-        raise CommandError(
-            f"expected a wording of {relation} from 0 to {len(chosen.templates) - 1}, got {template}: "
-            f"{'; '.join(chosen.templates)}"
-        )
-    from circuits.analysis.reading import read_fact
-    from circuits.evaluation.roles import known_facts, relation_roles
-    from circuits.studies.roles import check_roles
-
-    loaded = put_edit(load(model, device), with_edit)
-    found = relation_roles(loaded, chosen, relations, template=template, n=n, seed=seed)
-    example = read_fact(loaded, known_facts(loaded, chosen, template=template, n=1)[0], found, chosen.objects)
-    checks = None
-    if validate:
-        typer.echo("checking the labels in other words, on other facts, and against chance", err=True)
-        checks = check_roles(loaded, chosen, relations, n=n, seed=seed)
+    _, (found,) = carried_out(HEADS, spec, "relations")
     if as_json:
-        typer.echo(json.dumps(_as_json(model, found, example, checks), ensure_ascii=False, indent=1))
+        record = _as_json(spec.model, found.roles, found.example, found.checks)
+        typer.echo(json.dumps(record, ensure_ascii=False, indent=1))
         return
-    _print(model, found, example, checks, every)
+    _print(spec.model, found.roles, found.example, found.checks, every)
 
 
 def _as_json(model: str, found: "Roles", example: "Reading", checks: "RoleChecks | None") -> dict[str, Any]:

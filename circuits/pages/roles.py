@@ -4,38 +4,18 @@ Made by ``kcircuit heads --relation all --out FILE``.
 """
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from statistics import fmean, median
 
 from circuits.analysis.roles import ALPHA, MIN_EFFECT, MIN_READING, RELATION_ALPHA, ROLES, SUBJECT_ALPHA, Role
-from circuits.facts import Relation, Relations
 from circuits.graph import Node
 from circuits.model import Model
 from circuits.pages.tables import grid, markdown
 from circuits.studies.false_labels import FalseLabels
-from circuits.studies.roles import TRIALS, RoleChecks, check_roles
+from circuits.studies.heads import Unlabelled
+from circuits.studies.roles import TRIALS, RoleChecks
 
 LABELS: tuple[Role, ...] = tuple(role for role in ROLES if role != "other")
-
-
-@dataclass(frozen=True, slots=True)
-class Unlabelled:
-    """A relation without labels, and why."""
-
-    relation: str
-    reason: str
-
-
-def survey(
-    model: Model, chosen: Sequence[Relation], relations: Relations, *, n: int, seed: int = 0
-) -> Iterator[RoleChecks | Unlabelled]:
-    """The checks of each relation in turn."""
-    for relation in chosen:
-        try:
-            yield check_roles(model, relation, relations, n=n, seed=seed)
-        except ValueError as error:
-            yield Unlabelled(relation.name, str(error))
 
 
 HEADER = (

@@ -60,23 +60,19 @@ class FalseLabels:
 
 
 def false_labels(
-    model: Model, chosen: Sequence[Relation], relations: Relations, *, n: int = ROLE_FACTS, seed: int = 0
+    model: Model, relation: Relation, relations: Relations, *, n: int = ROLE_FACTS, seed: int = 0, which: int = 0
 ) -> FalseLabels:
-    """One scrambled model for each relation, labelled from the relation's first n facts."""
-    labelled = by_intervals = 0
-    for i, relation in enumerate(chosen):
-        facts = relation.facts()[:n]
-        roles = find_roles(
-            scrambled(model, facts, seed=seed + i),
-            facts,
-            relation.objects,
-            other_ranges=other_ranges(relation, relations),
-            relation=relation.name,
-            seed=seed,
-        )
-        labelled += bool(roles.labelled)
-        by_intervals += _by_intervals(roles)
-    return FalseLabels(len(chosen), labelled, by_intervals)
+    """A scrambled model, ``which`` of those of the seed, labelled from the relation's first n facts."""
+    facts = relation.facts()[:n]
+    roles = find_roles(
+        scrambled(model, facts, seed=seed + which),
+        facts,
+        relation.objects,
+        other_ranges=other_ranges(relation, relations),
+        relation=relation.name,
+        seed=seed,
+    )
+    return FalseLabels(1, int(bool(roles.labelled)), int(_by_intervals(roles)))
 
 
 def _by_intervals(roles: Roles) -> bool:

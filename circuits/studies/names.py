@@ -33,6 +33,8 @@ STUDIES: dict[str, Named] = {
     "diff-table": Named(edit_specs.DiffSpec, "circuits.studies.diff_table:DIFF_TABLE"),
     "edits": Named(edit_specs.CompareSpec, "circuits.studies.edits:EDITS"),
     "hallucination": Named(explain_specs.ExplainFactSpec, "circuits.studies.explain.hallucination:HALLUCINATION"),
+    "heads": Named(explain_specs.HeadsSpec, "circuits.studies.heads:HEADS"),
+    "heads-survey": Named(explain_specs.HeadsSpec, "circuits.studies.heads:HEADS_SURVEY"),
     "icl": Named(explain_specs.InContextSpec, "circuits.studies.explain.icl:ICL"),
     "multihop": Named(explain_specs.MultiHopSpec, "circuits.studies.explain.multihop:MULTIHOP"),
     "reverse": Named(explain_specs.ExplainFactSpec, "circuits.studies.explain.reverse:REVERSE"),
