@@ -20,9 +20,9 @@ from torch import Tensor
 from circuits.engines.folding import Folded
 from circuits.engines.layout import K, Layout, Q, V
 from circuits.engines.plan import Heads, LayerPlan, Plan, Projection, Reads
-from circuits.engines.sides import Scratch, ScratchSide, Side
+from circuits.engines.sides import PassSide, Scratch, ScratchSide
 from circuits.engines.sums import sums
-from circuits.engines.values import Change, Outcome, Values
+from circuits.engines.values import Change, PassOutcome, Values
 from circuits.model.bypassed import Bypass
 from circuits.model.products import each_times, times
 from circuits.model.transformer import attend
@@ -47,7 +47,7 @@ class Pass:
         """``weights`` is the circuit's mask as numbers, on the device."""
         self._folded, self._bypasses, self._layout, self._values = folded, bypasses, layout, values
         self._change, self._scratch = change, scratch
-        self.outcome = Outcome()
+        self.outcome = PassOutcome()
         self._full = self._side(weights, todo, tail=False)
         self._tail = self._side(weights, todo, tail=True)
         for layer in todo.layers:
@@ -60,18 +60,18 @@ class Pass:
         product = self._folded.product_out(rows)
         return self._folded.readout(rows, product).view(*self.final.shape[:-1], -1)
 
-    def _side(self, weights: Float[Tensor, "writer reader"], todo: Plan, *, tail: bool) -> Side:
+    def _side(self, weights: Float[Tensor, "writer reader"], todo: Plan, *, tail: bool) -> PassSide:
         n_variants = self._change.n_variants
         return ScratchSide(self._scratch, n_variants, self._values, self._layout, weights, todo, tail=tail)
 
     # ---- reading ---------------------------------------------------------------------------------------------------
 
-    def _read(self, side: Side, reads: Reads) -> Float[Tensor, "reader #variant batch pos d_model"]:
+    def _read(self, side: PassSide, reads: Reads) -> Float[Tensor, "reader #variant batch pos d_model"]:
         total = side.sum(reads, self._change.n_variants)
         rows = [row for row, reader in enumerate(reads.readers.tolist()) if reader in self._change.removed]
         return self._without(side, reads, rows, total) if rows else total
 
-    def _without(self, side: Side, reads: Reads, rows: list[int], total: Tensor) -> Tensor:
+    def _without(self, side: PassSide, reads: Reads, rows: list[int], total: Tensor) -> Tensor:
         lost = self._lost(side, reads, rows)
         if len(rows) == len(reads.readers):
             return total - lost
@@ -79,7 +79,7 @@ class Pass:
         total[rows] -= lost
         return total
 
-    def _lost(self, side: Side, reads: Reads, rows: list[int]) -> Float[Tensor, "row variant batch pos d_model"]:
+    def _lost(self, side: PassSide, reads: Reads, rows: list[int]) -> Float[Tensor, "row variant batch pos d_model"]:
         """What these readers no longer get."""
         upstream = self._layout.graph.upstream[reads.readers[0]]
         removed = torch.stack([self._change.removed[int(reads.readers[row])] for row in rows])[..., :upstream]
@@ -108,7 +108,7 @@ class Pass:
             W_O = [W_O[head] for head in group.heads.tolist()]
         self._write(mixed.flatten(1, 3), W_O, group.writers, group.tail)
 
-    def _mlp(self, layer: int, side: Side, reads: Reads, is_tail: bool) -> None:
+    def _mlp(self, layer: int, side: PassSide, reads: Reads, is_tail: bool) -> None:
         x, weights = self._read(side, reads)[0], self._folded.layers[layer]
         flat = x.reshape(-1, x.shape[-1])
         into = times(flat, weights.W_in)
@@ -124,12 +124,12 @@ class Pass:
         written = sum(outputs[1:], start=outputs[0]).reshape(1, -1, x.shape[-1]).to(x.dtype)
         self._write(written, None, np.array([writer]), is_tail=False)
 
-    def _projections(self, todo: LayerPlan) -> list[tuple[Side, Projection]]:
+    def _projections(self, todo: LayerPlan) -> list[tuple[PassSide, Projection]]:
         sides = ((self._full, todo.full), (self._tail, todo.tail))
         return [(side, part) for side, part in sides if part is not None]
 
     def _project(
-        self, layer: int, side: Side, todo: Projection
+        self, layer: int, side: PassSide, todo: Projection
     ) -> Float[Tensor, "slot_head #variant batch pos d_head"]:
         """Queries, keys and values of these rows of ``W_slots``, as attention uses them."""
         weights = self._folded.layers[layer]
@@ -147,7 +147,7 @@ class Pass:
         out = out + bias if rstd is None else torch.addcmul(bias, out, rstd)
         return self._compared(layer, side, todo, out.view(len(todo.rows), *x.shape[1:-1], -1))
 
-    def _compared(self, layer: int, side: Side, todo: Projection, out: Tensor) -> Tensor:
+    def _compared(self, layer: int, side: PassSide, todo: Projection, out: Tensor) -> Tensor:
         """Projections as attention uses them: queries and keys normed and rotated."""
         attention, n_heads = self._folded.layers[layer].attention, self._layout.n_heads
         if attention.acts_on_queries:
@@ -162,7 +162,7 @@ class Pass:
         layer: int,
         which: int,
         heads: np.ndarray,
-        side: Side,
+        side: PassSide,
         computed: Sequence[tuple[Projection, Tensor]],
     ) -> Float[Tensor, "head #variant batch pos d_head"]:
         """These heads' q, k or v: as computed in this pass, else as in the current circuit."""

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from circuits.engines.kernel import Pass
 from circuits.engines.plan import Plan, Reads
-from circuits.engines.sides import Side, TracedSide
+from circuits.engines.sides import PassSide, TracedSide
 
 
 class ProbedPass(Pass):
@@ -14,11 +14,11 @@ class ProbedPass(Pass):
 
     probes: dict[int, Float[Tensor, "batch pos d_model"]]
 
-    def _side(self, weights: Float[Tensor, "writer reader"], todo: Plan, *, tail: bool) -> Side:
+    def _side(self, weights: Float[Tensor, "writer reader"], todo: Plan, *, tail: bool) -> PassSide:
         self.probes = {}
         return TracedSide(self._values, self._layout, weights, todo, tail=tail)
 
-    def _read(self, side: Side, reads: Reads) -> Float[Tensor, "reader #variant batch pos d_model"]:
+    def _read(self, side: PassSide, reads: Reads) -> Float[Tensor, "reader #variant batch pos d_model"]:
         parts = list(super()._read(side, reads).unbind(0))
         for row, reader in enumerate(reads.readers.tolist()):
             if reader in self._change.probed:

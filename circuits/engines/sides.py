@@ -1,6 +1,6 @@
 """What a pass reads from and writes to, at one kind of position: sums over the unchanged writers, and over those of this pass.
 
-A `Side` is all positions or the answer's alone. Two kinds: `ScratchSide` writes into memory that lives from pass to pass,
+A `PassSide` is all positions or the answer's alone. Two kinds: `ScratchSide` writes into memory that lives from pass to pass,
 `TracedSide` keeps what autograd needs.
 """
 
@@ -32,7 +32,7 @@ class Scratch:
         return buffer[:size].view(*shape)
 
 
-class Side:
+class PassSide:
     """Readers and fresh writers stand in the order in which the pass comes to them."""
 
     def __init__(
@@ -87,7 +87,7 @@ class Side:
         raise NotImplementedError
 
 
-class ScratchSide(Side):
+class ScratchSide(PassSide):
     """Without gradients."""
 
     def __init__(
@@ -125,7 +125,7 @@ class ScratchSide(Side):
         self.n_fresh += len(writes)
 
 
-class TracedSide(Side):
+class TracedSide(PassSide):
     """Differentiable: every value stays what it was when it was read."""
 
     def __init__(

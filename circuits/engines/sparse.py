@@ -28,7 +28,7 @@ from circuits.engines.plan import plan
 from circuits.engines.positions import needs
 from circuits.engines.probed import ProbedPass
 from circuits.engines.sides import Scratch
-from circuits.engines.values import Change, Outcome, Values
+from circuits.engines.values import Change, PassOutcome, Values
 from circuits.facts import Fact
 from circuits.graph import Granularity, Graph
 from circuits.metrics import NLL, Metric, Shown, require_finite
@@ -231,7 +231,7 @@ class _GroupRunner:
         self._target = metric.target(Shown(group.answer.to(device), own, group.rows))
         self._clean = (self._values.delta.clone(), self._values.slots.clone())
         self._set(graph.legal, needs(self._layout, graph.legal))
-        self._last: tuple[Mapping[int, Bool[np.ndarray, "variant writer"]], Outcome] | None = None
+        self._last: tuple[Mapping[int, Bool[np.ndarray, "variant writer"]], PassOutcome] | None = None
         """What the last variants lacked at each reader, and their outcome."""
 
     @property

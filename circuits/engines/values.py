@@ -48,7 +48,7 @@ class Change:
 
 
 @dataclass
-class Outcome:
+class PassOutcome:
     """A pass's results, with all that is needed to make one of its variants the current circuit.
 
     Its tensors may lie in the scratch memory of the pass: they hold until the next one.

@@ -131,7 +131,7 @@ class FactsToEdit:
 
 
 @dataclass(frozen=True, slots=True)
-class EditedFact:
+class FactEdits:
     """One fact, edited by each method."""
 
     edits: tuple[EditNumbers, ...]
@@ -173,7 +173,7 @@ def _cases(spec: DiffSpec, facts: FactsToEdit) -> list[Case[tuple[Fact, str]]]:
     ]
 
 
-def _run(spec: DiffSpec, case: Case[tuple[Fact, str]], facts: FactsToEdit, watch: Watch) -> EditedFact:
+def _run(spec: DiffSpec, case: Case[tuple[Fact, str]], facts: FactsToEdit, watch: Watch) -> FactEdits:
     (fact, target), model = case.asked, facts.model
     relation = relation_of(fact, facts.relations)
     index = template_of(fact, relation) or 0
@@ -201,7 +201,7 @@ def _run(spec: DiffSpec, case: Case[tuple[Fact, str]], facts: FactsToEdit, watch
         with edit.on(model) as edited:
             leaked = sum(said(edited, each.prompt, (target,)) is not None for each in near)
         edits.append(_numbers(found, leaked, len(near)))
-    return EditedFact(tuple(edits))
+    return FactEdits(tuple(edits))
 
 
 def _numbers(found: EditDiff, leaked: int, neighbours: int) -> EditNumbers:
@@ -228,12 +228,12 @@ def _numbers(found: EditDiff, leaked: int, neighbours: int) -> EditNumbers:
     )
 
 
-DIFF_TABLE: Study[DiffSpec, FactsToEdit, tuple[Fact, str], EditedFact] = Study(
-    "diff-table", EditedFact, _open, _cases, _run
+DIFF_TABLE: Study[DiffSpec, FactsToEdit, tuple[Fact, str], FactEdits] = Study(
+    "diff-table", FactEdits, _open, _cases, _run
 )
 
 
-def method_rows(spec: DiffSpec, facts: Sequence[EditedFact]) -> tuple[MethodRow, ...]:
+def method_rows(spec: DiffSpec, facts: Sequence[FactEdits]) -> tuple[MethodRow, ...]:
     """One for each method, in the order asked for."""
     edits = [edit for fact in facts for edit in fact.edits]
     return tuple(method_row(method, [edit for edit in edits if edit.method == method]) for method in methods_of(spec))
