@@ -10,7 +10,7 @@ from circuits.analysis.roles import Role
 from circuits.circuit import Circuit
 from circuits.graph import Edge, Graph, Node, Shape
 from circuits.pages.diff_figures import lines, trajectories, who_writes
-from circuits.pages.drawing import Words, circuit_svg, legend
+from circuits.pages.drawing import Dress, Words, circuit_svg, legend
 from circuits.pages.layout import Placement, place
 from circuits.pages.page import asset, figure_values, number, pairs, plain, shared, signed
 from circuits.pages.plots import KIND_NAMES
@@ -311,9 +311,7 @@ def _drawing(diff: CircuitDiff, both: Circuit, layout: Placement, nodes: Sequenc
         edges,
         label="Both circuits, input at the bottom. Arrow keys move between components; they are listed below, too.",
         edge_class=lambda edge: _state(diff, edge),
-        node_class=node_class,
-        words=words,
-        roles=_roles(diff),
+        dress=Dress(words, node_class, _roles(diff)),
         empty="Neither circuit has edges.",
     )
 

@@ -1,6 +1,7 @@
 """A circuit as the SVG text that a page moves and colours: layers as bands, edges as curves, nodes as boxes with their words."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from circuits.analysis.roles import Role
 from circuits.circuit import Circuit
@@ -22,6 +23,19 @@ Words = Sequence[tuple[str, str]]
 """(class, text) of the second lines of a node; the page's style shows one of them at a time."""
 
 
+@dataclass(frozen=True, slots=True)
+class Dress:
+    """How nodes look."""
+
+    words: Callable[[Node], Words] = lambda node: ()
+    node_class: Callable[[Node], str] = lambda node: ""
+    roles: Mapping[Node, Role] = field(default_factory=dict)
+    """A head with a role wears it as a tag, and as a class."""
+
+
+PLAIN = Dress()
+
+
 def circuit_svg(
     circuit: Circuit,
     layout: Placement,
@@ -30,12 +44,10 @@ def circuit_svg(
     *,
     label: str,
     edge_class: Callable[[Edge], str],
-    node_class: Callable[[Node], str] = lambda node: "",
-    words: Callable[[Node], Words] = lambda node: (),
-    roles: Mapping[Node, Role] | None = None,
+    dress: Dress = PLAIN,
     empty: str = "This circuit has no edges.",
 ) -> str:
-    """The drawing, its edges and nodes in the given orders. A head with a role wears it as a tag, and as a class.
+    """The drawing, its edges and nodes in the given orders.
 
     ``label`` is what a screen reader calls the whole.
     """
@@ -61,9 +73,9 @@ def circuit_svg(
     parts.append("</g>")
     wide, tall = 2 * HALF_WIDTH * COLUMN, 2 * HALF_HEIGHT * ROW
     for node in nodes:
-        role = (roles or {}).get(node)
-        lines = words(node)
-        classes = " ".join(part for part in ("node", node.kind, role, node_class(node)) if part)
+        role = dress.roles.get(node)
+        lines = dress.words(node)
+        classes = " ".join(part for part in ("node", node.kind, role, dress.node_class(node)) if part)
         parts.append(
             f'<g class="{classes}" transform="translate({pixel(layout.places[node])})">'
             f'<rect x="{-wide / 2:.1f}" y="{-tall / 2:.1f}" width="{wide:.1f}" height="{tall:.1f}" rx="8"/>'

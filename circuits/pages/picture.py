@@ -6,7 +6,7 @@ from circuits.analysis.lens import NodeReadout
 from circuits.analysis.roles import Role
 from circuits.circuit import Circuit
 from circuits.graph import Edge, Node
-from circuits.pages.drawing import circuit_svg
+from circuits.pages.drawing import Dress, circuit_svg
 from circuits.pages.layout import place
 from circuits.pages.overview import LARGE, STRONGEST, components, survey
 from circuits.pages.page import plain
@@ -46,8 +46,7 @@ def circuit_picture(
             edges,
             label=str(circuit),
             edge_class=lambda edge: _edge_class(circuit, edge),
-            words=lambda node: [("", lines[node])] if node in lines else (),
-            roles=roles,
+            dress=Dress(lambda node: [("", lines[node])] if node in lines else (), roles=roles or {}),
         )
     opening, _, rest = drawn.partition(">")
     width, height = (int(size) for size in opening.split('viewBox="')[1].split('"')[0].split()[2:])

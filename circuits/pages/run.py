@@ -16,7 +16,7 @@ from circuits.discovery import METHODS
 from circuits.evaluation.lines import Line
 from circuits.graph import Edge, Node
 from circuits.pages.certificate import certificate_section, lines_section
-from circuits.pages.drawing import circuit_svg, legend
+from circuits.pages.drawing import Dress, circuit_svg, legend
 from circuits.pages.layout import place
 from circuits.pages.overview import GUTTER, LARGE, OPEN_WIDTH, STRONGEST, Overview, overview_svg, survey
 from circuits.pages.page import asset, figure_values, number, pairs, plain, shared
@@ -338,8 +338,7 @@ def _drawing(page: Page, nodes: tuple[Node, ...], edges: tuple[Edge, ...]) -> st
         edges,
         label="The circuit, input at the bottom. Arrow keys move between its components; they are listed beside it, too.",
         edge_class=edge_class,
-        words=lambda node: [("", lines[node])] if node in lines else (),
-        roles=_roles(page),
+        dress=Dress(lambda node: [("", lines[node])] if node in lines else (), roles=_roles(page)),
     )
 
 
