@@ -7,10 +7,12 @@ from pathlib import Path
 import pytest
 
 from circuits.datasets import load_relations
+from circuits.discovery.state import Interrupted
+from circuits.engines.hook import HookEngine
 from circuits.records import from_json, to_json
 from circuits.studies import many
 from circuits.studies.many import DISCOVER
-from circuits.studies.runs import run
+from circuits.studies.runs import Saved, run
 from circuits.studies.specs import DiscoverSpec
 from circuits.studies.summary import Summary, summary_of
 from circuits.studies.sweep import Folder, sweep
@@ -65,3 +67,30 @@ def test_without_facts_named_those_that_the_model_knows_are_asked(monkeypatch: p
     assert {fact.relation for fact in asked} == {"country_language"}
     everywhere = DiscoverSpec(n=6)
     assert len({case.asked.relation for case in DISCOVER.cases(everywhere, at)}) > 1
+
+
+def test_a_search_that_is_stopped_is_saved_where_it_has_a_file_and_goes_on_to_the_same_run(
+    spec: DiscoverSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    spec = spec.model_copy(update={"engine": "hook"})
+    asked = spec.run_spec(DISCOVER.open(spec, None).facts[0])
+    relations, file = load_relations(), tmp_path / "made" / "state.json"
+    whole, ask = run(asked, relations), HookEngine.nll_without
+    left = [5]
+
+    def stop_at_the_fifth(self: HookEngine, *arguments: object) -> object:
+        left[0] -= 1
+        if left[0] == 0:
+            raise KeyboardInterrupt
+        return ask(self, *arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(HookEngine, "nll_without", stop_at_the_fifth)
+    with pytest.raises(Interrupted) as nowhere:
+        run(asked, relations)
+    assert not isinstance(nowhere.value, Saved)
+    left[0] = 5
+    with pytest.raises(Saved, match="run the same command again to continue") as stop:
+        run(asked, relations, state_file=file)
+    assert stop.value.file == file
+    left[0] = -1
+    assert run(asked, relations, state_file=file) == whole

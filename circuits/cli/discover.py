@@ -23,6 +23,7 @@ from circuits.cli.app import (
 )
 from circuits.cli.options import asks
 from circuits.cli.reading import print_reading
+from circuits.discovery import find_method
 from circuits.graph import label_of
 from circuits.studies.specs import DEFAULT_TAU, RunSpec, WhichFacts
 
@@ -67,7 +68,7 @@ def discover(
     if out is not None:
         require_writable_folder(out, "run.json")
     method, edit = asked["method"], asked.get("with_edit")
-    if "tau" in asked and method != "acdc":
+    if "tau" in asked and not find_method(method).has_threshold:
         raise CommandError(f"--tau is acdc's threshold; method {method} keeps the best edges, as many as --edges says")
     taus = asked.pop("tau", (DEFAULT_TAU,))
     memory = parse_memory(max_memory)
@@ -151,8 +152,7 @@ def _search(
     certified: bool,
 ) -> "Iterator[Run]":
     """The runs of all thresholds. What is interrupted is saved beside its results, and said how to continue."""
-    from circuits.discovery.state import Interrupted
-    from circuits.studies.runs import run_sweep
+    from circuits.studies.runs import Saved, run_sweep
     from circuits.studies.search import spec_digest
 
     def state_file(tau: float) -> Path:
@@ -181,13 +181,8 @@ def _search(
             ):
                 state_file(waiting.pop(0)).unlink(missing_ok=True)
                 yield result
-    except Interrupted as stop:
-        path = state_file(waiting[0])
-        path.parent.mkdir(parents=True, exist_ok=True)
-        stop.state.save(path)
-        raise Stopped(
-            f"{stop}. Saved to {path}: run the same command again to continue, or delete the file to start anew"
-        ) from None
+    except Saved as stop:
+        raise Stopped(str(stop)) from None
     except KeyboardInterrupt:
         raise Stopped("stopped; only an acdc search can be continued later") from None
 

@@ -19,6 +19,7 @@ from circuits.cli.app import (
 )
 from circuits.cli.options import asks
 from circuits.cli.progress import progress, stoppable
+from circuits.discovery import find_method
 from circuits.studies.options import A_RELATION
 from circuits.studies.specs import DEFAULT_TAUS, TableSpec
 
@@ -64,9 +65,9 @@ def table(
     from circuits.studies.table import load_published, make_table
 
     method = asked["method"]
-    if "taus" in asked and method != "acdc":
+    if "taus" in asked and not find_method(method).has_threshold:
         raise CommandError(f"--tau is acdc's threshold, and {method} has none; --edges says how many edges it keeps")
-    if method != "acdc":
+    if not find_method(method).has_threshold:
         asked["taus"] = DEFAULT_TAUS[:1]
     spec = TableSpec(**asked)
     # All settings are checked before the model is loaded, because that takes a while.

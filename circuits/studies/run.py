@@ -14,7 +14,7 @@ from circuits.analysis.roles import Role
 from circuits.analysis.story import Sentence, tell
 from circuits.choices import counted
 from circuits.circuit import Circuit
-from circuits.discovery import prefilter
+from circuits.discovery import find_method, prefilter
 from circuits.evaluation import Answers
 from circuits.evaluation.certificate import Certificate
 from circuits.evaluation.lines import Line
@@ -128,7 +128,7 @@ class Run(BaseModel):
             words += ["--relation", spec.relation, "--split", spec.split, "--n", str(len(spec.facts))]
         if spec.siblings:
             words += ["--siblings", str(len(spec.siblings))]
-        return command(words, spec, leave_out=() if spec.method == "acdc" else ("tau",))
+        return command(words, spec, leave_out=() if find_method(spec.method).has_threshold else ("tau",))
 
     def summary(self) -> dict[str, Any]:
         """The run in a few numbers. NLL in nats; ranks and hits are means over the facts."""
@@ -158,7 +158,7 @@ class Run(BaseModel):
             "nll_empty": self.empty_answers and self.empty_answers.nll.value,
             "rank_empty": self.empty_answers and _tidy(self.empty_answers.rank),
         }
-        if self.spec.method != "acdc":
+        if not find_method(self.spec.method).has_threshold:
             summary["edges_asked"] = prefilter.n_edges(self.spec.edges or DEFAULT_EDGES, circuit.graph.n_edges)
         if self.prefiltered:
             summary["prefilter"] = self.prefiltered.method

@@ -12,7 +12,7 @@ from circuits.analysis.lens import read_circuit, trajectory
 from circuits.circuit import Circuit, Provenance
 from circuits.discovery import find_method
 from circuits.discovery.problem import Progress
-from circuits.discovery.state import Saves, fingerprint
+from circuits.discovery.state import Interrupted, Saves, State, fingerprint
 from circuits.engines.memory import TooLargeError
 from circuits.engines.sparse import SparseEngine
 from circuits.evaluation import standalone, whole_model
@@ -23,11 +23,25 @@ from circuits.model import Model
 from circuits.model.transformer import UnsupportedArchitecture
 from circuits.studies import subjects
 from circuits.studies.run import Run
-from circuits.studies.search import engine_for, load_model, provenance_of, require_known, searches, warn
+from circuits.studies.search import Found, engine_for, load_model, provenance_of, require_known, searches, warn
 from circuits.studies.specs import RunSpec
 
 NAMED = 20
 """Near ties that a run names."""
+
+
+class Saved(Interrupted):
+    """A search that was stopped; whoever asks for it again goes on from ``file``."""
+
+    def __init__(self, state: State, file: Path) -> None:
+        super().__init__(state)
+        self.file = file
+
+    def __str__(self) -> str:
+        return (
+            f"{super().__str__()}. Saved to {self.file}: run the same command again to continue, or delete the file to "
+            "start anew"
+        )
 
 
 def run(
@@ -109,7 +123,7 @@ def run_sweep(
             ``spec.force`` is off.
         circuits.discovery.acdc.NoiseError: rounding would decide at this tau, and ``spec.force`` is off.
         circuits.engines.memory.TooLargeError: the search does not fit into ``max_memory``.
-        circuits.discovery.state.Interrupted: on Ctrl-C; its state can be saved to the state file.
+        circuits.discovery.state.Interrupted: on Ctrl-C; it is `Saved` where there is a state file.
     """
     model = model or load_model(spec)
     model_answers = whole_model(model, spec.facts)
@@ -132,9 +146,10 @@ def run_sweep(
     path = trajectory(model, spec.facts[0])
     empty = standalone(model, answering, Circuit.empty(engine.graph, provenance(spec.tau)), spec.facts)
     reading = read_known_fact(model, spec.facts[0], relations, seed=spec.seed) if read else None
-    for tau, found, state, prefiltered in searches(spec, taus, relations, model, engine, provenance, saves, progress):
+    found = searches(spec, taus, relations, model, engine, provenance, saves, progress)
+    for tau, searched, state, prefiltered in _saved(found, sorted(taus), state_file):
         # Rebuilt from its own saved form, so that what is measured is what the file says.
-        circuit = Circuit.from_json(found.to_json())
+        circuit = Circuit.from_json(searched.to_json())
         yield Run(
             spec=spec.model_copy(update={"tau": tau}),
             circuit_json=circuit.to_json(),
@@ -160,6 +175,22 @@ def run_sweep(
             quantisation=model.quantisation,
             versions=_versions(),
         )
+
+
+def _saved(
+    found: Iterator[Found], taus: Sequence[float], state_file: Callable[[float], Path | None]
+) -> Iterator[Found]:
+    """The same. A search that is stopped is saved first, where it has a file."""
+    for tau in taus:
+        try:
+            one = next(found)
+        except Interrupted as stop:
+            if (file := state_file(tau)) is None:
+                raise
+            file.parent.mkdir(parents=True, exist_ok=True)
+            stop.state.save(file)
+            raise Saved(stop.state, file) from None
+        yield one
 
 
 def certificate_of(

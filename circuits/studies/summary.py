@@ -5,6 +5,7 @@ from typing import Annotated, Any
 
 from circuits.analysis.reading import Reading
 from circuits.circuit import Circuit
+from circuits.discovery import find_method
 from circuits.records import to_json
 from circuits.studies.columns import Column
 from circuits.studies.run import Run
@@ -112,7 +113,7 @@ def summary_of(run: Run) -> Summary:
     """The run in one row, with what its heads do and the story, where it was read."""
     return Summary(
         **run.summary(),
-        tau=run.spec.tau if run.spec.method == "acdc" else None,
+        tau=run.spec.tau if find_method(run.spec.method).has_threshold else None,
         heads=run.reading and special_heads(run.reading, run.circuit),
         story=run.reading and tuple(StoryLine(each.text, dict(each.numbers)) for each in run.story),
     )

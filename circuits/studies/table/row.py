@@ -10,7 +10,6 @@ from circuits.analysis.lens import trajectory
 from circuits.circuit import Circuit
 from circuits.datasets.split import split_facts
 from circuits.discovery.problem import Progress
-from circuits.discovery.state import Interrupted
 from circuits.engines import Engine
 from circuits.evaluation import Answers, known, standalone
 from circuits.evaluation.baseline import DRAWS, Draw, bootstrap, random_answers
@@ -229,28 +228,19 @@ def _search(
         watch.progress(now.done, now.total, f"{now.kept:,} edges kept, NLL {now.nll:.3f}")
 
     runs: dict[float, Run] = {}
-    waiting = sorted(taus)
-    try:
-        for run in run_sweep(
-            run_spec,
-            waiting,
-            relations,
-            model=model,
-            state_file=state_file,
-            max_memory=max_memory,
-            notice=watch.notice,
-            progress=show,
-        ):
-            runs[run.spec.tau] = run
-            finished = state_file(run.spec.tau)
-            if finished is not None:
-                finished.unlink(missing_ok=True)
-    except Interrupted as stop:
-        file = state_file(waiting[len(runs)])
-        if file is not None:
-            file.parent.mkdir(parents=True, exist_ok=True)
-            stop.state.save(file)
-        raise
+    for run in run_sweep(
+        run_spec,
+        taus,
+        relations,
+        model=model,
+        state_file=state_file,
+        max_memory=max_memory,
+        notice=watch.notice,
+        progress=show,
+    ):
+        runs[run.spec.tau] = run
+        if (finished := state_file(run.spec.tau)) is not None:
+            finished.unlink(missing_ok=True)
     return runs
 
 
