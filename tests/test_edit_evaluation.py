@@ -19,6 +19,7 @@ from circuits.evaluation.edits import (
     FluencySetting,
     Regime,
     RegimeError,
+    Restrained,
     Retention,
     ask,
     classify,
@@ -558,7 +559,7 @@ def test_what_is_evaluated_is_the_restrained_edit_and_what_is_built_on_is_not(mo
     plain = evaluate(model, SEQUENCE[:2], watched, Regime(steps=2), fluency=QUIET)
     unrestrained = list(parents)
     parents.clear()
-    held = evaluate(model, SEQUENCE[:2], watched, Regime(steps=2), restrain=halve, fluency=QUIET)
+    held = evaluate(model, SEQUENCE[:2], watched, Regime(steps=2), restrained=Restrained(halve), fluency=QUIET)
     assert calls == [2]  # once, after the last edit
     assert parents == unrestrained
     assert [r.own.after.right.exact for r in plain.results] == [True, True]
@@ -566,7 +567,7 @@ def test_what_is_evaluated_is_the_restrained_edit_and_what_is_built_on_is_not(mo
     assert [r.own.after.right.exact for r in held.results] == [False, True]
     calls.clear()
     parents.clear()
-    evaluate(model, SEQUENCE[:2], watched, Regime(steps=2), restrain=halve, restrain_each=True, fluency=QUIET)
+    evaluate(model, SEQUENCE[:2], watched, Regime(steps=2), restrained=Restrained(halve, each=True), fluency=QUIET)
     assert len(calls) == 2
     assert parents != unrestrained
 

@@ -9,7 +9,7 @@ from circuits.editing import EditError, Resources, find_method
 from circuits.editing.prune import parse_restraint
 from circuits.evaluation.edits import GROUPS, EvalAt, FluencySetting, failure_counts, find_metric, tabulate
 from circuits.evaluation.edits.cases import CaseResult
-from circuits.evaluation.edits.evaluate import Checkpoint, Evaluation, Make, Restrain, evaluate
+from circuits.evaluation.edits.evaluate import Checkpoint, Evaluation, Make, Restrain, Restrained, evaluate
 from circuits.evaluation.edits.failures import FailureClass
 from circuits.evaluation.edits.questions import QuestionKind
 from circuits.evaluation.edits.regimes import SINGLE, Regime, parse_eval_at
@@ -264,15 +264,14 @@ def _run(
     spec: CompareSpec | EvalSpec, case: Case[tuple[Contestant, int]], unedited: Unedited, watch: Watch
 ) -> Standing:
     (contestant, count), model = case.asked, unedited.model
-    cases = unedited.cases[:count]
+    cases, restrain = unedited.cases[:count], contestant.restrain
     evaluation = evaluate(
         model,
         [one.request for one in cases],
         maker(contestant.method, settings=spec.chosen, resources=unedited.resources, seed=spec.seed),
         contestant.regime,
         eval_at=parse_eval_at(spec.eval_at),
-        restrain=contestant.restrain,
-        restrain_each=spec.restrain_each,
+        restrained=None if restrain is None else Restrained(restrain, spec.restrain_each),
         fluency=_fluency(spec),
         cases=cases,
         progress=lambda done: watch.progress(done, count, f"{contestant}: {done} of {count} facts"),

@@ -2,7 +2,7 @@
 
 from circuits.evaluation.continuations import Continuation, completion, read
 from circuits.evaluation.edits.cases import CaseResult, EditCase, FluencySetting, QuestionOutcome, Reply, ask, prepare
-from circuits.evaluation.edits.evaluate import Checkpoint, Evaluation, Make, Restrain, evaluate
+from circuits.evaluation.edits.evaluate import Checkpoint, Evaluation, Make, Restrain, Restrained, evaluate
 from circuits.evaluation.edits.failures import classify
 from circuits.evaluation.edits.questions import GROUPS, Question, questions
 from circuits.evaluation.edits.regimes import EVAL_AT, SINGLE, EvalAt, Regime, RegimeError
@@ -28,6 +28,7 @@ __all__ = [
     "RegimeError",
     "Reply",
     "Restrain",
+    "Restrained",
     "Retention",
     "Shares",
     "ask",

@@ -40,6 +40,16 @@ class Restrain(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class Restrained:
+    """What is evaluated is the restrained sum of the edits so far."""
+
+    by: Restrain
+    each: bool = False
+    """The edits that follow are made on the restrained sum; otherwise on the sum as it is, as in paper 1, which restrains
+    once, after the last edit."""
+
+
+@dataclass(frozen=True, slots=True)
 class Checkpoint:
     """All requests of all chains that had been made after so many steps, evaluated then."""
 
@@ -74,8 +84,7 @@ def evaluate(
     regime: Regime = SINGLE,
     *,
     eval_at: EvalAt = "end",
-    restrain: Restrain | None = None,
-    restrain_each: bool = False,
+    restrained: Restrained | None = None,
     fluency: FluencySetting | None = None,
     cases: Sequence[EditCase] | None = None,
     progress: Callable[[int], None] = lambda done: None,
@@ -83,9 +92,7 @@ def evaluate(
     """Edit ``requests`` in and ask about all of them.
 
     Args:
-        restrain: what is evaluated is the restrained sum of the edits so far; the edits that follow are made on the sum as
-            it is, as in paper 1, which restrains once, after the last edit.
-        restrain_each: the edits that follow are made on the restrained sum.
+        restrained: how, and whether once or after each edit; by default not at all.
         cases: what `prepare` made of the same model, requests and fluency, to share it between methods.
         progress: told how many requests are edited and evaluated.
 
@@ -114,9 +121,9 @@ def evaluate(
             if step == 1:
                 routed += [(router, tuple(case.request for case in part)) for router in edit.routers]
             shown = edit
-            if restrain is not None and (restrain_each or step in steps):
-                shown = restrain(edit, model)
-                edit = shown if restrain_each else edit
+            if restrained is not None and (restrained.each or step in steps):
+                shown = restrained.by(edit, model)
+                edit = shown if restrained.each else edit
             if step in steps:
                 made = [case for earlier in chain[:step] for case in earlier]
                 with shown.on(model) as edited:
