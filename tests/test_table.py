@@ -178,10 +178,10 @@ def test_d_val_holds_known_facts_only_and_no_more_than_asked_for():
         ({"taus": ()}, "thresholds"),
         ({"taus": (0.1, 0.1)}, "differ"),
         ({"taus": (-1.0,)}, "finite nats"),
-        ({"n_val": 0}, "at least one fact"),
-        ({"draws": 0}, "one random circuit"),
+        ({"n_val": 0}, "n_val of at least 1"),
+        ({"draws": 0}, "draws of at least 1"),
         ({"method": "eap"}, "has no threshold"),
-        ({"colour": "red"}, "Extra inputs"),
+        ({"colour": "red"}, "no setting called"),
     ],
 )
 def test_a_spec_that_means_nothing_is_refused(change: dict[str, object], message: str):
