@@ -24,7 +24,7 @@ from circuits.discovery.state import Journal
 from circuits.engines import SparseEngine
 from circuits.graph import Graph, Shape
 from circuits.model import Model
-from circuits.studies.many import DISCOVER
+from circuits.studies.discover import DISCOVER
 from circuits.studies.product import product
 from circuits.studies.queries import QUERIES
 from circuits.studies.specs import DiscoverSpec

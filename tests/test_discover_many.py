@@ -10,8 +10,8 @@ from circuits.datasets import load_relations
 from circuits.discovery.state import Interrupted
 from circuits.engines.hook import HookEngine
 from circuits.records import from_json, to_json
-from circuits.studies import many
-from circuits.studies.many import DISCOVER
+from circuits.studies import discover
+from circuits.studies.discover import DISCOVER
 from circuits.studies.runs import Saved, run
 from circuits.studies.specs import DiscoverSpec
 from circuits.studies.summary import Summary, summary_of
@@ -43,7 +43,7 @@ def test_each_fact_is_a_case_whose_row_is_that_of_the_run_alone(spec: DiscoverSp
 
 def test_rows_are_kept_and_no_search_is_made_again(spec: DiscoverSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     first = list(sweep(DISCOVER, spec, store=Folder(tmp_path)))
-    monkeypatch.setattr(many, "run", lambda *_, **__: pytest.fail("a search was made again"))
+    monkeypatch.setattr(discover, "run", lambda *_, **__: pytest.fail("a search was made again"))
     again = list(sweep(DISCOVER, spec, store=Folder(tmp_path)))
     assert [one.row for one in again] == [one.row for one in first]
     with pytest.raises(pytest.fail.Exception, match="made again"):
@@ -59,7 +59,7 @@ def test_a_row_is_read_back_as_it_was_written_and_says_nothing_that_was_not_aske
 
 
 def test_without_facts_named_those_that_the_model_knows_are_asked(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(many, "known", lambda model, facts: tuple(facts)[::3])
+    monkeypatch.setattr(discover, "known", lambda model, facts: tuple(facts)[::3])
     spec = DiscoverSpec(relation="country_language", n=3, split="test")
     at = DISCOVER.open(spec, None)
     asked = [case.asked for case in DISCOVER.cases(spec, at)]

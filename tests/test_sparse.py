@@ -29,6 +29,7 @@ from circuits.model.network import Network
 from circuits.model.transformer import UnsupportedArchitecture
 from circuits.studies.runs import run
 from circuits.studies.specs import RunSpec
+from circuits.studies.study import Watch
 from tests.models import END, N_WORDS, random_plain_model, word_fact
 
 LoadModel = Callable[..., Model]
@@ -395,7 +396,7 @@ def test_a_run_in_python_warns_of_the_slow_engine(small_model: LoadModel) -> Non
         done = run(spec, {}, model=hidden)
     assert done.engine == "hook"
     lines: list[str] = []
-    run(spec, {}, model=hidden, notice=lines.append)
+    run(spec, {}, model=hidden, watch=Watch(lines.append))
     assert len(lines) == 1
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from circuits import cli
 from circuits.circuit import Circuit
-from circuits.studies.many import DISCOVER
+from circuits.studies.discover import DISCOVER
 from circuits.studies.product import product, specs_of
 from circuits.studies.queries import QUERIES
 from circuits.studies.specs import DiscoverSpec

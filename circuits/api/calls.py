@@ -24,6 +24,7 @@ from circuits.studies.options import SpecError
 from circuits.studies.run import Run
 from circuits.studies.runs import run
 from circuits.studies.specs import RunSpec, TableSpec
+from circuits.studies.study import Watch
 from circuits.studies.table.table import make_table
 
 Behaviour = Literal["hallucination", "icl", "reverse", "multihop"]
@@ -73,7 +74,7 @@ def discover(
     own = {"relation": facts[0].relation} if len(facts) > 1 else {}
     spec = RunSpec(facts=facts, model=name, **own, **settings)
     with nullcontext(loaded) if spec.with_edit is None else load_edit(Path(spec.with_edit)).on(loaded) as asked:
-        found = run(spec, relations, model=asked, read=True, certified=certificate, notice=lambda _: None)
+        found = run(spec, relations, model=asked, read=True, certified=certificate, watch=Watch())
     return LiveRun.of(found, loaded)
 
 

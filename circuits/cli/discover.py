@@ -4,7 +4,7 @@ import json
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -22,13 +22,13 @@ from circuits.cli.app import (
     require_writable_folder,
 )
 from circuits.cli.options import asks
+from circuits.cli.progress import SECONDS_BETWEEN_LINES, every
 from circuits.cli.reading import print_reading
 from circuits.discovery import find_method
 from circuits.graph import label_of
 from circuits.studies.specs import DEFAULT_TAU, RunSpec, WhichFacts
 
 if TYPE_CHECKING:
-    from circuits.discovery.problem import Progress
     from circuits.evaluation.certificate import Certificate
     from circuits.facts import Fact, Relation, Relations
     from circuits.model import Model
@@ -154,6 +154,7 @@ def _search(
     """The runs of all thresholds. What is interrupted is saved beside its results, and said how to continue."""
     from circuits.studies.runs import Saved, run_sweep
     from circuits.studies.search import spec_digest
+    from circuits.studies.study import Watch
 
     def state_file(tau: float) -> Path:
         # Without a folder of its own, a search is told from others in the same place by what it searches.
@@ -176,8 +177,7 @@ def _search(
                 max_memory=max_memory,
                 read=True,
                 certified=certified,
-                notice=lambda line: typer.echo(line, err=True),
-                progress=progress,
+                watch=Watch(lambda line: typer.echo(line, err=True), progress),
             ):
                 state_file(waiting.pop(0)).unlink(missing_ok=True)
                 yield result
@@ -192,28 +192,34 @@ def _stop(*_: object) -> None:
 
 
 @contextmanager
-def _progress_bar(what: str) -> Iterator[Callable[["Progress"], None]]:
+def _progress_bar(what: str) -> Iterator[Callable[[int, int, str], None]]:
     """Edges done, edges kept, NLL now, time left; on stderr, so that stdout holds the result alone."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
     from rich.progress import Progress as Bar
 
     console = Console(stderr=True)
-    with Bar(
-        TextColumn(what),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("edges, {task.fields[kept]:,} kept, NLL {task.fields[nll]:.4f} nats"),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-        console=console,
-        transient=True,
-        disable=not console.is_terminal,
-    ) as bar:
-        task = bar.add_task("acdc", total=None, kept=0, nll=float("nan"))
+    line = f"{what}: begun"
+    with (
+        Bar(
+            TextColumn(what),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("edges, {task.fields[state]}"),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            console=console,
+            transient=True,
+            disable=not console.is_terminal,
+        ) as bar,
+        nullcontext() if console.is_terminal else every(SECONDS_BETWEEN_LINES, lambda: typer.echo(line, err=True)),
+    ):
+        task = bar.add_task("acdc", total=None, state="")
 
-        def show(now: "Progress") -> None:
-            bar.update(task, completed=now.done, total=now.total, kept=now.kept, nll=now.nll)
+        def show(done: int, total: int, state: str) -> None:
+            nonlocal line
+            line = f"{what}: {done:,} of {total:,} edges, {state}"
+            bar.update(task, completed=done, total=total, state=state)
 
         yield show
 

@@ -55,7 +55,7 @@ def progress(what: str) -> "Iterator[tuple[Watch, Callable[[int, int, Outcome[An
             transient=True,
             disable=not console.is_terminal,
         ) as bar,
-        nullcontext() if console.is_terminal else _every(SECONDS_BETWEEN_LINES, say),
+        nullcontext() if console.is_terminal else every(SECONDS_BETWEEN_LINES, say),
     ):
         task = bar.add_task(what, total=None, state="")
 
@@ -80,7 +80,7 @@ def progress(what: str) -> "Iterator[tuple[Watch, Callable[[int, int, Outcome[An
 
 
 @contextmanager
-def _every(seconds: float, call: Callable[[], None]) -> Iterator[None]:
+def every(seconds: float, call: Callable[[], None]) -> Iterator[None]:
     """Calls again and again, from a thread of its own, until the end."""
     ended = threading.Event()
 

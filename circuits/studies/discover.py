@@ -1,21 +1,90 @@
-"""Where these names were before they had files of their own; for callers that are on their way."""
+"""``discover`` as a study: many facts, a circuit and a row each."""
 
-from circuits.studies.run import Run, RunFileError
-from circuits.studies.runs import certificate_of, run, run_sweep
-from circuits.studies.search import UnknownFactError, engine_for, load_model, require_known, search, spec_digest
-from circuits.studies.specs import RunSpec
+import re
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
 
-__all__ = [
-    "Run",
-    "RunFileError",
-    "RunSpec",
-    "UnknownFactError",
-    "certificate_of",
-    "engine_for",
-    "load_model",
-    "require_known",
-    "run",
-    "run_sweep",
-    "search",
-    "spec_digest",
-]
+from circuits.datasets import relations_for
+from circuits.datasets.manifest import manifest_of
+from circuits.datasets.probes import edit_facts
+from circuits.datasets.split import split_facts
+from circuits.editing import load_edit
+from circuits.evaluation import known
+from circuits.facts import Fact, FactError, Relations, parse_fact
+from circuits.model import Model, library
+from circuits.studies.runs import run
+from circuits.studies.search import UnknownFactError, load_model
+from circuits.studies.specs import DiscoverSpec
+from circuits.studies.study import Case, Study, Watch
+from circuits.studies.summary import Summary, summary_of
+
+
+@dataclass(frozen=True)
+class Workshop:
+    """A loaded model, with its edit on it, and the facts that the spec names."""
+
+    model: Model
+    relations: Relations
+    facts: tuple[Fact, ...]
+    held: ExitStack = field(default_factory=ExitStack)
+    """The edit on the model."""
+
+
+def _open(spec: DiscoverSpec, _: Any) -> Workshop:
+    """What can be refused is refused before the model is loaded, because that takes a while."""
+    relations = relations_for(library.profile_of(spec.model), spec.relation)
+    if spec.relation is not None and spec.relation not in relations:
+        raise FactError(f"no relation called {spec.relation!r} in the dataset; `kcircuit facts` lists them")
+    facts = tuple(parse_fact(text, relations.values(), subject=spec.subject) for text in spec.fact)
+    held = ExitStack()
+    # Any fact will do: which model it is does not hang on it.
+    model = load_model(spec.run_spec((*facts, *next(iter(relations.values())).facts())[0]))
+    if spec.with_edit is not None:
+        model = held.enter_context(load_edit(Path(spec.with_edit)).on(model))
+    return Workshop(model, relations, facts, held)
+
+
+def _cases(spec: DiscoverSpec, at: Workshop) -> list[Case[Fact]]:
+    facts = at.facts or _known(spec, at)
+    cases: dict[str, Case[Fact]] = {}
+    for fact in facts:
+        # In letters that a file can be called by.
+        name = base = re.sub(r"\W+", "-", fact.statement).strip("-")[:100]
+        while name in cases:
+            name = f"{base}-{len(cases)}"
+        cases[name] = Case(name, fact)
+    return list(cases.values())
+
+
+def _known(spec: DiscoverSpec, at: Workshop) -> tuple[Fact, ...]:
+    """The first facts that the model knows, of the relation or of all in turn; it is asked about few more than that takes."""
+    there: Sequence[Fact] = (
+        edit_facts(at.relations, manifest_of(at.model.profile), seed=spec.seed)
+        if spec.relation is None
+        else split_facts(at.relations[spec.relation], spec.split, seed=spec.seed)
+    )
+    found: tuple[Fact, ...] = ()
+    for start in range(0, len(there), 2 * spec.n):
+        some = there[start : start + 2 * spec.n]
+        found += tuple(some) if spec.force else known(at.model, some)
+        if len(found) >= spec.n:
+            break
+    if not found:
+        raise UnknownFactError(
+            f"{at.model.name} knows no fact of {spec.relation or 'the dataset'}; --force builds circuits all the same"
+        )
+    return found[: spec.n]
+
+
+def _run(spec: DiscoverSpec, case: Case[Fact], at: Workshop, watch: Watch) -> Summary:
+    asked = spec.run_spec(case.asked)
+    found = run(asked, at.relations, model=at.model, read=True, certified=spec.certificate, watch=watch)
+    return replace(summary_of(found), circuit=found.circuit_json)
+
+
+DISCOVER: Study[DiscoverSpec, Workshop, Fact, Summary] = Study(
+    "discover", Summary, _open, _cases, _run, algorithm=2, chooses=frozenset({"n", "split"})
+)

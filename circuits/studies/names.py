@@ -28,7 +28,7 @@ class Named:
 STUDIES: dict[str, Named] = {
     "certificate": Named(certify_specs.CertifySpec, "circuits.studies.certify:CERTIFICATE"),
     "criteria": Named(certify_specs.CriteriaSpec, "circuits.studies.criteria:CRITERIA"),
-    "discover": Named(specs.DiscoverSpec, "circuits.studies.many:DISCOVER"),
+    "discover": Named(specs.DiscoverSpec, "circuits.studies.discover:DISCOVER"),
     "diff": Named(edit_specs.DiffSpec, "circuits.studies.diff:DIFF"),
     "diff-table": Named(edit_specs.DiffSpec, "circuits.studies.diff_table:DIFF_TABLE"),
     "edits": Named(edit_specs.CompareSpec, "circuits.studies.edits:EDITS"),

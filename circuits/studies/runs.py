@@ -25,6 +25,7 @@ from circuits.studies import subjects
 from circuits.studies.run import Run
 from circuits.studies.search import Found, engine_for, load_model, provenance_of, require_known, searches, warn
 from circuits.studies.specs import RunSpec
+from circuits.studies.study import Watch
 
 NAMED = 20
 """Near ties that a run names."""
@@ -53,8 +54,7 @@ def run(
     max_memory: int | None = None,
     read: bool = False,
     certified: bool = False,
-    notice: Callable[[str], None] | None = None,
-    progress: Callable[[Progress], None] = lambda _: None,
+    watch: Watch | None = None,
 ) -> Run:
     """Do what ``spec`` asks: `run_sweep` at one threshold. `discover` does the same from a sentence.
 
@@ -66,8 +66,7 @@ def run(
         max_memory: bytes that the fast engine may use; what is free, by default.
         read: tell what heads and MLPs do for the first fact too.
         certified: certify the circuit of a single fact.
-        notice: told, in a line, what the search will need.
-        progress: called as edges are decided.
+        watch: as of `run_sweep`.
 
     Returns:
         The circuit with all that was measured of it, and no live model.
@@ -84,8 +83,7 @@ def run(
         max_memory=max_memory,
         read=read,
         certified=certified,
-        notice=notice,
-        progress=progress,
+        watch=watch,
     )
     return next(runs)
 
@@ -100,8 +98,7 @@ def run_sweep(
     max_memory: int | None = None,
     read: bool = False,
     certified: bool = False,
-    notice: Callable[[str], None] | None = None,
-    progress: Callable[[Progress], None] = lambda _: None,
+    watch: Watch | None = None,
 ) -> Iterator[Run]:
     """One run for each threshold, in rising order; they share the model's clean values and what decisions they can.
 
@@ -113,9 +110,8 @@ def run_sweep(
         max_memory: bytes that the fast engine may use; what is free, by default.
         read: tell what heads and MLPs do for the first fact too.
         certified: certify each circuit, where it is of a single fact.
-        notice: told, in a line, what the search will need, and of a fallback to the slow engine; without it the fallback
-            is a warning.
-        progress: called as edges are decided.
+        watch: told, in a line, what the search will need, and of a fallback to the slow engine; and how far it is, as edges
+            are decided. Without one the fallback is a warning.
 
     Raises:
         UnknownFactError: the model does not recall a fact, and ``spec.force`` is off.
@@ -125,28 +121,29 @@ def run_sweep(
         circuits.engines.memory.TooLargeError: the search does not fit into ``max_memory``.
         circuits.discovery.state.Interrupted: on Ctrl-C; it is `Saved` where there is a state file.
     """
+    notice = warn if watch is None else watch.notice
     model = model or load_model(spec)
     model_answers = whole_model(model, spec.facts)
     if not spec.force:
         require_known(model, spec.facts, model_answers)
-    engine = engine_for(spec, spec.built_from, relations, model, max_memory, notice or warn)
-    answering = engine_for(spec, spec.facts, relations, model, max_memory, notice or warn) if spec.siblings else engine
-    if isinstance(engine, SparseEngine) and notice is not None:
-        notice(f"before the search: {engine.estimate()}")
+    engine = engine_for(spec, spec.built_from, relations, model, max_memory, notice)
+    answering = engine_for(spec, spec.facts, relations, model, max_memory, notice) if spec.siblings else engine
+    if isinstance(engine, SparseEngine) and watch is not None:
+        watch.notice(f"before the search: {engine.estimate()}")
     test_engine, model_test = None, None
     if spec.test_facts:
-        test_engine = engine_for(spec, spec.test_facts, relations, model, max_memory, notice or warn)
+        test_engine = engine_for(spec, spec.test_facts, relations, model, max_memory, notice)
         model_test = whole_model(model, spec.test_facts)
 
     def provenance(tau: float) -> Provenance:
         return provenance_of(spec.model_copy(update={"tau": tau}), model)
 
-    saves = Saves(state_file, lambda tau: fingerprint(provenance(tau)), notice or warn)
+    saves = Saves(state_file, lambda tau: fingerprint(provenance(tau)), notice)
     # The whole model's, so the same for every threshold.
     path = trajectory(model, spec.facts[0])
     empty = standalone(model, answering, Circuit.empty(engine.graph, provenance(spec.tau)), spec.facts)
     reading = read_known_fact(model, spec.facts[0], relations, seed=spec.seed) if read else None
-    found = searches(spec, taus, relations, model, engine, provenance, saves, progress)
+    found = searches(spec, taus, relations, model, engine, provenance, saves, _shown(watch))
     for tau, searched, state, prefiltered in _saved(found, sorted(taus), state_file):
         # Rebuilt from its own saved form, so that what is measured is what the file says.
         circuit = Circuit.from_json(searched.to_json())
@@ -167,14 +164,20 @@ def run_sweep(
             empty_answers=empty,
             prefiltered=prefiltered,
             reading=reading,
-            certificate=certificate_of(spec, circuit, relations, model, max_memory, notice or warn)
-            if certified
-            else None,
+            certificate=certificate_of(spec, circuit, relations, model, max_memory, notice) if certified else None,
             attention=_attention(model, spec.facts[0], circuit),
             bos=model.bos,
             quantisation=model.quantisation,
             versions=_versions(),
         )
+
+
+def _shown(watch: Watch | None) -> Callable[[Progress], None]:
+    def show(now: Progress) -> None:
+        if watch is not None:
+            watch.progress(now.done, now.total, f"{now.kept:,} kept, NLL {now.nll:.4f} nats")
+
+    return show
 
 
 def _saved(

@@ -9,7 +9,6 @@ from pydantic import BaseModel, ConfigDict
 from circuits.analysis.lens import trajectory
 from circuits.circuit import Circuit
 from circuits.datasets.split import split_facts
-from circuits.discovery.problem import Progress
 from circuits.engines import Engine
 from circuits.evaluation import Answers, known, standalone
 from circuits.evaluation.baseline import DRAWS, Draw, bootstrap, random_answers
@@ -224,9 +223,6 @@ def _search(
         digest = spec_digest(run_spec.model_copy(update={"tau": tau}))
         return state_folder / f"{file_name(run_spec.relation or '')}-{digest}.state.json"
 
-    def show(now: Progress) -> None:
-        watch.progress(now.done, now.total, f"{now.kept:,} edges kept, NLL {now.nll:.3f}")
-
     runs: dict[float, Run] = {}
     for run in run_sweep(
         run_spec,
@@ -235,8 +231,7 @@ def _search(
         model=model,
         state_file=state_file,
         max_memory=max_memory,
-        notice=watch.notice,
-        progress=show,
+        watch=watch,
     ):
         runs[run.spec.tau] = run
         if (finished := state_file(run.spec.tau)) is not None:
