@@ -282,7 +282,7 @@ def test_an_edit_and_its_new_object_are_one_difference():
     )
     assert differing_field(SPEC, edited) == "with_edit"
     elsewhere = edited.model_copy(update={"facts": (Fact("The language of France is", "France", "Spanish"),)})
-    with pytest.raises(BehaviourError, match="differ in with_edit, facts"):
+    with pytest.raises(BehaviourError, match="differ in facts, with_edit"):
         differing_field(SPEC, elsewhere)
     assert differing_field(SPEC, SPEC.model_copy(update={"tau": 0.5, "force": True, "engine": "hook"})) == "tau"
 

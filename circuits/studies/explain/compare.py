@@ -39,11 +39,11 @@ def differing_field(before: RunSpec, after: RunSpec) -> str:
         for name in RunSpec.model_fields
         if name not in INDIFFERENT and getattr(before, name) != getattr(after, name)
     ]
-    if fields == ["facts", "with_edit"] and _prompts(before) == _prompts(after):
+    if set(fields) == {"facts", "with_edit"} and _prompts(before) == _prompts(after):
         # An edit is asked for its own object, and the unedited model for the old one.
         fields = ["with_edit"]
     if len(fields) != 1:
-        what = ", ".join(fields) if fields else "nothing that decides a circuit"
+        what = ", ".join(sorted(fields)) if fields else "nothing that decides a circuit"
         raise BehaviourError(
             f"expected two runs that differ in one field, so that the difference can be told to be its doing; these differ "
             f"in {what}"
