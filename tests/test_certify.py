@@ -17,8 +17,9 @@ from circuits.facts import Fact
 from circuits.metrics import Share
 from circuits.pages.certificate import HEADER, cells, lines_section
 from circuits.studies import certify
-from circuits.studies.certify import CERTIFICATE, Examined, Sample, lines_of
+from circuits.studies.certify import CERTIFICATE, Sample, lines_of
 from circuits.studies.certify_specs import CertifySpec
+from circuits.studies.checks import Examined
 from circuits.studies.run import Run
 from circuits.studies.specs import RunSpec
 from circuits.studies.sweep import Folder, sweep

@@ -16,7 +16,7 @@ from circuits.model import Model, ModelError
 from circuits.model.batch import Batch
 from circuits.model.checkpoint import dequantise
 from circuits.model.gguf import Header, is_gguf, read_header
-from circuits.pages.run import page_of
+from circuits.pages.contents import page_of
 from circuits.studies.run import Run
 from circuits.studies.runs import run
 from circuits.studies.specs import RunSpec

@@ -15,9 +15,10 @@ from circuits.analysis.story import tell
 from circuits.circuit import Circuit, Provenance
 from circuits.graph import Node
 from circuits.pages.charts import role_grid
+from circuits.pages.contents import Page
 from circuits.pages.drawing import legend
 from circuits.pages.heads import attention_pattern, lens_table, reading_attention, role_map
-from circuits.pages.run import Page, draw
+from circuits.pages.run import draw
 from circuits.pages.story import heads_section, story_section
 from tests.models import traces
 from tests.planted_heads import FACTS, OBJECTS, ROLES, planted

@@ -21,12 +21,13 @@ from circuits.evaluation import Answers
 from circuits.graph import Graph, Node, Shape
 from circuits.pages import run as report
 from circuits.pages.charts import Bar, stacked_bars
+from circuits.pages.contents import Page
 from circuits.pages.dot import circuit_to_dot, render_png
 from circuits.pages.layout import HALF_HEIGHT, crossings, index_order, place
 from circuits.pages.overview import LARGE, STRONGEST, survey
 from circuits.pages.picture import circuit_picture
 from circuits.pages.plots import layer_activity, trajectory_plot
-from circuits.pages.run import Page, draw, render
+from circuits.pages.run import draw, render
 from circuits.pages.style import (
     MAX_PEN,
     MIN_PEN,

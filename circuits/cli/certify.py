@@ -40,7 +40,8 @@ def certify(
     from circuits.evaluation.lines import verdict_of
     from circuits.model import library
     from circuits.pages.export import export_run
-    from circuits.studies.certify import CERTIFICATE, Examined, lines_of
+    from circuits.studies.certify import CERTIFICATE, lines_of
+    from circuits.studies.checks import Examined
     from circuits.studies.sweep import Folder, sweep
 
     spec = CertifySpec(run=saved.spec, circuit=saved.circuit_json["digest"], **asked)
