@@ -18,7 +18,7 @@ class Reads:
     """Readers that take the same sum: a run of consecutive rows of the pass' table of readers."""
 
     first: int
-    readers: Index
+    readers: tuple[int, ...]
     n_fresh: int
     """How many of the writers that this pass computes come before them."""
 
@@ -138,8 +138,8 @@ class _Table:
         return np.array(self.readers, int)
 
     def reads(self, readers: Index) -> Reads:
-        reads = Reads(len(self.readers), readers, len(self.writers))
-        self.readers += readers.tolist()
+        reads = Reads(len(self.readers), tuple(readers.tolist()), len(self.writers))
+        self.readers += reads.readers
         return reads
 
     def projection(self, readers: Index, slots: Bool[np.ndarray, "3 head"]) -> Projection | None:

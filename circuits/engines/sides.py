@@ -11,8 +11,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from circuits.engines.layout import Layout
-from circuits.engines.plan import Plan, Reads
+from circuits.engines.lowered import SideRows
+from circuits.engines.plan import Reads
 from circuits.engines.sums import sums
 from circuits.engines.values import Values
 from circuits.model.products import each_times
@@ -35,26 +35,21 @@ class Scratch:
 class PassSide:
     """Readers and fresh writers stand in the order in which the pass comes to them."""
 
-    def __init__(
-        self, values: Values, layout: Layout, weights: Float[Tensor, "writer reader"], todo: Plan, *, tail: bool
-    ) -> None:
+    def __init__(self, values: Values, weights: Float[Tensor, "writer reader"], rows: SideRows) -> None:
         """``weights`` is the circuit's mask as numbers."""
-        readers, fresh = (todo.tail_readers, todo.tail_writers) if tail else (todo.full_readers, todo.full_writers)
-        first_pos, device = values.n_pos - values.n_answer if tail else 0, values.delta.device
+        first_pos = values.n_pos - values.n_answer if rows.tail else 0
         self.n_pos, self.n_fresh = values.n_pos - first_pos, 0
-        self.shape = (len(readers), values.delta.shape[1], self.n_pos, values.delta.shape[3])
-        self.n_writers = len(fresh)
-        if not len(readers):
+        self.shape = (len(rows.readers), values.delta.shape[1], self.n_pos, values.delta.shape[3])
+        if not len(rows.readers):
             return
         self.delta = values.delta[:, :, first_pos:].flatten(1)
-        static = weights.index_select(1, torch.from_numpy(readers).to(device))
-        self._fresh_weights = static.index_select(0, torch.from_numpy(fresh).to(device)).T
-        if len(todo.tail_writers):
-            static.index_fill_(0, torch.from_numpy(todo.tail_writers).to(device), 0.0)
+        static = weights.index_select(1, rows.readers)
+        self._fresh_weights = static.index_select(0, rows.fresh).T
+        static.index_fill_(0, rows.stale, 0.0)
         constant = values.constant
         if constant.shape[2] > 1:
             constant = constant[:, :, first_pos:]
-        constant = constant.index_select(0, torch.from_numpy(layout.depth[readers]).to(device))
+        constant = constant.index_select(0, rows.depths)
         self._static = sums(static.T, self.delta).view(self.shape).add_(constant)
 
     def static(self, reads: Reads) -> Float[Tensor, "reader 1 batch pos d_model"]:
@@ -95,16 +90,13 @@ class ScratchSide(PassSide):
         scratch: Scratch,
         n_variants: int,
         values: Values,
-        layout: Layout,
         weights: Float[Tensor, "writer reader"],
-        todo: Plan,
-        *,
-        tail: bool,
+        rows: SideRows,
     ) -> None:
-        super().__init__(values, layout, weights, todo, tail=tail)
+        super().__init__(values, weights, rows)
         self._scratch = scratch
-        shape = (self.n_writers, n_variants, *self.shape[1:])
-        self._buffer = scratch.take("tail" if tail else "full", shape, values.delta)
+        shape = (len(rows.fresh), n_variants, *self.shape[1:])
+        self._buffer = scratch.take("tail" if rows.tail else "full", shape, values.delta)
 
     def _over_fresh(self, weights: Tensor, shape: tuple[int, ...]) -> Tensor:
         total = self._scratch.take("inputs", shape, self._buffer)
@@ -128,10 +120,8 @@ class ScratchSide(PassSide):
 class TracedSide(PassSide):
     """Differentiable: every value stays what it was when it was read."""
 
-    def __init__(
-        self, values: Values, layout: Layout, weights: Float[Tensor, "writer reader"], todo: Plan, *, tail: bool
-    ) -> None:
-        super().__init__(values, layout, weights, todo, tail=tail)
+    def __init__(self, values: Values, weights: Float[Tensor, "writer reader"], rows: SideRows) -> None:
+        super().__init__(values, weights, rows)
         self._blocks: list[Tensor] = []
 
     def _over_fresh(self, weights: Tensor, shape: tuple[int, ...]) -> Tensor:

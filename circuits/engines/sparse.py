@@ -22,6 +22,7 @@ from circuits.engines.engine import Cut
 from circuits.engines.folding import Folded, fold
 from circuits.engines.kernel import Pass
 from circuits.engines.layout import Layout
+from circuits.engines.lowered import lower
 from circuits.engines.memory import Estimate, Sizes, available_memory, estimate
 from circuits.engines.noise import rounding_noise, type_name
 from circuits.engines.plan import plan
@@ -246,8 +247,9 @@ class _GroupRunner:
 
     def _pass(self, kind: type[Kind], change: Change) -> Kind:
         todo = plan(self._layout, self._kept, self._need, change.readers)
+        lowered = lower(todo, self._layout, self.device)
         return kind(
-            self._folded, self._bypasses, self._layout, self._values, self._weights, todo, change, self._scratch
+            self._folded, self._bypasses, self._layout, self._values, self._weights, lowered, change, self._scratch
         )
 
     def _become(self, kept: Bool[np.ndarray, "writer reader"]) -> None:
