@@ -6,8 +6,8 @@ Notation: a writer's *delta* is what it writes minus what its ablated edges carr
 
 where the constant is the sum of what all legal ablated edges would carry, and of the attention biases. A pass starts
 from the values of the current circuit (`values.Values`), changes some readers, and computes anew only what these changes
-reach through kept edges and what the answer needs (`plan`, `lowered`). Sums are always taken over the writers themselves, never updated
-in place, so that no rounding error accumulates from pass to pass.
+reach through kept edges and what the answer needs (`plan`, and as rows on the device `lowered`). Sums are always taken
+over the writers themselves, never updated in place, so that no rounding error accumulates from pass to pass.
 """
 
 from collections.abc import Mapping, Sequence
@@ -126,7 +126,7 @@ class Pass:
         self._write(written, None, todo.writers, todo.tail)
 
     def _project(self, layer: int, todo: SlotRows) -> Float[Tensor, "slot_head #variant batch pos d_head"]:
-        """Queries, keys and values of these rows of ``W_slots``, as attention uses them: queries and keys normed and rotated."""
+        """Queries, keys and values as attention uses them: queries and keys normed and rotated."""
         side, weights = self._at(todo.tail), self._folded.layers[layer]
         x = self._read(side, todo.reads)
         flat = x.flatten(1, 3)
