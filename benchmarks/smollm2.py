@@ -101,11 +101,19 @@ def of_assessment(found: Any) -> str:
 
 def of_edit(found: Any) -> str:
     target = found["edit"]["target"]
-    measured = {row["metric"]: row for row in found["metrics"] if row["way"] == "exact" and row["kind"] is None}
     return (
         f"p({found['target']}) {target['probability_before']:.4f} before, {target['probability_after']:.3f} after; "
-        + ", ".join(f"{name} {row['after']:.0f} %" for name, row in measured.items())
+        + _exactly(found)
     )
+
+
+def of_edits(found: Any) -> str:
+    return f"over {found['n']} facts: {_exactly(found)}"
+
+
+def _exactly(found: Any) -> str:
+    measured = {row["metric"]: row for row in found["metrics"] if row["way"] == "exact" and row["kind"] is None}
+    return ", ".join(f"{name} {row['after']:.0f} %" for name, row in measured.items())
 
 
 def of_explanation(found: Any) -> str:
@@ -143,7 +151,7 @@ RUNS = (
     Run("rome", "edit --model smollm2 --method rome --to German", of_edit, fact=True),
     Run("memit", "edit --model smollm2 --method memit --to German", of_edit, fact=True),
     Run("memoe", "edit --model smollm2 --method memoe --to German", of_edit, fact=True),
-    Run("edit-eval", "edit eval --model smollm2 --method ft-m --n 5", ended, out=False),
+    Run("edit-eval", "edit eval --model smollm2 --method ft-m --n 5", of_edits, out=False),
     Run("diff", f"diff --model smollm2 --edit ft-m --to German {COARSE}", ended, fact=True),
     Run(
         "hallucination",
