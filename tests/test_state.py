@@ -41,7 +41,7 @@ def states_of(engine: SparseEngine) -> tuple[np.ndarray, list[State]]:
     return scores.values, states
 
 
-@pytest.mark.parametrize("width", [3, 64])
+@pytest.mark.parametrize("width", [9, 64])
 @pytest.mark.usefixtures("marks_every_other_batch")
 def test_a_search_goes_on_from_its_file_to_the_same_bytes_wherever_it_was_stopped(
     tmp_path: Path, small_model: LoadModel, width: int
