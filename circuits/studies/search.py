@@ -65,14 +65,21 @@ def searches(
 ) -> Iterator[Found]:
     """The circuit at each threshold, in rising order, by the method that ``spec`` names."""
     find = _searched if find_method(spec.method).has_threshold else _scored
-    return find(spec, taus, relations, model, engine, provenance, saves, progress)
+    problem = Problem(
+        model,
+        spec.built_from,
+        ablation_for(spec, spec.built_from, relations, model),
+        spec.granularity,
+        metric_for(spec.metric, spec.built_from, relations, model),
+        given=engine,
+    )
+    return find(spec, taus, problem, engine, provenance, saves, progress)
 
 
 def _searched(
     spec: RunSpec,
     taus: Sequence[float],
-    relations: Relations,
-    model: Model,
+    problem: Problem,
     engine: Engine,
     provenance: Callable[[float], Provenance],
     saves: Saves,
@@ -81,11 +88,11 @@ def _searched(
     """The circuit at each threshold, among the edges that the prefilter lets through, if there is one."""
     candidates, prefiltered, method = None, None, find_method(spec.method)
     assert method.sweep is not None
-    problem, options = _problem(spec, relations, model, engine), spec.options_of(method)
+    options = spec.options_of(method)
     if spec.prefilter is not None:
-        scores = _scores(spec.prefilter, spec, relations, model, engine, provenance(spec.tau), progress)
+        scores = _scores(spec.prefilter, spec, problem, provenance(spec.tau), progress)
         candidates = prefilter.candidates(scores, spec.keep or prefilter.KEEP)
-        begins = prefilter.start(engine, candidates, model.network.d_vocab)
+        begins = prefilter.start(engine, candidates, problem.model.network.d_vocab)
         if not spec.force:
             prefilter.require_alive(begins, spec.prefilter, spec.keep or prefilter.KEEP)
         prefiltered = Prefiltered(method=spec.prefilter, candidates=int(candidates.sum()), nll_start=begins.nll)
@@ -121,8 +128,7 @@ def _searched(
 def _scored(
     spec: RunSpec,
     taus: Sequence[float],
-    relations: Relations,
-    model: Model,
+    problem: Problem,
     engine: Engine,
     provenance: Callable[[float], Provenance],
     saves: Saves,
@@ -130,7 +136,7 @@ def _scored(
 ) -> Iterator[Found]:
     """The best edges of a method that scores them all: the same at each threshold, for it has none."""
     before = engine.evaluations
-    scores = _scores(spec.method, spec, relations, model, engine, provenance(spec.tau), progress)
+    scores = _scores(spec.method, spec, problem, provenance(spec.tau), progress)
     n = prefilter.n_edges(spec.edges or DEFAULT_EDGES, scores.graph.n_edges)
     circuit = scores.connected(n, absolute=spec.absolute)
     done = State("", [], [], evaluations=engine.evaluations - before)
@@ -139,28 +145,10 @@ def _scored(
 
 
 def _scores(
-    method: str,
-    spec: RunSpec,
-    relations: Relations,
-    model: Model,
-    engine: Engine,
-    provenance: Provenance,
-    progress: Callable[[Progress], None],
+    method: str, spec: RunSpec, problem: Problem, provenance: Provenance, progress: Callable[[Progress], None]
 ) -> Scores:
     found = find_method(method)
-    problem = _problem(spec, relations, model, engine)
     return found(problem, spec.options_of(found), provenance=provenance, report=progress)
-
-
-def _problem(spec: RunSpec, relations: Relations, model: Model, engine: Engine) -> Problem:
-    return Problem(
-        model,
-        spec.built_from,
-        ablation_for(spec, spec.built_from, relations, model),
-        spec.granularity,
-        metric_for(spec.metric, spec.built_from, relations, model),
-        given=engine,
-    )
 
 
 def spec_digest(spec: RunSpec) -> str:
