@@ -4,7 +4,7 @@ import json
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -22,7 +22,7 @@ from circuits.cli.app import (
     require_writable_folder,
 )
 from circuits.cli.options import asks
-from circuits.cli.progress import SECONDS_BETWEEN_LINES, every
+from circuits.cli.progress import bar_or_lines
 from circuits.cli.reading import print_reading
 from circuits.discovery import find_method
 from circuits.graph import label_of
@@ -35,7 +35,6 @@ if TYPE_CHECKING:
     from circuits.studies.run import Run
 
 STATE_FILE = "acdc-state.json"
-SECONDS_BETWEEN_SAVES = 30.0
 
 
 @app.command()
@@ -194,27 +193,12 @@ def _stop(*_: object) -> None:
 @contextmanager
 def _progress_bar(what: str) -> Iterator[Callable[[int, int, str], None]]:
     """Edges done, edges kept, NLL now, time left; on stderr, so that stdout holds the result alone."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-    from rich.progress import Progress as Bar
+    from rich.progress import MofNCompleteColumn, TextColumn
 
-    console = Console(stderr=True)
     line = f"{what}: begun"
-    with (
-        Bar(
-            TextColumn(what),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("edges, {task.fields[state]}"),
-            TimeElapsedColumn(),
-            TimeRemainingColumn(),
-            console=console,
-            transient=True,
-            disable=not console.is_terminal,
-        ) as bar,
-        nullcontext() if console.is_terminal else every(SECONDS_BETWEEN_LINES, lambda: typer.echo(line, err=True)),
-    ):
-        task = bar.add_task("acdc", total=None, state="")
+    columns = MofNCompleteColumn(), TextColumn("edges, {task.fields[state]}")
+    with bar_or_lines(lambda: typer.echo(line, err=True), *columns) as bar:
+        task = bar.add_task(what, total=None, state="")
 
         def show(done: int, total: int, state: str) -> None:
             nonlocal line

@@ -13,6 +13,9 @@ import typer
 from circuits.cli.app import Stopped
 
 if TYPE_CHECKING:
+    from rich.progress import Progress as Bar
+    from rich.progress import ProgressColumn
+
     from circuits.studies.study import Outcome, Study, Watch
 
 Spec = TypeVar("Spec")
@@ -31,32 +34,17 @@ def progress(what: str) -> "Iterator[tuple[Watch, Callable[[int, int, Outcome[An
     Args:
         what: what cases are, in the plural.
     """
-    from rich.console import Console
-    from rich.progress import BarColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-    from rich.progress import Progress as Bar
+    from rich.progress import TextColumn
 
     from circuits.studies.study import Watch
 
-    console = Console(stderr=True, highlight=False, soft_wrap=True)
     began = time.monotonic()
     complete, counted, line = 0, what, f"{what}: begun"
 
     def say() -> None:
         typer.echo(f"{line} ({time.monotonic() - began:.0f} s)", err=True)
 
-    with (
-        Bar(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            TextColumn("{task.fields[state]}"),
-            TimeElapsedColumn(),
-            TimeRemainingColumn(),
-            console=console,
-            transient=True,
-            disable=not console.is_terminal,
-        ) as bar,
-        nullcontext() if console.is_terminal else every(SECONDS_BETWEEN_LINES, say),
-    ):
+    with bar_or_lines(say, TextColumn("{task.fields[state]}")) as bar:
         task = bar.add_task(what, total=None, state="")
 
         def finished(done: int, total: int, outcome: "Outcome[Any]") -> None:
@@ -64,7 +52,7 @@ def progress(what: str) -> "Iterator[tuple[Watch, Callable[[int, int, Outcome[An
             complete, counted = done, f"{done} of {total} {what}"
             line = f"{counted}, {outcome.case} done"
             bar.update(task, completed=float(done), total=float(total), description=line)
-            if not console.is_terminal and done == total:
+            if not bar.console.is_terminal and done == total:
                 say()
 
         def show(done: int, total: int, state: str) -> None:
@@ -80,7 +68,31 @@ def progress(what: str) -> "Iterator[tuple[Watch, Callable[[int, int, Outcome[An
 
 
 @contextmanager
-def every(seconds: float, call: Callable[[], None]) -> Iterator[None]:
+def bar_or_lines(say: Callable[[], None], *columns: "ProgressColumn") -> "Iterator[Bar]":
+    """A bar on stderr with these columns between its middle and its times; where that is no terminal, ``say`` every ten seconds."""
+    from rich.console import Console
+    from rich.progress import BarColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bar
+
+    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    with (
+        Bar(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            *columns,
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            console=console,
+            transient=True,
+            disable=not console.is_terminal,
+        ) as bar,
+        nullcontext() if console.is_terminal else _every(SECONDS_BETWEEN_LINES, say),
+    ):
+        yield bar
+
+
+@contextmanager
+def _every(seconds: float, call: Callable[[], None]) -> Iterator[None]:
     """Calls again and again, from a thread of its own, until the end."""
     ended = threading.Event()
 
