@@ -12,9 +12,20 @@ from typing import Literal
 Kind = Literal["factual", "commonsense", "linguistic", "bias"]
 KINDS: tuple[Kind, ...] = ("factual", "commonsense", "linguistic", "bias")
 
-ProbeKind = Literal["paraphrase", "alias", "two_hop", "reverse", "reasoning", "neighbour", "same_subject", "unrelated"]
+ProbeKind = Literal[
+    "paraphrase",
+    "alias",
+    "two_hop",
+    "reverse",
+    "reasoning",
+    "neighbour",
+    "attribute",
+    "same_subject",
+    "forgetfulness",
+    "unrelated",
+]
 SHOULD_CHANGE: tuple[ProbeKind, ...] = ("paraphrase", "alias", "two_hop", "reverse", "reasoning")
-SHOULD_STAY: tuple[ProbeKind, ...] = ("neighbour", "same_subject", "unrelated")
+SHOULD_STAY: tuple[ProbeKind, ...] = ("neighbour", "attribute", "same_subject", "forgetfulness", "unrelated")
 
 
 class FactError(ValueError):
@@ -137,7 +148,9 @@ class Probe:
     Kinds in `SHOULD_CHANGE` follow from the edit: the same question in other words (``paraphrase``), of the subject by
     another name (``alias``), of what a second relation says of the new object (``two_hop``), of the subject from the
     object (``reverse``), or by other reasoning. Kinds in `SHOULD_STAY` have their answer from before the edit: the same
-    relation of another subject (``neighbour``), another relation of the subject (``same_subject``), or neither.
+    relation of another subject (``neighbour``), or of one that has the new object already (``attribute``, CounterFact's);
+    another relation of the subject (``same_subject``; KnowEdit's relation specificity); another object that the subject has
+    in a relation of several (``forgetfulness``, KnowEdit's); or none of these.
 
     ``subject`` is what the prompt is about, if that is known. ``answer`` is None where it is whatever the unedited
     model says. ``aliases`` are other spellings of the answer that count as it.

@@ -264,10 +264,13 @@ def test_methods_are_compared_in_one_table_and_the_page_is_made_from_it(tiny, ca
         ("ft-m", "sequential:2", "prune:alpha=2,kind=linear", 4),
     ]
     assert all(row["locality_before"] == 100 for row in rows)
+    assert all(row["attributes"] is not None and row["locality_forgetfulness"] is None for row in rows)
     text = page.read_text(encoding="utf-8")
     for row in rows:
         assert f"| {row['method']} | {row['regime']} | {row['restrain'] or '–'} | {row['n']} |" in text
     assert "What is left of earlier edits" in text
+    # What must stay has a column for each kind that a case asks about, and for no other.
+    assert "| other subjects | attributes | ES | GS | LS |" in text
     assert f"kcircuit edit compare --method {methods} --n 3" in text
     assert "seconds a fact" in succeeds(command, capsys)
 

@@ -73,7 +73,7 @@ def test_a_counterfact_record_keeps_its_template_its_objects_and_all_its_prompts
     assert [(p.kind, p.prompt.split()[4], p.answer) for p in first.probes[2:]] == [
         ("neighbour", "Stavanger", "Norway"),
         ("neighbour", "Oslo", "Norway"),
-        ("neighbour", "Valparaíso", "Chile"),
+        ("attribute", "Valparaíso", "Chile"),
     ]
     assert second == EditRequest("{} wrote in the language", "Karen Blixen", "Welsh", "Danish", "P103")
 
@@ -120,7 +120,7 @@ def test_knowedit_nests_answers_at_three_depths_and_names_fields_in_two_ways() -
         ("reasoning", "Wales", ("Cymru",)),
         ("reverse", "Karen Blixen", ()),
         ("same_subject", "female", ()),
-        ("same_subject", "English", ()),
+        ("forgetfulness", "English", ()),
     ]
     assert second == EditRequest("{} is a town in", "Bergen", "Chile")
 

@@ -310,10 +310,12 @@ def test_the_rival_of_the_new_object_is_the_old_one_and_of_a_neighbours_answer_t
         Probe("neighbour", "d", None, "old"),
         Probe("neighbour", "e", None, "new"),
         Probe("same_subject", "f", None, "y"),
+        Probe("attribute", "g", None, "new"),
+        Probe("forgetfulness", "h", None, "z"),
     )
     asked = questions(EditRequest("{} is", "s", "new", "old", probes=probes))
-    assert [q.rival for q in asked] == ["old", "old", "old", None, "new", None, None]
-    assert [q.stays for q in asked] == [False, False, False, False, True, True, True]
+    assert [q.rival for q in asked] == ["old", "old", "old", None, "new", None, None, "old", None]
+    assert [q.stays for q in asked] == [False] * 4 + [True] * 5
 
 
 # ---- metrics of an edit, by hand ------------------------------------------------------------------------------------------
@@ -341,6 +343,33 @@ def test_a_leak_is_counted_by_kind_and_kinds_count_alike(model: Model) -> None:
     assert found["locality", "unrelated", "tokens"] == (1.0, 0.5, 1)
     assert found["locality", None, "exact"] == (1.0, 0.25, 3)
     assert found["locality", None, "tokens"] == (1.0, 0.5, 3)
+
+
+def test_attributes_and_forgetfulness_have_rows_of_their_own_and_attributes_are_no_part_of_locality(
+    model: Model,
+) -> None:
+    """By hand: the edit leaks from peru to chile, makes oslo's answer another one, and reaches nothing else."""
+    request = replace(
+        REQUEST,
+        probes=(
+            Probe("neighbour", "about chile", "chile", "spanish"),
+            Probe("attribute", "say oslo", "oslo", "norse"),
+            Probe("same_subject", "about thick", "thick", "tongue"),
+            Probe("forgetfulness", "say tongue", None, "."),
+        ),
+    )
+    leak = table_edit(model, {"peru": "quechua", "chile": "quechua", "oslo": "thick"})
+    found = shares(request, model, leak)
+    assert found["attributes", None, "exact"] == (1.0, 0.0, 1)
+    assert found["locality", "forgetfulness", "exact"] == (1.0, 1.0, 1)
+    assert found["locality", "same_subject", "exact"] == (1.0, 1.0, 1)
+    # Two of the three kinds of locality stay; with the attribute it would be two of four.
+    assert found["locality", None, "exact"] == (1.0, pytest.approx(2 / 3), 3)
+    assert ("locality", "attribute", "exact") not in found
+    # The control: an edit that only leaks to chile loses the neighbour and keeps the attribute.
+    narrow = shares(request, model, table_edit(model, {"peru": "quechua", "chile": "quechua"}))
+    assert narrow["attributes", None, "exact"] == (1.0, 1.0, 1)
+    assert narrow["locality", "neighbour", "exact"] == (1.0, 0.0, 1)
 
 
 def test_the_ways_of_counting_differ_where_they_should(model: Model) -> None:

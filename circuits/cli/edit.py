@@ -235,7 +235,9 @@ KIND_TITLES = {
     "reasoning": "by reasoning",
     "reverse": "the other way round",
     "neighbour": "the same of others",
+    "attribute": "the same of others that have it",
     "same_subject": "of the subject",
+    "forgetfulness": "its other objects",
     "unrelated": "unrelated",
 }
 

@@ -40,8 +40,8 @@ class _Flat(Record):
 def load_counterfact(path: Path, *, skip: Skip | None = None, limit: int | None = None) -> tuple[EditRequest, ...]:
     """The records as requests to replace the true object by the false one.
 
-    Neighbourhood prompts ask the same of subjects that share the true object. Attribute prompts ask the same of subjects
-    that truly have the new object. Both become neighbours; both shall keep their answers.
+    Neighbourhood prompts ask the same of subjects that share the true object, attribute prompts of subjects that truly have
+    the new object. Both shall keep their answers, each as a kind of its own.
 
     Raises:
         circuits.datasets.DatasetError: without ``skip``, for a record that makes no request.
@@ -65,7 +65,7 @@ def _from_original(record: _Original) -> EditRequest:
     new, old, relation = rewrite.target_new.text, rewrite.target_true.text, rewrite.relation_id
     probes = [Probe("paraphrase", prompt, rewrite.subject, new) for prompt in record.paraphrase_prompts]
     probes += [Probe("neighbour", prompt, None, old, (), relation) for prompt in record.neighborhood_prompts]
-    probes += [Probe("neighbour", prompt, None, new, (), relation) for prompt in record.attribute_prompts]
+    probes += [Probe("attribute", prompt, None, new, (), relation) for prompt in record.attribute_prompts]
     return request("requested_rewrite.target_new", rewrite.prompt, rewrite.subject, new, old, relation, probes)
 
 

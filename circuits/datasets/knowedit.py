@@ -17,8 +17,8 @@ PORTABILITY: dict[str, ProbeKind] = {
     "reasoning": "reasoning",
     "Logical_Generalization": "reverse",
 }
-LOCALITY: dict[str, ProbeKind] = {"Relation_Specificity": "same_subject", "Forgetfulness": "same_subject"}
-"""Forgetfulness asks for the other objects of a subject in a relation that has several."""
+LOCALITY: dict[str, ProbeKind] = {"Relation_Specificity": "same_subject", "Forgetfulness": "forgetfulness"}
+"""Relation specificity asks for the subject's other relations, forgetfulness for its other objects in the edited one."""
 
 Answers = str | list[str] | list[list[str]] | None
 """Published files nest answers none, one or two lists deep; the innermost list holds spellings of one answer."""

@@ -9,9 +9,17 @@ from circuits.model import Model
 from circuits.pages.tables import grid, markdown
 from circuits.paths import data_dir
 from circuits.studies.columns import number
-from circuits.studies.edits import LOCAL_KINDS, METRICS, Standing
+from circuits.studies.edits import METRICS, Standing
 
 PUBLISHED = "published/editing.json"
+STAYING = {
+    "locality_neighbour": ("other subjects", "the same relation of other subjects"),
+    "locality_same_subject": ("same subject", "other relations of the edited subject"),
+    "locality_forgetfulness": ("forgetfulness", "its other objects in the edited relation"),
+    "locality_unrelated": ("unrelated", "unrelated facts"),
+    "attributes": ("attributes", "the same relation of subjects that have the new object already"),
+}
+"""What must stay, as a row of a comparison has it: its column, and what is asked."""
 
 
 def page(standings: Sequence[Standing], model: Model, command: str) -> str:
@@ -54,21 +62,7 @@ def page(standings: Sequence[Standing], model: Model, command: str) -> str:
             left=3,
         ),
         "## Locality by kind, and success by probability",
-        "Locality is the mean of three kinds: the same relation of other subjects (half of them with the old object, where "
-        "there are so many), other relations of the edited subject, and unrelated facts. ES, GS and LS (paper 1) count where "
-        "the right answer is likelier than its rival.",
-        table(
-            ["method", "regime", "restraint", "other subjects", "same subject", "unrelated", "ES", "GS", "LS"],
-            [
-                [
-                    *_name(row),
-                    *(number(row[f"locality_{kind}"]) for kind in LOCAL_KINDS),
-                    *(number(row[score]) for score in ("ES", "GS", "LS")),
-                ]
-                for row in rows
-            ],
-            left=3,
-        ),
+        *_staying(rows),
         "## How answers fail",
         "Classes of the generated answers to the edited prompts (paper 0, section 4.5, by fixed rules), and how many questions "
         "met logits that are not finite.",
@@ -93,6 +87,29 @@ def page(standings: Sequence[Standing], model: Model, command: str) -> str:
 
 def _name(row: dict[str, Any]) -> list[str]:
     return [row["method"], row["regime"], row["restrain"] or "–"]
+
+
+def _staying(rows: Sequence[dict[str, Any]]) -> tuple[str, str]:
+    """What must stay, by kind, of the kinds that some request has a question of."""
+    asked = [name for name in STAYING if any(row[name] is not None for row in rows)]
+    kinds = "; ".join(f"{STAYING[name][0]}: {STAYING[name][1]}" for name in asked if name != "attributes")
+    text = f"Locality is the mean of its kinds ({kinds})."
+    if "attributes" in asked:
+        text += (
+            f" Beside it stand attributes: {STAYING['attributes'][1]}. An edit that leaks keeps these, so they are no part of "
+            "locality."
+        )
+    text += " ES, GS and LS (paper 1) count where the right answer is likelier than its rival."
+    lines = [
+        [
+            *_name(row),
+            *(number(row[name]) for name in asked),
+            *(number(row[score]) for score in ("ES", "GS", "LS")),
+        ]
+        for row in rows
+    ]
+    header = ["method", "regime", "restraint", *(STAYING[name][0] for name in asked), "ES", "GS", "LS"]
+    return text, table(header, lines, left=3)
 
 
 def _retention(standings: Sequence[Standing]) -> str:

@@ -23,7 +23,7 @@ from circuits.studies.routing import pooled, routing_report
 from circuits.studies.study import Case, Study, Watch
 
 METRICS = ("success", "generality", "portability", "locality")
-LOCAL_KINDS: tuple[QuestionKind, ...] = ("neighbour", "same_subject", "unrelated")
+LOCAL_KINDS = GROUPS["locality"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,6 +177,7 @@ class Standing:
             **{metric: self.value(metric) for metric in (*METRICS, "fluency")},
             "seconds": self.seconds,
             **{f"locality_{kind}": self.value("locality", kind) for kind in LOCAL_KINDS},
+            "attributes": self.value("attributes"),
             "ES": self.value("success", way="probability"),
             "GS": self.value("generality", way="probability"),
             "LS": self.value("locality", "neighbour", way="probability"),

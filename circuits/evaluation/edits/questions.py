@@ -11,10 +11,15 @@ GROUPS: dict[str, tuple[QuestionKind, ...]] = {
     "success": ("edit",),
     "generality": ("paraphrase",),
     "portability": ("alias", "two_hop", "reasoning", "reverse"),
-    "locality": ("neighbour", "same_subject", "unrelated"),
+    "locality": ("neighbour", "same_subject", "forgetfulness", "unrelated"),
+    "attributes": ("attribute",),
 }
-"""Metric -> the kinds of question that it is measured on (paper 0, section 3.5)."""
-ONE_STEP: tuple[QuestionKind, ...] = ("edit", "paraphrase", "alias")
+"""Metric -> the kinds of question that it is measured on (paper 0, section 3.5).
+
+CounterFact's attribute prompts are a metric of their own: their answer is the object that the edit makes likelier everywhere,
+so an edit that leaks keeps them, and no published locality counts them.
+"""
+ONE_STEP: tuple[QuestionKind, ...] = ("edit", "paraphrase", "alias", "attribute")
 """Questions whose answer is the new object itself, so that the old one is its rival."""
 
 assert {kind for kinds in GROUPS.values() for kind in kinds} == {"edit", *SHOULD_CHANGE, *SHOULD_STAY}
@@ -26,7 +31,7 @@ class Question:
 
     ``answers`` are what is right after the edit, any of them; for a question that the edit must leave alone they are what
     the data give, and right is what the unedited model says. ``rival`` is what must be less likely than the right answer:
-    the old object, or for a neighbour the new one. None where there is none.
+    the old object, or for a neighbour the new one. None where there is none, or where it is a right answer itself.
     """
 
     kind: QuestionKind
