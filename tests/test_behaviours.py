@@ -36,7 +36,7 @@ from circuits.studies.explain.hallucination import MoverPull, _verdict, explain_
 from circuits.studies.explain.icl import _circuit_heads, demonstrated, explain_icl
 from circuits.studies.explain.multihop import find_case, multi_hop
 from circuits.studies.explain.reverse import explain_reverse, reverse_facts, reversed_fact
-from circuits.studies.explain.sides import Bench, make_bench, relation_of
+from circuits.studies.explain.sides import Bench, Benches, make_bench, relation_of
 from circuits.studies.explain.verdict import BehaviourError
 from circuits.studies.runs import run
 from circuits.studies.specs import RunSpec
@@ -221,7 +221,7 @@ def test_a_methods_row_is_the_mean_over_the_edits_that_took():
 
 def test_the_table_edits_each_fact_with_each_method(model, relations):
     spec = DiffSpec(edit="ft-m", tau=SPEC.tau)
-    facts = FactsToEdit(model, relations, ((FRANCE, "Spanish"),), Resources())
+    facts = FactsToEdit(Benches(model, relations, spec.run_spec()), ((FRANCE, "Spanish"),), Resources())
     (outcome,) = sweep(DIFF_TABLE, spec, context=facts)
     assert outcome.row is not None
     (row,), (each,) = method_rows(spec, [outcome.row]), outcome.row.edits

@@ -18,6 +18,7 @@ from circuits.studies.explain.survey import Survey
 from circuits.studies.explain.verdict import Claim
 from circuits.studies.explain_specs import SurveySpec
 from circuits.studies.setting import Setting
+from circuits.studies.study import Watch
 from circuits.studies.sweep import Folder, sweep
 from tests.test_cli import fails, succeeds
 
@@ -106,7 +107,7 @@ def test_a_stopped_survey_goes_on_with_the_behaviours_that_it_lacks(tmp_path, mo
     asked = []
 
     def behaviour(name: str):
-        def look(spec: SurveySpec, at: Setting) -> Survey:
+        def look(spec: SurveySpec, at: Setting, watch: Watch) -> Survey:
             asked.append(name)
             if len(asked) == 2:
                 raise KeyboardInterrupt

@@ -17,7 +17,7 @@ from circuits.studies.diff import DIFF, Prompts, Watched, make_edit
 from circuits.studies.diff_table import DIFF_TABLE, FactsToEdit
 from circuits.studies.edit_specs import CompareSpec, DiffSpec, EvalSpec, TraceSpec
 from circuits.studies.edits import EDITS
-from circuits.studies.explain.sides import make_bench
+from circuits.studies.explain.sides import Benches, make_bench
 from circuits.studies.options import AskedError
 from circuits.studies.requests import Unedited, resources_of
 from circuits.studies.sequence import TRACE
@@ -98,7 +98,9 @@ def test_a_diff_is_kept_with_its_circuits(tmp_path: Path) -> None:
 
 def test_a_row_of_the_table_is_kept(tmp_path: Path) -> None:
     spec = DiffSpec(edit="ft-m", tau=0.5)
-    facts = FactsToEdit(Model.default(), load_relations(), ((FRANCE, "Spanish"),), Resources())
+    facts = FactsToEdit(
+        Benches(Model.default(), load_relations(), spec.run_spec()), ((FRANCE, "Spanish"),), Resources()
+    )
     (made,) = kept(DIFF_TABLE, spec, facts, tmp_path)
     assert [edit.statement for edit in made.edits] == [f"{FRANCE.prompt} Spanish"]
 

@@ -9,7 +9,7 @@ import typer
 
 from circuits.cli.app import CommandError, JsonOption, app, fit_threads, require_writable_folder, typed_command
 from circuits.cli.options import asks
-from circuits.cli.progress import carried_out
+from circuits.cli.progress import SEARCHES, carried_out
 from circuits.records import write_files
 from circuits.studies.edit_specs import DiffSpec
 
@@ -59,7 +59,7 @@ def _one_fact(spec: DiffSpec, out: Path | None, as_json: bool) -> None:
     """One diff a method and layer."""
     from circuits.studies.diff import DIFF
 
-    _, found = carried_out(DIFF, spec, "edits")
+    _, found = carried_out(DIFF, spec, "edits", searches=None if out is None else out / SEARCHES)
     if out is not None:
         from circuits.pages.diff import render_diff
 
@@ -90,6 +90,7 @@ def _many_facts(spec: DiffSpec, jobs: int | None, out: Path | None, as_json: boo
         spec,
         "facts",
         folder=None if out is None else out / "rows",
+        searches=None if out is None else out / SEARCHES,
         jobs=lambda context: min(fitting(jobs, context.model), spec.n),
     )
     rows = method_rows(spec, facts)

@@ -8,7 +8,7 @@ import typer
 
 from circuits.cli.app import JsonOption, app, require_writable_folder, typed_command
 from circuits.cli.options import asks
-from circuits.cli.progress import carried_out
+from circuits.cli.progress import SEARCHES, carried_out
 from circuits.records import write_files
 from circuits.studies.explain_specs import ExplainFactSpec, InContextSpec, MultiHopSpec, SurveySpec
 from circuits.studies.names import find_study
@@ -66,7 +66,13 @@ def survey(
     spec = SurveySpec(**asked)
     from circuits.studies.explain.survey import SURVEY
 
-    _, found = carried_out(SURVEY, spec, "behaviours", folder=None if out is None else out / "rows")
+    _, found = carried_out(
+        SURVEY,
+        spec,
+        "behaviours",
+        folder=None if out is None else out / "rows",
+        searches=None if out is None else out / SEARCHES,
+    )
     record = [each.model_dump() for each in found]
     if out is not None:
         cases = ["\n".join([str(each), "", *(f"    {case}" for case in each.cases)]) for each in found]
@@ -81,7 +87,7 @@ def _explain(name: str, asked: dict[str, Any], out: Path | None, as_json: bool) 
         require_writable_folder(out, "result.json")
     named = find_study(name)
     spec = named.spec(**asked)
-    _, (found,) = carried_out(named.load(), spec, "cases")
+    _, (found,) = carried_out(named.load(), spec, "cases", searches=None if out is None else out / SEARCHES)
     if out is not None:
         from circuits.pages.diff import render_diff
 

@@ -1,10 +1,12 @@
 """How far a study is, on stderr, so that stdout holds the result alone; and how a stop ends a command."""
 
+import shutil
 import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -23,6 +25,8 @@ Context = TypeVar("Context")
 Row = TypeVar("Row")
 SECONDS_BETWEEN_LINES = 10.0
 """Where stderr is no terminal."""
+SEARCHES = "searches"
+"""Where a command keeps the searches of rows that are not whole yet, in the folder of its results."""
 
 
 @contextmanager
@@ -115,18 +119,22 @@ def carried_out(
     what: str,
     *,
     folder: Path | None = None,
+    searches: Path | None = None,
     jobs: Callable[[Context], int] = lambda _: 1,
 ) -> tuple[Context, list[Row]]:
     """The study's context, and its rows in the order of its cases; how far it is is said meanwhile.
 
     Args:
         folder: rows are kept there, so that a command that was stopped goes on where it was.
+        searches: a folder for the searches of a row that is not whole yet; what is there is no longer needed when all rows are.
         jobs: processes at work.
     """
     from circuits.studies.sweep import Folder, Pool, sweep
 
     store = None if folder is None else Folder(folder)
-    with nullcontext() if folder is None else stoppable(kept=True), progress(what) as (watch, finished):
+    kept = folder is not None or searches is not None
+    with nullcontext() if not kept else stoppable(kept=True), progress(what) as (watch, finished):
+        watch = replace(watch, searches=searches)
         context = study.open(spec, watch)
         n = jobs(context)
         where = Pool(n) if n > 1 else None
@@ -134,6 +142,8 @@ def carried_out(
         outcomes = list(swept)
         rows = {outcome.case: outcome.row for outcome in outcomes}
         found = [rows[case.name] for case in study.cases(spec, context)]
+    if searches is not None:
+        shutil.rmtree(searches, ignore_errors=True)
     return context, [row for row in found if row is not None]
 
 

@@ -5,6 +5,7 @@ import re
 import time
 import tomllib
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -95,7 +96,7 @@ def sweep(
             context=contexts,
             where=Pool(jobs) if jobs > 1 else None,
             store=kept,
-            watch=watch,
+            watch=replace(watch, searches=store.with_name(f"{store.name}-searches")),
             finished=finished,
             failures="retry" if retry else "keep",
         )

@@ -5,7 +5,7 @@ relation, with the same object where there is one: the paper's "Windows Server")
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
@@ -281,7 +281,11 @@ def _floors(
     """The unedited model's circuits of the same fact in two wordings: what a change of words alone does."""
     if "edited" not in diffs or prompts.paraphrase is None:
         return ()
-    other = before["paraphrase"].circuit if "paraphrase" in before else bench.circuit(model, prompts.paraphrase)
+    other = (
+        before["paraphrase"].circuit
+        if "paraphrase" in before
+        else bench.circuit(model, prompts.paraphrase, "the paraphrase")
+    )
     return (floor_of("the unedited model's circuit of the paraphrase", diffs["edited"].before.circuit, other),)
 
 
@@ -370,12 +374,10 @@ def _run(spec: DiffSpec, case: Case[tuple[str, int | None]], watched: Watched, w
         seed=spec.seed,
         progress=lambda line: watch.progress(0, 2, f"{case.name}: {line}"),
     )
-    watch.progress(1, 2, f"{case.name}: circuits")
     # Of several edits, one that does not take is part of the story.
     force = spec.force or len(_edits(spec)) > 1
-    return diff_edit(
-        model, edit, watched.target, prompts, watched.bench, method=method, before=watched.before, force=force
-    )
+    bench = replace(watched.bench, watch=watch.at(case.name))
+    return diff_edit(model, edit, watched.target, prompts, bench, method=method, before=watched.before, force=force)
 
 
 DIFF: Study[DiffSpec, Watched, tuple[str, int | None], EditDiff] = Study("diff", EditDiff, _open, _cases, _run)

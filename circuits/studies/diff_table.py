@@ -1,7 +1,7 @@
 """What each editing method does to the circuits of many facts, and which of the paper's claims that bears out (paper 2, section 5)."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Annotated
 
 from circuits.datasets import relations_for
@@ -18,7 +18,7 @@ from circuits.studies.columns import Column
 from circuits.studies.diff import EditDiff, PromptKind, Prompts, diff_edit, layers_of, make_edit, methods_of, mlp_state
 from circuits.studies.diffs import Side
 from circuits.studies.edit_specs import DiffSpec
-from circuits.studies.explain.sides import Bench, make_bench, relation_of
+from circuits.studies.explain.sides import Benches, relation_of
 from circuits.studies.explain.verdict import Claim
 from circuits.studies.options import AskedError
 from circuits.studies.requests import Unedited, resources_of
@@ -121,13 +121,19 @@ def method_row(method: str, found: Sequence[EditNumbers]) -> MethodRow:
 class FactsToEdit:
     """Facts with their new objects, and what the unedited model was asked already: a relation's serve all its facts."""
 
-    model: Model
-    relations: Relations
+    benches: Benches
     facts: tuple[tuple[Fact, str], ...]
     resources: Resources
-    benches: dict[tuple[str, int], Bench] = field(default_factory=dict)
-    """By relation and template; so the next."""
     recalled: dict[tuple[str, int], tuple[Fact, ...]] = field(default_factory=dict)
+    """By relation and template."""
+
+    @property
+    def model(self) -> Model:
+        return self.benches.model
+
+    @property
+    def relations(self) -> Relations:
+        return self.benches.relations
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,10 +166,11 @@ def _open(spec: DiffSpec, watch: Watch | None) -> FactsToEdit:
     layers = layers_of(spec)
     if layers is not None and len(layers) > 1:
         raise AskedError("the table edits one layer a method: expected --layers with one layer, or none")
-    _ = spec.run_spec(), spec.chosen
+    search, _ = spec.run_spec(), spec.chosen
     relations, resources = relations_for(library.profile_of(spec.model)), resources_of(spec.corpus)
     model = Unedited.load(spec.model, spec.device)
-    return FactsToEdit(model, relations, facts_to_edit(model, spec.n, relations, spec.seed), resources)
+    facts = facts_to_edit(model, spec.n, relations, spec.seed)
+    return FactsToEdit(Benches(model, relations, search), facts, resources)
 
 
 def _cases(spec: DiffSpec, facts: FactsToEdit) -> list[Case[tuple[Fact, str]]]:
@@ -178,10 +185,9 @@ def _run(spec: DiffSpec, case: Case[tuple[Fact, str]], facts: FactsToEdit, watch
     relation = relation_of(fact, facts.relations)
     index = template_of(fact, relation) or 0
     known_as = (relation.name, index)
-    if known_as not in facts.benches:
+    if known_as not in facts.recalled:
         facts.recalled[known_as] = known_facts(model, relation, template=index, rank=1)
-        facts.benches[known_as] = make_bench(model, fact, facts.relations, spec.run_spec())
-    bench = facts.benches[known_as]
+    bench = replace(facts.benches.of(fact), watch=watch.at(case.name))
     others = [each for each in facts.recalled[known_as] if each.subject != fact.subject and each.object != target]
     near = sorted(others, key=lambda each: each.object != fact.object)[:NEIGHBOURS]
     wordings = [relation.fact(fact.subject, i) for i in range(len(relation.templates)) if i != index]

@@ -16,7 +16,7 @@ from circuits.evaluation import known
 from circuits.facts import Fact, FactError, Relations, parse_fact
 from circuits.model import Model, library
 from circuits.studies.runs import run
-from circuits.studies.search import UnknownFactError, load_model
+from circuits.studies.search import UnknownFactError, load_model, state_in
 from circuits.studies.specs import DiscoverSpec
 from circuits.studies.study import Case, Study, Watch
 from circuits.studies.summary import Summary, summary_of
@@ -81,7 +81,18 @@ def _known(spec: DiscoverSpec, at: Workshop) -> tuple[Fact, ...]:
 
 def _run(spec: DiscoverSpec, case: Case[Fact], at: Workshop, watch: Watch) -> Summary:
     asked = spec.run_spec(case.asked)
-    found = run(asked, at.relations, model=at.model, read=True, certified=spec.certificate, watch=watch)
+    state = state_in(watch.searches, asked, at.model)
+    found = run(
+        asked,
+        at.relations,
+        model=at.model,
+        state_file=state,
+        read=True,
+        certified=spec.certificate,
+        watch=watch,
+    )
+    if state is not None:
+        state.unlink(missing_ok=True)
     return replace(summary_of(found), circuit=found.circuit_json)
 
 

@@ -11,7 +11,6 @@ from circuits.analysis.attention import PromptAttention, read_attention
 from circuits.analysis.lens import read_circuit, trajectory
 from circuits.circuit import Circuit, Provenance
 from circuits.discovery import find_method
-from circuits.discovery.problem import Progress
 from circuits.discovery.state import Interrupted, Saves, State, fingerprint
 from circuits.engines.memory import TooLargeError
 from circuits.engines.sparse import SparseEngine
@@ -23,7 +22,7 @@ from circuits.model import Model
 from circuits.model.transformer import UnsupportedArchitecture
 from circuits.studies import subjects
 from circuits.studies.run import Run
-from circuits.studies.search import Found, engine_for, load_model, provenance_of, require_known, searches, warn
+from circuits.studies.search import Found, engine_for, load_model, provenance_of, require_known, searches, shown, warn
 from circuits.studies.specs import RunSpec
 from circuits.studies.study import Watch
 
@@ -143,7 +142,7 @@ def run_sweep(
     path = trajectory(model, spec.facts[0])
     empty = standalone(model, answering, Circuit.empty(engine.graph, provenance(spec.tau)), spec.facts)
     reading = read_known_fact(model, spec.facts[0], relations, seed=spec.seed) if read else None
-    found = searches(spec, taus, relations, model, engine, provenance, saves, _shown(watch))
+    found = searches(spec, taus, relations, model, engine, provenance, saves, shown(watch or Watch()))
     for tau, searched, state, prefiltered in _saved(found, sorted(taus), state_file):
         # Rebuilt from its own saved form, so that what is measured is what the file says.
         circuit = Circuit.from_json(searched.to_json())
@@ -170,14 +169,6 @@ def run_sweep(
             quantisation=model.quantisation,
             versions=_versions(),
         )
-
-
-def _shown(watch: Watch | None) -> Callable[[Progress], None]:
-    def show(now: Progress) -> None:
-        if watch is not None:
-            watch.progress(now.done, now.total, f"{now.kept:,} kept, NLL {now.nll:.4f} nats")
-
-    return show
 
 
 def _saved(

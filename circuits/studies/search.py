@@ -3,6 +3,7 @@
 import hashlib
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 
 import torch
 from pydantic import BaseModel, ConfigDict
@@ -12,12 +13,13 @@ from circuits.datasets import corrupted as corruption
 from circuits.datasets.objects import metric_for
 from circuits.discovery import find_method, prefilter
 from circuits.discovery.problem import Problem, Progress
-from circuits.discovery.state import Interrupted, Saves, State
+from circuits.discovery.state import Interrupted, Saves, State, fingerprint
 from circuits.engines import Ablation, Engine, make_engine
 from circuits.evaluation import KNOWN_RANK, Answers
 from circuits.facts import Fact, Relations
 from circuits.model import Model
 from circuits.studies.specs import DEFAULT_EDGES, RunSpec
+from circuits.studies.study import Watch
 
 
 class UnknownFactError(ValueError):
@@ -38,15 +40,47 @@ class Prefiltered(BaseModel):
     """Measured only if asked for: it takes the full search."""
 
 
-def search(spec: RunSpec, relations: Relations, model: Model) -> Circuit:
+def search(spec: RunSpec, relations: Relations, model: Model, watch: Watch | None = None) -> Circuit:
     """The circuit of `run` alone, for callers that search many: nothing is measured or read beside it.
 
     Whether the model recalls the facts is not asked either: what it says wrongly has a circuit too.
+
+    Args:
+        watch: told how far the search is. Where it has a folder, the circuit stays there, under the digest of all that decides
+            it, and the same search is not done twice; one that was stopped goes on.
+
+    Raises:
+        circuits.discovery.state.Interrupted: on Ctrl-C.
     """
+    watch, provenance = watch or Watch(), provenance_of(spec, model)
+    asked, state = fingerprint(provenance), state_in(watch.searches, spec, model)
+    file = None if state is None else state.with_suffix(".json")
+    if file is not None and file.exists():
+        return Circuit.load(file, weights=model.weights)
     engine = engine_for(spec, spec.built_from, relations, model)
-    provenance = provenance_of(spec, model)
-    found = searches(spec, (spec.tau,), relations, model, engine, lambda _: provenance, Saves(), lambda _: None)
-    return Circuit.from_json(next(found)[1].to_json())
+    saves = Saves(lambda _: state, lambda _: asked, watch.notice)
+    found = searches(spec, (spec.tau,), relations, model, engine, lambda _: provenance, saves, shown(watch))
+    try:
+        _, circuit, _, _ = next(found)
+    except Interrupted as stop:
+        if state is not None:
+            state.parent.mkdir(parents=True, exist_ok=True)
+            stop.state.save(state)
+        raise
+    if file is not None and state is not None:
+        circuit.save(file)
+        state.unlink(missing_ok=True)
+    return Circuit.from_json(circuit.to_json())
+
+
+def state_in(folder: Path | None, spec: RunSpec, model: Model) -> Path | None:
+    """Where in a folder of many searches the state of this one is kept."""
+    return None if folder is None else folder / f"{fingerprint(provenance_of(spec, model))}.state"
+
+
+def shown(watch: Watch) -> Callable[[Progress], None]:
+    """Tells whoever watches of each batch of edges."""
+    return lambda now: watch.progress(now.done, now.total, f"{now.kept:,} kept, NLL {now.nll:.4f} nats")
 
 
 Found = tuple[float, Circuit, State, Prefiltered | None]

@@ -8,7 +8,8 @@ A new study is one file with its spec, its row (a frozen record) and a `Study` o
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from circuits.records import digest, to_json
@@ -43,6 +44,12 @@ class Watch:
     """Told what a user should know, in a line."""
     progress: Callable[[int, int, str], None] = _silent
     """(done, of how much, in what state) of the case under way; not from another process."""
+    searches: Path | None = None
+    """A folder for the searches of the case under way, so that a case that is begun again does not search again."""
+
+    def at(self, what: str) -> "Watch":
+        """The same, of one step of a case that has several."""
+        return replace(self, progress=lambda done, total, state: self.progress(done, total, f"{what}: {state}"))
 
 
 def _of_model(context: Any) -> str:

@@ -99,6 +99,7 @@ class Task:
     study: Study[Any, Any, Any, Any]
     spec: Any
     given: Any
+    searches: Path | None = None
 
     def open(self) -> Any:
         return self.study.open(self.spec, self.given)
@@ -274,7 +275,7 @@ def _serve(pipe: Any, task: Task, threads: int) -> None:
         while (cases := pipe.recv()) is not None:
             for case in cases:
                 lines: list[str] = []
-                outcome, _ = task.do(case, context, Watch(lines.append))
+                outcome, _ = task.do(case, context, Watch(lines.append, searches=task.searches))
                 pipe.send((outcome, lines))
     except (EOFError, BrokenPipeError, ConnectionResetError, KeyboardInterrupt):
         # No more work, no one who waits for it, or told to stop: what was under way has saved itself.
@@ -315,7 +316,7 @@ def sweep(
         KeyboardInterrupt: on Ctrl-C; what is done is in the store, and the next call goes on from there.
     """
     watch = watch or Watch()
-    task = Task(study, spec, given)
+    task = Task(study, spec, given, watch.searches)
     context = task.open() if context is None else context
     cases = study.cases(spec, context)
     keys = {case.name: study.key(spec, context, case) for case in cases}

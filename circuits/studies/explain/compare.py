@@ -102,7 +102,7 @@ def diff_runs(
             others = [relation.fact(facts[0].subject, i) for i in range(len(relation.templates))]
             wordings = [each for each in others if each.prompt != facts[0].prompt]
         for wording in known(models[0], wordings, rank=1)[:1]:
-            circuit = benches[0].circuit(models[0], wording)
+            circuit = benches[0].circuit(models[0], wording, "the first run's paraphrase")
             floors.append(floor_of("the first run's circuit of a paraphrase", sides[0].circuit, circuit))
     return compared(field, sides[0], sides[1], *floors)
 

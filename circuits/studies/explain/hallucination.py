@@ -7,13 +7,15 @@ right object nor towards the one that the model gives as they do for recalled fa
 towards the wrong one more than towards the right one.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from circuits.analysis.attribution import readout, targets
 from circuits.analysis.cuts import cut_readings
+from circuits.analysis.lens import trajectories
 from circuits.analysis.roles import MIN_EFFECT, Roles
 from circuits.analysis.tracing import head_nodes, open_parts, traces
 from circuits.datasets.manifest import Manifest
@@ -26,7 +28,7 @@ from circuits.model.spans import spans
 from circuits.studies.diffs import CircuitDiff
 from circuits.studies.explain.asked import one_case, open_case
 from circuits.studies.explain.cases import Ground
-from circuits.studies.explain.sides import Bench, compared, fact_of, make_bench, relation_of
+from circuits.studies.explain.sides import Bench, Benches, compared, fact_of, make_bench, relation_of
 from circuits.studies.explain.verdict import INCONCLUSIVE, BehaviourError, Evidence, Verdict, first_conclusive
 from circuits.studies.explain_specs import ExplainFactSpec
 from circuits.studies.setting import Setting
@@ -80,37 +82,63 @@ class Hallucination(BaseModel):
         return f"{self.fact.prompt} … {self.wrong} (right: {self.fact.object})\n{self.verdict}"
 
 
-def explain_hallucination(model: Model, fact: Fact, relations: Relations, spec: RunSpec) -> Hallucination:
+@dataclass(frozen=True)
+class Seen:
+    """What a wrong answer shows before any circuit is searched, and the verdict, which needs none."""
+
+    fact: Fact
+    wrong: str
+    recalled: tuple[Fact, ...]
+    movers: tuple[MoverPull, ...]
+    verdict: Verdict
+
+
+def explain_hallucination(
+    model: Model, fact: Fact, relations: Relations, spec: RunSpec, *, watch: Watch | None = None
+) -> Hallucination:
     """Explain why ``model`` answers ``fact`` wrongly.
 
     Raises:
         BehaviourError: the model answers rightly, or with no object of the relation, or the fact is in no relation.
     """
-    relation = relation_of(fact, relations)
+    # What can be refused is refused before the heads' roles are told, which takes a while.
+    wrong_object(model, fact, relation_of(fact, relations))
+    bench = make_bench(model, fact, relations, spec, watch)
+    return explained(model, see(model, fact, bench), bench)
+
+
+def see(model: Model, fact: Fact, bench: Bench) -> Seen:
+    """Raises:
+    BehaviourError: see `explain_hallucination`.
+    """
+    relation = relation_of(fact, bench.relations)
     wrong = wrong_object(model, fact, relation)
-    index = template_of(fact, relation) or 0
-    recalled = known_facts(model, relation, template=index, rank=1)
-    recalled = [each for each in recalled if each.subject != fact.subject][:NEIGHBOURS]
-    bench = make_bench(model, fact, relations, spec)
-    right_rank = int(whole_model(model, (fact,)).rank.value)
+    recalled = known_facts(model, relation, template=template_of(fact, relation) or 0, rank=1)
+    recalled = tuple(each for each in recalled if each.subject != fact.subject)[:NEIGHBOURS]
     movers = _pulls(model, fact, wrong, recalled, relation, bench.roles) if bench.roles and recalled else ()
+    (path,) = trajectories(model, (Fact(fact.prompt, fact.subject, wrong, fact.relation),))
+    return Seen(fact, wrong, recalled, movers, _verdict(fact, wrong, path.decided, movers))
+
+
+def explained(model: Model, seen: Seen, bench: Bench) -> Hallucination:
+    """What was seen, with the circuits of the wrong answer and of the right one."""
+    fact, wrong = seen.fact, seen.wrong
     asked = Fact(fact.prompt, fact.subject, wrong, fact.relation)
     before = bench.side(model, asked, (fact.object, wrong), label="wrong answer")
     after = bench.side(model, fact, (fact.object, wrong), label="right answer")
-    diff = compared("answer", before, after)
-    names = {mover.head for mover in movers}
-    counts = [_count(bench, model, each, names) for each in recalled[:3]]
+    names = {mover.head for mover in seen.movers}
+    counts = [_count(bench, model, each, names) for each in seen.recalled[:3]]
     return Hallucination(
         fact=fact,
         wrong=wrong,
-        right_rank=right_rank,
+        right_rank=int(whole_model(model, (fact,)).rank.value),
         wrong_first_from=before.path(wrong).decided,
-        movers=movers,
-        neighbours=tuple(recalled),
+        movers=seen.movers,
+        neighbours=seen.recalled,
         mover_count=sum(node.name in names for node in before.circuit.nodes),
         mover_count_neighbours=float(np.mean(counts)) if counts else float("nan"),
-        diff=diff,
-        verdict=_verdict(fact, wrong, before.path(wrong).decided, movers),
+        diff=compared("answer", before, after),
+        verdict=seen.verdict,
     )
 
 
@@ -180,7 +208,7 @@ def _pulls(
 
 
 def _count(bench: Bench, model: Model, fact: Fact, movers: set[str]) -> int:
-    return sum(node.name in movers for node in bench.circuit(model, fact).nodes)
+    return sum(node.name in movers for node in bench.circuit(model, fact, "a recalled fact").nodes)
 
 
 def _verdict(fact: Fact, wrong: str, since: str | None, movers: Sequence[MoverPull]) -> Verdict:
@@ -239,13 +267,13 @@ def _verdict(fact: Fact, wrong: str, since: str | None, movers: Sequence[MoverPu
     return Verdict(conclusion=INCONCLUSIVE, sentence=f"{reason}{where}.", evidence=evidence)
 
 
-def hallucination_cases(
-    model: Model, relations: Relations, manifest: Manifest | None, spec: RunSpec, *, relation: str | None = None
-) -> Iterator[Hallucination]:
+def wrong_answers(
+    model: Model, relations: Relations, manifest: Manifest | None, seed: int = 0, *, relation: str | None = None
+) -> list[Fact]:
     """Facts that training showed rarely (without a manifest: any) and that the model answers with another object of the relation:
     the surest of each relation in turn."""
     candidates: list[tuple[float, Fact]] = []
-    ground = Ground(relations, manifest, spec.seed)
+    ground = Ground(relations, manifest, seed)
     for name in ground.names(relation):
         if relations[name].kind == "factual":
             candidates += _wrong_answers(model, ground.shown_rarely(name), relations[name])
@@ -256,8 +284,7 @@ def hallucination_cases(
     for probability, fact in candidates:
         turns.append((seen.setdefault(fact.relation, 0), -probability, str(fact), fact))
         seen[fact.relation] += 1
-    for *_, fact in sorted(turns, key=lambda each: each[:3]):
-        yield explain_hallucination(model, fact, relations, spec)
+    return [fact for *_, fact in sorted(turns, key=lambda each: each[:3])]
 
 
 def _wrong_answers(model: Model, facts: Sequence[Fact], relation: Relation) -> list[tuple[float, Fact]]:
@@ -271,25 +298,33 @@ def _wrong_answers(model: Model, facts: Sequence[Fact], relation: Relation) -> l
 
 
 def find_hallucination(
-    model: Model, relations: Relations, manifest: Manifest | None, spec: RunSpec, *, relation: str | None = None
+    model: Model,
+    relations: Relations,
+    manifest: Manifest | None,
+    spec: RunSpec,
+    *,
+    relation: str | None = None,
+    watch: Watch | None = None,
 ) -> Hallucination:
-    """The first conclusive one of `hallucination_cases`. If none of the first `CASES` is conclusive, the first of them.
+    """The first conclusive one of `wrong_answers`. If none of the first `CASES` is conclusive, the first of them.
 
     Raises:
         BehaviourError: the model answers every fact that was looked at rightly, or with no object of the relation.
     """
-    cases = hallucination_cases(model, relations, manifest, spec, relation=relation)
+    benches = Benches(model, relations, spec, watch or Watch())
+    facts = wrong_answers(model, relations, manifest, spec.seed, relation=relation)
     none = (
         f"{model.name} gives none of the facts that were looked at a wrong object of its relation: nothing to explain"
     )
-    return first_conclusive(cases, CASES, none)
+    seen = first_conclusive((see(model, fact, benches.of(fact)) for fact in facts), CASES, none)
+    return explained(model, seen, benches.of(seen.fact))
 
 
 def _run(spec: ExplainFactSpec, _: Case[None], at: Setting, watch: Watch) -> Hallucination:
     search = spec.run_spec()
     if spec.fact is None:
-        return find_hallucination(at.model, at.relations, at.manifest, search, relation=spec.relation)
-    return explain_hallucination(at.model, fact_of(spec.fact, at.relations), at.relations, search)
+        return find_hallucination(at.model, at.relations, at.manifest, search, relation=spec.relation, watch=watch)
+    return explain_hallucination(at.model, fact_of(spec.fact, at.relations), at.relations, search, watch=watch)
 
 
 HALLUCINATION: Study[ExplainFactSpec, Setting, None, Hallucination] = Study(

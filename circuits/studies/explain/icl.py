@@ -111,6 +111,7 @@ def explain_icl(
     shots: int = SHOTS,
     shown: Sequence[str] | None = None,
     wording: Wording = "stated",
+    watch: Watch | None = None,
 ) -> InContext:
     """What ``shots`` demonstrations change in the circuit that answers for ``subject``.
 
@@ -141,7 +142,7 @@ def explain_icl(
             f"{len(shown)} demonstrations do not bring the answer: {full.object!r} ranks {rank_full} after {full.prompt!r} "
             "(more --shots, or --find)"
         )
-    bench = make_bench(model, bare, relations, spec)
+    bench = make_bench(model, bare, relations, spec, watch)
     before = bench.side(model, bare, (full.object,), label="zero-shot")
     after = bench.side(model, full, (full.object,), label=f"{len(shown)}-shot")
     diff = compared("demonstrations", before, after)
@@ -251,6 +252,7 @@ def icl_cases(
     relation: str | None = None,
     shots: int = SHOTS,
     wording: Wording = "stated",
+    watch: Watch | None = None,
 ) -> Iterator[InContext]:
     """Subjects that are answered thanks to demonstrations only: of each relation the one that gains most, facts before words.
 
@@ -272,7 +274,7 @@ def icl_cases(
     for one, asked, pool in sorted(named, key=lambda each: KINDS.index(each[0].kind)):
         for subject in _gained(model, one, asked, pool, spec.seed, shots, wording)[:1]:
             shown = _shown(one, subject, pool, spec.seed, shots)
-            yield explain_icl(model, one, subject, relations, spec, shown=shown, wording=wording)
+            yield explain_icl(model, one, subject, relations, spec, shown=shown, wording=wording, watch=watch)
 
 
 def find_icl(
@@ -284,13 +286,14 @@ def find_icl(
     relation: str | None = None,
     shots: int = SHOTS,
     wording: Wording = "stated",
+    watch: Watch | None = None,
 ) -> InContext:
     """The first conclusive of `icl_cases`. If none of the first few is, the first of them.
 
     Raises:
         BehaviourError: no subject that was looked at is answered with demonstrations only.
     """
-    cases = icl_cases(model, relations, manifest, spec, relation=relation, shots=shots, wording=wording)
+    cases = icl_cases(model, relations, manifest, spec, relation=relation, shots=shots, wording=wording, watch=watch)
     none = (
         f"{model.name} answers none of the {wording} questions that were looked at thanks to {shots} demonstrations alone "
         f"(--wording {'stated' if wording == 'bare' else 'bare'} puts them otherwise)"
@@ -343,9 +346,18 @@ def _run(spec: InContextSpec, _: Case[None], at: Setting, watch: Watch) -> InCon
     search, shots, wording = spec.run_spec(), spec.shots, spec.wording
     if spec.subject is None:
         return find_icl(
-            at.model, at.relations, at.manifest, search, relation=spec.relation, shots=shots, wording=wording
+            at.model,
+            at.relations,
+            at.manifest,
+            search,
+            relation=spec.relation,
+            shots=shots,
+            wording=wording,
+            watch=watch,
         )
-    return explain_icl(at.model, at.chosen[0], spec.subject, at.relations, search, shots=shots, wording=wording)
+    return explain_icl(
+        at.model, at.chosen[0], spec.subject, at.relations, search, shots=shots, wording=wording, watch=watch
+    )
 
 
 ICL: Study[InContextSpec, Setting, None, InContext] = Study("icl", InContext, open_case, one_case, _run)

@@ -86,6 +86,7 @@ def multi_hop(
     *,
     method: str | None = None,
     force: bool = False,
+    watch: Watch | None = None,
 ) -> MultiHop:
     """Ask the edited model in one hop, in two, and with the words of the first hop removed.
 
@@ -122,7 +123,7 @@ def multi_hop(
     }
     follow = {"second-hop answer": new, "edited object": target, "old answer": old}
     require_distinct_beginnings(model, prompts["two hops"].prompt, tuple(follow.values()))
-    bench = make_bench(model, prompts["two hops"], relations, spec)
+    bench = make_bench(model, prompts["two hops"], relations, spec, watch)
     with edit.on(model) as edited:
         asked: dict[Prompt, HopAnswers] = {kind: _ask(model, edited, fact, follow) for kind, fact in prompts.items()}
         if asked["one hop"].winner != "edited object" and not force:
@@ -283,7 +284,9 @@ def _run(spec: MultiHopSpec, _: Case[None], at: Setting, watch: Watch) -> MultiH
         resources=resources_of(spec.corpus),
         seed=spec.seed,
     )
-    return multi_hop(at.model, made, hop, at.relations, spec.run_spec(), method=spec.edit, force=spec.force)
+    return multi_hop(
+        at.model, made, hop, at.relations, spec.run_spec(), method=spec.edit, force=spec.force, watch=watch
+    )
 
 
 MULTIHOP: Study[MultiHopSpec, Setting, None, MultiHop] = Study("multihop", MultiHop, _open, one_case, _run)

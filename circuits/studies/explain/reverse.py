@@ -51,7 +51,9 @@ def reversed_fact(relation: Relation, subject: str, template: int = 0) -> Fact:
     return Fact(relation.reverse_templates[template].format(object_), object_, subject, relation.name)
 
 
-def explain_reverse(model: Model, fact: Fact, relations: Relations, spec: RunSpec) -> Reversal:
+def explain_reverse(
+    model: Model, fact: Fact, relations: Relations, spec: RunSpec, *, watch: Watch | None = None
+) -> Reversal:
     """Whether the fact is known from its object too, and by which circuit.
 
     Raises:
@@ -66,14 +68,14 @@ def explain_reverse(model: Model, fact: Fact, relations: Relations, spec: RunSpe
             f"{model.name} does not know the fact forward: {fact.object!r} ranks {forward_rank} at {fact.prompt!r}; "
             "its reverse says nothing then"
         )
-    bench = make_bench(model, fact, relations, spec)
+    bench = make_bench(model, fact, relations, spec, watch)
     before = bench.side(model, fact, (fact.object, fact.subject), label="forward")
     after = bench.side(model, backward, (fact.object, fact.subject), label="backward")
     floors = []
     others = [template for template in relation.templates if template.format(fact.subject) != fact.prompt]
     if others:
         words = Fact(others[0].format(fact.subject), fact.subject, fact.object, fact.relation)
-        floors.append(floor_of("a paraphrase", before.circuit, bench.circuit(model, words)))
+        floors.append(floor_of("a paraphrase", before.circuit, bench.circuit(model, words, "a paraphrase")))
     diff = compared("direction", before, after, *floors)
     return Reversal(
         forward=fact,
@@ -140,7 +142,13 @@ def reverse_facts(
 
 
 def find_reverse(
-    model: Model, relations: Relations, manifest: Manifest | None, spec: RunSpec, *, relation: str | None = None
+    model: Model,
+    relations: Relations,
+    manifest: Manifest | None,
+    spec: RunSpec,
+    *,
+    relation: str | None = None,
+    watch: Watch | None = None,
 ) -> Reversal:
     """A fact that is known both ways, if the first few of each relation hold one, else one that is known forward only.
 
@@ -150,14 +158,14 @@ def find_reverse(
     both, forward_only = reverse_facts(model, relations, manifest, relation=relation)
     if not both and not forward_only:
         raise BehaviourError(f"{model.name} knows no fact of a relation with a reverse template")
-    return explain_reverse(model, (*both, *forward_only)[0], relations, spec)
+    return explain_reverse(model, (*both, *forward_only)[0], relations, spec, watch=watch)
 
 
 def _run(spec: ExplainFactSpec, _: Case[None], at: Setting, watch: Watch) -> Reversal:
     search = spec.run_spec()
     if spec.fact is None:
-        return find_reverse(at.model, at.relations, at.manifest, search, relation=spec.relation)
-    return explain_reverse(at.model, fact_of(spec.fact, at.relations), at.relations, search)
+        return find_reverse(at.model, at.relations, at.manifest, search, relation=spec.relation, watch=watch)
+    return explain_reverse(at.model, fact_of(spec.fact, at.relations), at.relations, search, watch=watch)
 
 
 REVERSE: Study[ExplainFactSpec, Setting, None, Reversal] = Study("reverse", Reversal, open_case, one_case, _run)

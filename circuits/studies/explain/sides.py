@@ -1,7 +1,7 @@
 """From a model and a prompt to one side of a diff: the circuit, and what is read from the model beside it."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 
@@ -12,7 +12,7 @@ from circuits.analysis.tracing import open_parts, traces
 from circuits.analysis.writes import direct_writes
 from circuits.circuit import Circuit
 from circuits.evaluation import require_distinct_beginnings
-from circuits.evaluation.roles import roles_for
+from circuits.evaluation.roles import roles_for, template_of
 from circuits.facts import Fact, FactError, Relation, Relations, parse_fact
 from circuits.graph import Node
 from circuits.model import Model
@@ -23,6 +23,7 @@ from circuits.studies.explain.verdict import BehaviourError
 from circuits.studies.floors import Floor, random_floor
 from circuits.studies.search import search
 from circuits.studies.specs import RunSpec
+from circuits.studies.study import Watch
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,8 @@ class Bench:
     spec: RunSpec
     """Facts aside."""
     roles: Roles | None = None
+    watch: Watch = field(default_factory=Watch)
+    """Told of each search, which is kept in its folder where it has one."""
 
     def side(
         self,
@@ -54,7 +57,7 @@ class Bench:
         """
         answers = tuple(dict.fromkeys(answers))
         require_distinct_beginnings(model, fact.prompt, answers)
-        circuit = circuit or self.circuit(model, fact)
+        circuit = circuit or self.circuit(model, fact, label)
         asked = [Fact(fact.prompt, fact.subject, answer, fact.relation) for answer in answers]
         return Side(
             label=label,
@@ -67,9 +70,12 @@ class Bench:
             edited=tuple(edited),
         )
 
-    def circuit(self, model: Model, fact: Fact) -> Circuit:
+    def circuit(self, model: Model, fact: Fact, label: str) -> Circuit:
+        """Raises:
+        circuits.discovery.state.Interrupted: on Ctrl-C.
+        """
         spec = self.spec.model_copy(update={"facts": (fact,), "test_facts": (), "relation": None, "force": True})
-        return search(spec, self.relations, model)
+        return search(spec, self.relations, model, self.watch.at(f"{label}, {fact.prompt!r}"))
 
     @torch.no_grad()
     def readings(self, model: Model, fact: Fact, heads: Sequence[Node]) -> tuple[HeadReading, ...]:
@@ -127,12 +133,30 @@ def compared(differs: str, before: Side, after: Side, *floors: Floor) -> Circuit
     return CircuitDiff(differs=differs, before=before, after=after, floors=(*floors, chance))
 
 
-def make_bench(model: Model, fact: Fact, relations: Relations, spec: RunSpec) -> Bench:
+def make_bench(model: Model, fact: Fact, relations: Relations, spec: RunSpec, watch: Watch | None = None) -> Bench:
     """The bench for ``fact`` and what stands beside it; its heads' roles are those that a run of it names, with the spec's seed.
 
     Where they cannot be told (too few known facts, one object), no head has a role.
     """
-    return Bench(relations, spec, roles_for(model, fact, relations, seed=spec.seed).roles)
+    return Bench(relations, spec, roles_for(model, fact, relations, seed=spec.seed).roles, watch or Watch())
+
+
+@dataclass(frozen=True)
+class Benches:
+    """The bench of a fact, one for each relation and wording: what its heads' roles are takes as long as a search."""
+
+    model: Model
+    relations: Relations
+    spec: RunSpec
+    watch: Watch = field(default_factory=Watch)
+    _made: dict[tuple[str | None, int], Bench] = field(default_factory=dict)
+
+    def of(self, fact: Fact) -> Bench:
+        relation = self.relations.get(fact.relation or "")
+        asked = (fact.relation, 0 if relation is None else template_of(fact, relation) or 0)
+        if asked not in self._made:
+            self._made[asked] = make_bench(self.model, fact, self.relations, self.spec, self.watch)
+        return self._made[asked]
 
 
 def fact_of(text: str, relations: Relations) -> Fact:

@@ -12,10 +12,11 @@ from circuits.studies.diff import EditDidNotTake, make_edit
 from circuits.studies.diffs import Side
 from circuits.studies.explain.asked import open_case
 from circuits.studies.explain.cases import Ground
-from circuits.studies.explain.hallucination import Hallucination, hallucination_cases
+from circuits.studies.explain.hallucination import Hallucination, explained, see, wrong_answers
 from circuits.studies.explain.icl import READS, InContext, icl_cases
 from circuits.studies.explain.multihop import MultiHop, multi_hop, two_hop_cases
 from circuits.studies.explain.reverse import Reversal, explain_reverse, reverse_facts
+from circuits.studies.explain.sides import Benches
 from circuits.studies.explain.verdict import Claim, Judged
 from circuits.studies.explain_specs import SurveySpec
 from circuits.studies.setting import Setting
@@ -43,31 +44,33 @@ class Survey(BaseModel):
 # ---- the study: several cases of each behaviour ----------------------------------------------------------------------
 
 
-def _wrong_answers(spec: SurveySpec, at: Setting) -> Survey:
-    cases = hallucination_cases(at.model, at.relations, at.manifest, spec.run_spec())
-    return survey_hallucinations(tuple(islice(cases, spec.n)))
+def _wrong_answers(spec: SurveySpec, at: Setting, watch: Watch) -> Survey:
+    benches = Benches(at.model, at.relations, spec.run_spec(), watch)
+    facts = wrong_answers(at.model, at.relations, at.manifest, benches.spec.seed)[: spec.n]
+    found = ((see(at.model, fact, benches.of(fact)), benches.of(fact)) for fact in facts)
+    return survey_hallucinations(tuple(explained(at.model, seen, bench) for seen, bench in found))
 
 
-def _demonstrations(spec: SurveySpec, at: Setting) -> Survey:
-    cases = icl_cases(at.model, at.relations, at.manifest, spec.run_spec(), wording=spec.wording)
+def _demonstrations(spec: SurveySpec, at: Setting, watch: Watch) -> Survey:
+    cases = icl_cases(at.model, at.relations, at.manifest, spec.run_spec(), wording=spec.wording, watch=watch)
     return survey_demonstrations(tuple(islice(cases, spec.n)))
 
 
-def _reverses(spec: SurveySpec, at: Setting) -> Survey:
+def _reverses(spec: SurveySpec, at: Setting, watch: Watch) -> Survey:
     both, forward_only = reverse_facts(at.model, at.relations, at.manifest)
     some = (*both[: (spec.n + 1) // 2], *forward_only[: spec.n // 2])
-    turned = tuple(explain_reverse(at.model, fact, at.relations, spec.run_spec()) for fact in some)
+    turned = tuple(explain_reverse(at.model, fact, at.relations, spec.run_spec(), watch=watch) for fact in some)
     return survey_reverses(turned, len(both), len(both) + len(forward_only))
 
 
-def _two_hops(spec: SurveySpec, at: Setting) -> Survey:
+def _two_hops(spec: SurveySpec, at: Setting, watch: Watch) -> Survey:
     pairs = max(1, sum(1 for _ in Ground(at.relations, at.manifest).two_hops()))
     found: list[MultiHop] = []
     for hop in two_hop_cases(at.model, at.relations, at.manifest, each=-(-spec.n // pairs)):
         edited = at.relations[hop.first].fact(hop.subject)
         made = make_edit(at.model, edited, hop.target, spec.edit, seed=spec.seed)
         with suppress(EditDidNotTake):
-            found.append(multi_hop(at.model, made, hop, at.relations, spec.run_spec(), method=spec.edit))
+            found.append(multi_hop(at.model, made, hop, at.relations, spec.run_spec(), method=spec.edit, watch=watch))
         if len(found) == spec.n:
             break
     return survey_two_hops(found, spec.edit)
@@ -87,7 +90,7 @@ def _cases(spec: SurveySpec, at: Setting) -> list[Case[str]]:
 
 def _run(spec: SurveySpec, case: Case[str], at: Setting, watch: Watch) -> Survey:
     """Up to ``n`` cases of the behaviour, in the order in which ``--find`` looks at them."""
-    return BEHAVIOURS[case.asked](spec, at)
+    return BEHAVIOURS[case.asked](spec, at, watch)
 
 
 SURVEY: Study[SurveySpec, Setting, str, Survey] = Study("survey", Survey, open_case, _cases, _run)
