@@ -18,13 +18,14 @@ ProbeKind = Literal[
     "two_hop",
     "reverse",
     "reasoning",
+    "generation",
     "neighbour",
     "attribute",
     "same_subject",
     "forgetfulness",
     "unrelated",
 ]
-SHOULD_CHANGE: tuple[ProbeKind, ...] = ("paraphrase", "alias", "two_hop", "reverse", "reasoning")
+SHOULD_CHANGE: tuple[ProbeKind, ...] = ("paraphrase", "alias", "two_hop", "reverse", "reasoning", "generation")
 SHOULD_STAY: tuple[ProbeKind, ...] = ("neighbour", "attribute", "same_subject", "forgetfulness", "unrelated")
 
 
@@ -147,7 +148,8 @@ class Probe:
 
     Kinds in `SHOULD_CHANGE` follow from the edit: the same question in other words (``paraphrase``), of the subject by
     another name (``alias``), of what a second relation says of the new object (``two_hop``), of the subject from the
-    object (``reverse``), or by other reasoning. Kinds in `SHOULD_STAY` have their answer from before the edit: the same
+    object (``reverse``), by other reasoning, or in text that the model is left to write after it (``generation``,
+    CounterFact's). Kinds in `SHOULD_STAY` have their answer from before the edit: the same
     relation of another subject (``neighbour``), or of one that has the new object already (``attribute``, CounterFact's);
     another relation of the subject (``same_subject``; KnowEdit's relation specificity); another object that the subject has
     in a relation of several (``forgetfulness``, KnowEdit's); or none of these.

@@ -234,8 +234,12 @@ def test_one_method_is_measured_in_every_metric_with_retention(tiny, capsys):
     assert [len(row) for row in retention["success"]] == [1, 2, 4]
     assert sum(summary["failures"]["edit"].values()) == 4
     assert [fact["success"] for fact in summary["facts"]] == [v == 100 for v in retention["success"][-1]]
+    free = summary["free"]["success"]
+    assert free["gap"] == pytest.approx(free["tokens"] - free["alone"])
+    assert free["alone"] == by_name["success", "alone", None]["after"]
     shown = succeeds([*arguments, "0"], capsys)
     assert "all tokens exact" in shown
+    assert f"success: {free['tokens']:.1f} % of tokens teacher-forced" in shown
     assert "success after the last of 4 edits" in shown
 
 
@@ -269,6 +273,7 @@ def test_methods_are_compared_in_one_table_and_the_page_is_made_from_it(tiny, ca
     for row in rows:
         assert f"| {row['method']} | {row['regime']} | {row['restrain'] or '–'} | {row['n']} |" in text
     assert "What is left of earlier edits" in text
+    assert "| success, tokens | alone | gap | generality, tokens | alone | gap |" in text
     # What must stay has a column for each kind that a case asks about, and for no other.
     assert "| other subjects | attributes | ES | GS | LS |" in text
     assert f"kcircuit edit compare --method {methods} --n 3" in text

@@ -70,7 +70,8 @@ def test_a_counterfact_record_keeps_its_template_its_objects_and_all_its_prompts
         Probe("paraphrase", ferry, "Bergen", "Chile"),
         Probe("paraphrase", "Whoever walks through Bergen is in", "Bergen", "Chile"),
     )
-    assert [(p.kind, p.prompt.split()[4], p.answer) for p in first.probes[2:]] == [
+    assert first.probes[2] == Probe("generation", "Bergen is known for", "Bergen", "Chile")
+    assert [(p.kind, p.prompt.split()[4], p.answer) for p in first.probes[3:]] == [
         ("neighbour", "Stavanger", "Norway"),
         ("neighbour", "Oslo", "Norway"),
         ("attribute", "Valparaíso", "Chile"),

@@ -35,7 +35,7 @@ from circuits.evaluation.edits import (
 from circuits.evaluation.edits.cases import ask_success, edited_prompts
 from circuits.evaluation.edits.failures import FAILURE_CLASSES, contains
 from circuits.evaluation.edits.fluency import entropy, fluency, sampled_fluency, words
-from circuits.evaluation.edits.generation import draw, greedy, most_likely, sample
+from circuits.evaluation.edits.generation import ABBREVIATED, draw, greedy, most_likely, sample
 from circuits.evaluation.edits.regimes import checkpoints, evaluated_steps
 from circuits.evaluation.edits.report import multi_hop_accuracy, not_finite
 from circuits.facts import EditRequest, Fact, Probe
@@ -181,13 +181,27 @@ def test_a_reading_agrees_with_the_answers_of_the_whole_model(small_model) -> No
 # ---- generation --------------------------------------------------------------------------------------------------------
 
 
-def test_greedy_writing_stops_at_the_end_of_the_sentence_and_not_before_the_answer_is_out(model: Model) -> None:
+def test_greedy_writing_ends_with_the_sentence_and_is_cut_where_there_is_no_end(model: Model) -> None:
     peru, the = (completion(model, prompt, ".").prompt for prompt in ("about peru", "the"))
-    written = greedy(model, [peru, the, peru], [1, 1, 3], extra=4)
-    assert [model.vocabulary.decode(ids) for ids in written[:2]] == ["spanish .", "the the the the the"]
-    # A full stop among the answer's three tokens ends nothing.
-    assert written[2][:2] == written[0]
-    assert len(written[2]) > 2
+    written = greedy(model, [peru, the, peru], 5)
+    decoded = [(model.vocabulary.decode(text.ids), text.ended) for text in written]
+    assert decoded == [("spanish .", True), ("the the the the the", False), ("spanish .", True)]
+    # The control: a sentence that is one token too long for the limit is cut.
+    assert [(len(text.ids), text.ended) for text in greedy(model, [peru], 1)] == [(1, False)]
+
+
+@pytest.mark.parametrize(
+    ("text", "ends"),
+    [
+        ("in Peru.", True),
+        ("Washington, D.C.", False),
+        ("in St.", False),
+        ("his test.", True),
+        ("the answer is 5.", True),
+    ],
+)
+def test_a_full_stop_after_an_initial_or_an_abbreviation_ends_no_sentence(text: str, ends: bool) -> None:
+    assert (ABBREVIATED.search(text) is None) == ends
 
 
 @settings(max_examples=8)
@@ -389,6 +403,36 @@ def test_the_ways_of_counting_differ_where_they_should(model: Model) -> None:
     both = table_edit(model, {"peru": "thick", "thick": "quechua"})
     found = shares(request, model, both)
     assert found["success", None, "exact"] == found["success", None, "generated"] == (0.0, 1.0, 1)
+
+
+def test_an_answer_counts_as_alone_if_the_sentence_ends_by_itself_without_the_old_object(model: Model) -> None:
+    """Teacher forcing sees the first word alone, whatever the model goes on to say."""
+    request = replace(REQUEST, probes=(Probe("generation", "say peru", "peru", "quechua"),))
+    ways = ("tokens", "exact", "generated", "alone")
+
+    def counted(rows: Mapping[str, str]) -> dict[str, list[float]]:
+        found = shares(request, model, table_edit(model, rows))
+        return {name: [found[name, None, way][1] for way in ways] for name in ("success", "generation")}
+
+    assert counted({"peru": "quechua"}) == {"success": [1.0] * 4, "generation": [1.0] * 4}
+    # After the new object the old one follows: "quechua spanish .".
+    relapsed = counted({"peru": "quechua", "quechua": "spanish"})
+    assert relapsed == {"success": [1.0, 1.0, 1.0, 0.0], "generation": [1.0, 1.0, 1.0, 0.0]}
+    # It never ends: "quechua quechua quechua ...".
+    assert counted({"peru": "quechua", "quechua": "quechua"})["success"] == [1.0, 1.0, 1.0, 0.0]
+    # A sentence may come to the new object later, which teacher forcing does not see: "thick quechua .".
+    assert counted({"peru": "thick", "thick": "quechua"})["generation"] == [0.0, 0.0, 1.0, 1.0]
+
+
+def test_fluency_is_of_what_is_written_after_the_generation_prompts_where_there_are_any(model: Model) -> None:
+    setting = FluencySetting(2, 12)
+    stuck = replace(REQUEST, probes=(Probe("generation", "the", "peru", "quechua"),))
+    mixed = replace(REQUEST, probes=(*stuck.probes, Probe("generation", "about peru", "peru", "quechua")))
+    (repeats,), (own,), (both,) = (
+        setting.measure(model, [each]) for each in (stuck, replace(REQUEST, probes=()), mixed)
+    )
+    assert repeats < own
+    assert both == pytest.approx((repeats + own) / 2)
 
 
 def test_what_the_unedited_model_says_must_stay_even_where_the_data_say_otherwise(model: Model) -> None:

@@ -234,6 +234,7 @@ KIND_TITLES = {
     "two_hop": "in two hops",
     "reasoning": "by reasoning",
     "reverse": "the other way round",
+    "generation": "left to write",
     "neighbour": "the same of others",
     "attribute": "the same of others that have it",
     "same_subject": "of the subject",

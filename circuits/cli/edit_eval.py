@@ -67,6 +67,11 @@ def _print(summary: dict[str, Any]) -> None:
             f"{row['questions']:,}",
         )
     console.print(table)
+    for metric, values in summary["free"].items():
+        console.print(
+            f"{metric}: {values['tokens']:.1f} % of tokens teacher-forced, {values['alone']:.1f} % of sentences written to their "
+            f"end hold the right answer alone: {values['gap']:.1f} points less"
+        )
     for kind, counts in summary["failures"].items():
         told = ", ".join(f"{count} {name}" for name, count in counts.items() if count)
         if told:

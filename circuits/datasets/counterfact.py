@@ -25,6 +25,7 @@ class _Original(Record):
     paraphrase_prompts: tuple[Words, ...] = ()
     neighborhood_prompts: tuple[Words, ...] = ()
     attribute_prompts: tuple[Words, ...] = ()
+    generation_prompts: tuple[Words, ...] = ()
 
 
 class _Flat(Record):
@@ -41,7 +42,8 @@ def load_counterfact(path: Path, *, skip: Skip | None = None, limit: int | None 
     """The records as requests to replace the true object by the false one.
 
     Neighbourhood prompts ask the same of subjects that share the true object, attribute prompts of subjects that truly have
-    the new object. Both shall keep their answers, each as a kind of its own.
+    the new object. Both shall keep their answers, each as a kind of its own. After generation prompts the edited model is
+    left to write.
 
     Raises:
         circuits.datasets.DatasetError: without ``skip``, for a record that makes no request.
@@ -64,6 +66,9 @@ def _from_original(record: _Original) -> EditRequest:
         raise RecordError("requested_rewrite.prompt", f"expected {{}} once, for the subject, got {rewrite.prompt!r}")
     new, old, relation = rewrite.target_new.text, rewrite.target_true.text, rewrite.relation_id
     probes = [Probe("paraphrase", prompt, rewrite.subject, new) for prompt in record.paraphrase_prompts]
+    # Published records repeat generation prompts, one for each text to be sampled.
+    written = dict.fromkeys(record.generation_prompts)
+    probes += [Probe("generation", prompt, rewrite.subject, new) for prompt in written]
     probes += [Probe("neighbour", prompt, None, old, (), relation) for prompt in record.neighborhood_prompts]
     probes += [Probe("attribute", prompt, None, new, (), relation) for prompt in record.attribute_prompts]
     return request("requested_rewrite.target_new", rewrite.prompt, rewrite.subject, new, old, relation, probes)

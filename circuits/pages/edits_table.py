@@ -9,7 +9,7 @@ from circuits.model import Model
 from circuits.pages.tables import grid, markdown
 from circuits.paths import data_dir
 from circuits.studies.columns import number
-from circuits.studies.edits import METRICS, Standing
+from circuits.studies.edits import METRICS, WRITTEN_METRICS, Standing
 
 PUBLISHED = "published/editing.json"
 STAYING = {
@@ -63,6 +63,8 @@ def page(standings: Sequence[Standing], model: Model, command: str) -> str:
         ),
         "## Locality by kind, and success by probability",
         *_staying(rows),
+        "## Teacher-forced and free",
+        *_free(rows),
         "## How answers fail",
         "Classes of the generated answers to the edited prompts (paper 0, section 4.5, by fixed rules), and how many questions "
         "met logits that are not finite.",
@@ -109,6 +111,26 @@ def _staying(rows: Sequence[dict[str, Any]]) -> tuple[str, str]:
         for row in rows
     ]
     header = ["method", "regime", "restraint", *(STAYING[name][0] for name in asked), "ES", "GS", "LS"]
+    return text, table(header, lines, left=3)
+
+
+def _free(rows: Sequence[dict[str, Any]]) -> tuple[str, str]:
+    """Teacher-forced numbers beside those of text that is written freely."""
+    asked = [metric for metric in WRITTEN_METRICS if any(metric in row["free"] for row in rows)]
+    text = (
+        "Tokens: the share of the right answer's tokens that are the likeliest, each with the right ones before it. Alone: the "
+        "model, left to write, ends its sentence by itself, names a right answer in it and not its rival. The gap between "
+        "them, in points, is what teacher forcing hides."
+    )
+    if "generation" in asked:
+        text += " Generation: after prompts of the data that leave the model to write about the subject."
+    header = ["method", "regime", "restraint"]
+    for metric in asked:
+        header += [f"{metric}, tokens", "alone", "gap"]
+    lines = []
+    for row in rows:
+        found = [row["free"].get(metric, {}).get(name) for metric in asked for name in ("tokens", "alone", "gap")]
+        lines.append([*_name(row), *map(number, found)])
     return text, table(header, lines, left=3)
 
 

@@ -24,6 +24,8 @@ from circuits.studies.study import Case, Study, Watch
 
 METRICS = ("success", "generality", "portability", "locality")
 LOCAL_KINDS = GROUPS["locality"]
+WRITTEN_METRICS = ("success", "generality", "portability", "generation")
+"""Metrics of answers that are also written as text."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,6 +180,7 @@ class Standing:
             "seconds": self.seconds,
             **{f"locality_{kind}": self.value("locality", kind) for kind in LOCAL_KINDS},
             "attributes": self.value("attributes"),
+            "free": self.free,
             "ES": self.value("success", way="probability"),
             "GS": self.value("generality", way="probability"),
             "LS": self.value("locality", "neighbour", way="probability"),
@@ -194,6 +197,7 @@ class Standing:
             "n": self.n,
             "seconds": self.seconds,
             "metrics": [to_json(row) for row in self.metrics],
+            "free": self.free,
             "multi_hop": self.multi_hop,
             "failures": {"edit": self.failures, "paraphrase": self.paraphrase_failures},
             "not_finite": self.not_finite,
@@ -202,6 +206,17 @@ class Standing:
             "facts": list(self.facts),
             "routing": self.routing,
         }
+
+    @property
+    def free(self) -> dict[str, dict[str, float]]:
+        """Of each metric that is measured: token accuracy (teacher-forced), the answer written as a sentence to its own end,
+        and how much more the first is, in points. (Exact tokens are what greedy decoding writes, whatever comes after.)"""
+        found: dict[str, dict[str, float]] = {}
+        for metric in WRITTEN_METRICS:
+            forced, alone = self.value(metric, way="tokens"), self.value(metric, way="alone")
+            if forced is not None and alone is not None:
+                found[metric] = {"tokens": forced, "alone": alone, "gap": round(forced - alone, 4)}
+        return found
 
     def value(
         self, metric: str, kind: QuestionKind | None = None, *, way: Way = "exact", before: bool = False

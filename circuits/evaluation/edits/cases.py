@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from circuits.evaluation.continuations import Continuation, completion, read
-from circuits.evaluation.edits.failures import answers
+from circuits.evaluation.edits.failures import answers, contains
 from circuits.evaluation.edits.fluency import N_SAMPLES, N_TOKENS, sampled_fluency
 from circuits.evaluation.edits.generation import greedy, most_likely
 from circuits.evaluation.edits.questions import Question, questions
@@ -36,6 +36,8 @@ class Reply:
     accepted: bool
     """Whether ``text`` holds one of the right answers. Where none was written, or the question must stay: whether the model
     gives the right answer, all of its tokens."""
+    alone: bool
+    """The same, and ``text`` has come to its own end and does not hold the rival."""
 
     @property
     def prefers_right(self) -> bool | None:
@@ -62,11 +64,17 @@ class FluencySetting:
     seed: int = 0
 
     def measure(self, model: Model, requests: Sequence[EditRequest]) -> tuple[float, ...]:
-        """In bits, of what the model writes after each request's prompt."""
+        """In bits, of what the model writes after each request's generation prompts (as Meng et al. 2022), or after its own
+        prompt where it has none (as paper 0); the mean over them."""
         if self.n_samples == 0:
             return (math.nan,) * len(requests)
-        prompts = [completion(model, request.prompt, request.target).prompt for request in requests]
-        return sampled_fluency(model, prompts, seed=self.seed, n_tokens=self.n_tokens, n_samples=self.n_samples)
+        written = [
+            [probe.prompt for probe in request.probes if probe.kind == "generation"] or [request.prompt]
+            for request in requests
+        ]
+        prompts = [completion(model, prompt, ".").prompt for own in written for prompt in own]
+        values = iter(sampled_fluency(model, prompts, seed=self.seed, n_tokens=self.n_tokens, n_samples=self.n_samples))
+        return tuple(math.fsum(next(values) for _ in own) / len(own) for own in written)
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,24 +219,25 @@ def _replies(
     readings = iter(read(model, wanted))
     writes = [written == "all" or (written == "changed" and not question.stays) for question, _, _ in asked]
     prompts = [right[0].prompt for (_, right, _), write in zip(asked, writes, strict=True) if write]
-    lengths = [
-        max(len(tokens.answer) for tokens in (*right, *_some(rival)))
-        for (_, right, rival), write in zip(asked, writes, strict=True)
-        if write
-    ]
-    texts = iter(greedy(model, prompts, lengths))
+    texts = iter(greedy(model, prompts))
     replies = []
     for (question, right, rival), write in zip(asked, writes, strict=True):
         own = [next(readings) for _ in right]
         best = max(own, key=lambda reading: (reading.exact, reading.token_accuracy, -reading.nll))
         other = None if rival is None else next(readings)
-        text = model.vocabulary.decode(next(texts)).strip() if write else ""
+        free = next(texts) if write else None
+        text = "" if free is None else model.vocabulary.decode(free.ids).strip()
         if question.stays and not after:
             text = model.vocabulary.decode(right[0].answer).strip()
-        accepted = answers(text, question.answers) if write and not question.stays else best.exact
-        replies.append(Reply(best, other, text, accepted))
+        accepted = alone = best.exact
+        if free is not None and not question.stays:
+            accepted = answers(text, question.answers)
+            alone = accepted and free.ended and not _strays(text, question)
+        replies.append(Reply(best, other, text, accepted, alone))
     return replies
 
 
-def _some(tokens: Tokens | None) -> tuple[Tokens, ...]:
-    return () if tokens is None else (tokens,)
+def _strays(text: str, question: Question) -> bool:
+    """Whether the rival is said, too; it is not where a right answer holds it ("York" in "New York")."""
+    rival = question.rival
+    return rival is not None and contains(text, rival) and not any(contains(own, rival) for own in question.answers)

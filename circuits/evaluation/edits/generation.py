@@ -4,9 +4,11 @@ Prompts of one length share a batch and nothing is padded; what is written after
 """
 
 import random
+import re
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from enum import Enum
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -19,6 +21,11 @@ from circuits.model.past import Past
 from circuits.model.together import from_weights, reads_on
 
 SENTENCE_END = (".", "!", "?", ";")
+ABBREVIATED = re.compile(r"\b(?:[A-Z]|St|Mt|Ft|Mr|Mrs|Ms|Dr|Jr|Sr|Inc|Ltd|Co|Corp|vs|No)\.$")
+"""A full stop after a capital letter or one of these ends no sentence: "Washington, D.C.", "St. Louis"."""
+SENTENCE_TOKENS = 32
+"""A sentence that has not ended by then is cut. It does not depend on the answer: a text that is cut where the right answer
+would end hides what the model goes on to say (Yang et al. 2025, "The mirage of model editing")."""
 TOP_K = 5
 """Tokens that are sampled from at each step, as ROME's and KnowEdit's fluency have it."""
 ROWS_AT_ONCE = 64
@@ -27,12 +34,26 @@ ROWS_AT_ONCE = 64
 Ids = tuple[int, ...]
 
 
+class Stop(Enum):
+    """Why no more is written."""
+
+    ENDED = "the text has come to its own end"
+    CUT = "it was long enough, or cannot go on"
+
+
+@dataclass(frozen=True, slots=True)
+class FreeText:
+    ids: Ids
+    ended: bool
+    """Whether the model came to an end by itself."""
+
+
 @runtime_checkable
 class _Rule(Protocol):
     """How each row of a text is written, and when it has ended."""
 
-    def choose(self, model: Model, row: int, step: int, logits: Tensor) -> int | None:
-        """The next token, or None to write no more."""
+    def choose(self, model: Model, row: int, step: int, logits: Tensor) -> int | Stop:
+        """The next token, or why there is none."""
         ...
 
     def ended(self, model: Model, row: int, written: Sequence[int]) -> bool:
@@ -42,17 +63,18 @@ class _Rule(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class _Sentence:
-    at_least: Sequence[int]
-    extra: int
+    limit: int
 
-    def choose(self, model: Model, row: int, step: int, logits: Tensor) -> int | None:
-        if step >= self.at_least[row] + self.extra or not torch.isfinite(logits).all():
-            return None
+    def choose(self, model: Model, row: int, step: int, logits: Tensor) -> int | Stop:
+        if step >= self.limit or not torch.isfinite(logits).all():
+            return Stop.CUT
         token = int(logits.argmax())
-        return None if token == model.vocabulary.bos or "\n" in model.token_text(token) else token
+        return Stop.ENDED if token == model.vocabulary.bos or "\n" in model.token_text(token) else token
 
     def ended(self, model: Model, row: int, written: Sequence[int]) -> bool:
-        return len(written) >= self.at_least[row] and model.token_text(written[-1]).rstrip().endswith(SENTENCE_END)
+        if not model.token_text(written[-1]).rstrip().endswith(SENTENCE_END):
+            return False
+        return ABBREVIATED.search(model.vocabulary.decode(written).rstrip()) is None
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +82,7 @@ class _Length:
     lengths: Sequence[int]
     what: Sequence[str]
 
-    def choose(self, model: Model, row: int, step: int, logits: Tensor) -> int | None:
+    def choose(self, model: Model, row: int, step: int, logits: Tensor) -> int | Stop:
         require_finite(logits, f"{model.name} on {self.what[row]!r}")
         return int(logits.argmax())
 
@@ -73,9 +95,9 @@ class _Drawn:
     uniform: Sequence[Sequence[float]]
     top_k: int
 
-    def choose(self, model: Model, row: int, step: int, logits: Tensor) -> int | None:
+    def choose(self, model: Model, row: int, step: int, logits: Tensor) -> int | Stop:
         if step >= len(self.uniform[row]) or not torch.isfinite(logits).all():
-            return None
+            return Stop.CUT
         if model.vocabulary.bos is not None:
             logits = logits.clone()
             logits[model.vocabulary.bos] = -torch.inf
@@ -85,14 +107,13 @@ class _Drawn:
         return False
 
 
-def greedy(model: Model, prompts: Sequence[Ids], at_least: Sequence[int], extra: int = 8) -> tuple[Ids, ...]:
-    """The likeliest next token, again and again, until the sentence ends.
+def greedy(model: Model, prompts: Sequence[Ids], limit: int = SENTENCE_TOKENS) -> tuple[FreeText, ...]:
+    """The likeliest next token, again and again, until the model ends its sentence.
 
-    After prompt i at most ``at_least[i] + extra`` tokens are written. Writing stops before a line break or the token that
-    begins a document, and after the end of a sentence once there are ``at_least[i]`` tokens (an answer such as
-    "Washington, D.C." holds full stops of its own). It also stops where logits are not finite, and where the context ends.
+    A sentence ends before a line break or the token that begins a document, and after a mark of `SENTENCE_END`. It is cut after
+    ``limit`` tokens, where logits are not finite, and where the context ends.
     """
-    return _write(model, prompts, _Sentence(at_least, extra))
+    return _write(model, prompts, _Sentence(limit))
 
 
 def most_likely(model: Model, prompts: Sequence[Ids], lengths: Sequence[int]) -> tuple[Ids, ...]:
@@ -101,7 +122,8 @@ def most_likely(model: Model, prompts: Sequence[Ids], lengths: Sequence[int]) ->
     Raises:
         FloatingPointError: logits are not finite.
     """
-    return _write(model, prompts, _Length(lengths, [model.vocabulary.decode(prompt) for prompt in prompts]))
+    texts = _write(model, prompts, _Length(lengths, [model.vocabulary.decode(prompt) for prompt in prompts]))
+    return tuple(text.ids for text in texts)
 
 
 def sample(model: Model, prompts: Sequence[Ids], n_tokens: int, seed: int, top_k: int = TOP_K) -> tuple[Ids, ...]:
@@ -117,7 +139,7 @@ def sample(model: Model, prompts: Sequence[Ids], n_tokens: int, seed: int, top_k
         rng = random.Random(f"{seed}/{prompt}/{occurrence[prompt]}")
         occurrence[prompt] += 1
         uniform.append([rng.random() for _ in range(n_tokens)])
-    return _write(model, prompts, _Drawn(uniform, top_k))
+    return tuple(text.ids for text in _write(model, prompts, _Drawn(uniform, top_k)))
 
 
 def draw(logits: Float[Tensor, "d_vocab"], uniform: float, top_k: int) -> int:
@@ -128,8 +150,9 @@ def draw(logits: Float[Tensor, "d_vocab"], uniform: float, top_k: int) -> int:
     return int(top.indices[place])
 
 
-def _write(model: Model, prompts: Sequence[Ids], rule: _Rule) -> tuple[Ids, ...]:
+def _write(model: Model, prompts: Sequence[Ids], rule: _Rule) -> tuple[FreeText, ...]:
     written: dict[int, list[int]] = {row: [] for row in range(len(prompts))}
+    ended: set[int] = set()
     next_logits = _next_logits(model)
     by_length: dict[int, list[int]] = defaultdict(list)
     for row, prompt in enumerate(prompts):
@@ -143,14 +166,16 @@ def _write(model: Model, prompts: Sequence[Ids], rule: _Rule) -> tuple[Ids, ...]
                 for place, logits in enumerate(next_logits(Batch.continued(ids, length), past)):
                     row = active[place]
                     token = rule.choose(model, row, step, logits)
-                    if token is not None:
+                    if not isinstance(token, Stop):
                         written[row].append(token)
-                        if not rule.ended(model, row, written[row]):
-                            still.append(place)
+                    if token is Stop.ENDED or (token is not Stop.CUT and rule.ended(model, row, written[row])):
+                        ended.add(row)
+                    elif token is not Stop.CUT:
+                        still.append(place)
                 if len(still) < len(active):
                     active, past = [active[place] for place in still], past.rows(still)
                 step += 1
-    return tuple(tuple(written[row]) for row in range(len(prompts)))
+    return tuple(FreeText(tuple(written[row]), row in ended) for row in range(len(prompts)))
 
 
 def _next_logits(model: Model) -> Callable[[Batch, Past], Tensor]:

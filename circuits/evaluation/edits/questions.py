@@ -11,15 +11,17 @@ GROUPS: dict[str, tuple[QuestionKind, ...]] = {
     "success": ("edit",),
     "generality": ("paraphrase",),
     "portability": ("alias", "two_hop", "reasoning", "reverse"),
+    "generation": ("generation",),
     "locality": ("neighbour", "same_subject", "forgetfulness", "unrelated"),
     "attributes": ("attribute",),
 }
 """Metric -> the kinds of question that it is measured on (paper 0, section 3.5).
 
 CounterFact's attribute prompts are a metric of their own: their answer is the object that the edit makes likelier everywhere,
-so an edit that leaks keeps them, and no published locality counts them.
+so an edit that leaks keeps them, and no published locality counts them. Nor are its generation prompts paraphrases: the new
+object may come anywhere in what is written after them.
 """
-ONE_STEP: tuple[QuestionKind, ...] = ("edit", "paraphrase", "alias", "attribute")
+ONE_STEP: tuple[QuestionKind, ...] = ("edit", "paraphrase", "alias", "generation", "attribute")
 """Questions whose answer is the new object itself, so that the old one is its rival."""
 
 assert {kind for kinds in GROUPS.values() for kind in kinds} == {"edit", *SHOULD_CHANGE, *SHOULD_STAY}

@@ -16,12 +16,13 @@ from circuits.evaluation.edits.failures import FAILURE_CLASSES, FailureClass, cl
 from circuits.evaluation.edits.questions import GROUPS, QuestionKind
 from circuits.metrics import Measurement
 
-Way = Literal["exact", "tokens", "generated", "probability"]
+Way = Literal["exact", "tokens", "generated", "alone", "probability"]
 
 WAYS: Mapping[Way, Callable[[QuestionOutcome, Reply], float | None]] = {
     "exact": lambda outcome, reply: float(reply.right.exact),
     "tokens": lambda outcome, reply: reply.right.token_accuracy,
     "generated": lambda outcome, reply: None if outcome.question.stays else float(reply.accepted),
+    "alone": lambda outcome, reply: None if outcome.question.stays else float(reply.alone),
     "probability": lambda outcome, reply: None if reply.prefers_right is None else float(reply.prefers_right),
 }
 """How a reply counts. None: this question is not counted this way.
@@ -29,6 +30,7 @@ WAYS: Mapping[Way, Callable[[QuestionOutcome, Reply], float | None]] = {
 exact: all tokens of the right answer are the likeliest, which is to say that greedy decoding writes it.
 tokens: the share of its tokens that are, teacher-forced; not 0 for answers that share a token with the right one.
 generated: the greedily generated sentence holds the right answer, or an alias, as whole words.
+alone: the same, and the model ends the sentence by itself and does not say the rival in it: free generation with a natural stop.
 probability: the right answer is likelier, per token, than its rival: ES on the edit's prompt, GS on paraphrases, LS on
 neighbours (paper 1, section 4.1; the published code also takes the mean over tokens).
 """
@@ -36,6 +38,7 @@ WAY_NAMES: Mapping[Way, str] = {
     "exact": "all tokens exact",
     "tokens": "token accuracy",
     "generated": "generated answer",
+    "alone": "generated to its end, alone",
     "probability": "likelier than its rival",
 }
 
