@@ -10,6 +10,7 @@ from circuits.model import Batch, Model
 from circuits.model.bypassed import shown
 from circuits.model.network import PlainNetwork
 from circuits.model.taps import Recorder, Taps
+from circuits.model.transformer import attend, attend_beside
 from tests.models import random_plain_model
 from tests.oracle import run_by_hand
 
@@ -82,3 +83,16 @@ def test_the_pass_is_the_one_that_is_written_out_by_hand(seed: int, scale: float
     torch.testing.assert_close(record.outputs, writes, rtol=1e-4, atol=1e-5)
     other, _ = run_by_hand(own.weights, ids, attention_scale=scale, causal=not causal)
     assert not torch.allclose(other, logits, atol=1e-3), "the control: what positions see matters"
+
+
+@pytest.mark.parametrize("window", [None, 2])
+def test_attention_beside_shared_keys_is_attention_over_all_of_them(window: int | None) -> None:
+    torch.manual_seed(0)
+    q, k, v = torch.randn(3, 5, 2, 4, 3)
+    keys, values = torch.randn(2, 2, 4, 6, 3)
+    visible = torch.arange(7) >= (0 if window is None else 7 - window)
+    beside = attend_beside((q, k, v), keys, values, visible, scale=0.7)
+    for one in range(5):
+        every = (torch.cat((old, new[one][:, :, None]), 2) for old, new in ((keys, k), (values, v)))
+        whole = attend(q[one][:, :, None], *every, visible[None], scale=0.7)
+        torch.testing.assert_close(beside[one], whole[:, :, 0])

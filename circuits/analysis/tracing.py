@@ -18,7 +18,7 @@ from circuits.model import Batch, Model
 from circuits.model.agreement import disagreement
 from circuits.model.bypassed import on_weights, shown
 from circuits.model.taps import ReaderKind, Taps, WriterKind
-from circuits.model.transformer import Attention, Components, UnsupportedArchitecture
+from circuits.model.transformer import Attention, Components, UnsupportedArchitecture, attend_beside
 
 CHUNK_NUMBERS = 2**26
 """Node outputs held at once, as a count of numbers."""
@@ -228,22 +228,9 @@ def _attend_last(
     state: Float[Tensor, "variant batch d_model"], trace: Trace, attention: Attention, layer: int
 ) -> Float[Tensor, "variant batch d_model"]:
     """What a layer's heads write together at the last position if they read ``state`` there."""
-    last = trace.n_pos - 1
-    normed = attention.norm(state)
-    q, k, v = (
-        torch.einsum("vbd,hde->vbhe", normed, weight) + bias
-        for weight, bias in (
-            (attention.W_Q, attention.b_Q),
-            (attention.W_K, attention.b_K),
-            (attention.W_V, attention.b_V),
-        )
-    )
-    q = attention.query(q.unsqueeze(-2), last).squeeze(-2)
-    k = attention.k_norm(k).unsqueeze(-2)
-    k = (attention.rotary(k, last) if attention.rotary else k).squeeze(-2)
-    earlier = torch.einsum("vbhe,bhpe->vbhp", q, trace.keys[layer][:, :, :last])
-    scores = torch.cat((earlier, (q * k).sum(-1, keepdim=True)), -1) * attention.scale
-    scores = scores.masked_fill(~attention.visible(1, trace.n_pos, q.device)[0], -torch.inf)
-    pattern = scores.softmax(-1)
-    mixed = torch.einsum("vbhp,bhpe->vbhe", pattern[..., :last], trace.values[layer][:, :, :last])
-    return torch.einsum("vbhe,hed->vbd", mixed + pattern[..., last:] * v, attention.W_O)
+    last, (n_variants, n_batch, _) = trace.n_pos - 1, state.shape
+    projected = attention.projected(state.flatten(0, 1)[:, None], last)
+    q, k, v = (each.view(n_variants, n_batch, each.shape[1], each.shape[3]) for each in projected)
+    earlier = trace.keys[layer][:, :, :last], trace.values[layer][:, :, :last]
+    mixed = attend_beside((q, k, v), *earlier, attention.visible(1, trace.n_pos, q.device)[0], attention.scale)
+    return attention.write(mixed.flatten(0, 1)[:, :, None]).view_as(state)

@@ -167,6 +167,20 @@ class Attention:
         normed = self.k_norm(projected)
         return self.rotary(normed, first) if self.rotary else normed
 
+    def projected(self, x: Float[Tensor, "batch pos d_model"], first: int = 0) -> tuple[Tensor, Tensor, Tensor]:
+        """(q, k, v) at ``x``, normed and rotated, of shape [batch, head, pos, d_head]; ``first`` is the position of ``x[:, 0]``.
+
+        Keys and values are those of `keys_values`.
+        """
+        read, own = self.norm(x), self.keys_values
+        q = self.query(_to_heads(read, self.W_Q) + self.b_Q[:, None], first)
+        k = self.key(_to_heads(read, own.W_K) + own.b_K[:, None], first)
+        return q, k, _to_heads(read, own.W_V) + own.b_V[:, None]
+
+    def write(self, mixed: Float[Tensor, "batch head pos d_head"]) -> Float[Tensor, "batch pos d_model"]:
+        """What the heads write together of what their patterns mix."""
+        return times(mixed.transpose(1, 2).flatten(2), self.W_O.flatten(0, 1))
+
 
 @lru_cache(maxsize=64)
 def _visible(causal: bool, window: int | None, n_queries: int, n_keys: int, device: torch.device) -> Tensor:
@@ -198,6 +212,26 @@ def attend(
 ) -> Float[Tensor, "*broadcast query d_head"]:
     """softmax(q k^T scale) v over the visible keys."""
     return attention_pattern(q, k, visible, scale).to(v.dtype) @ v
+
+
+def attend_beside(
+    own: tuple[
+        Float[Tensor, "variant batch head d_head"],
+        Float[Tensor, "variant batch head d_head"],
+        Float[Tensor, "variant batch head d_value"],
+    ],
+    keys: Float[Tensor, "batch head earlier d_head"],
+    values: Float[Tensor, "batch head earlier d_value"],
+    visible: Bool[Tensor, "key"],
+    scale: float,
+) -> Float[Tensor, "variant batch head d_value"]:
+    """`attend` at one position, of which there are many variants with q, k and v of their ``own``: what comes earlier they share,
+    and it is not copied for each."""
+    q, k, v = own
+    scores = torch.cat((torch.einsum("vbhe,bhpe->vbhp", q, keys), (q * k).sum(-1, keepdim=True)), -1)
+    scores = scores.mul(scale).masked_fill(~visible, -torch.inf)
+    pattern = scores.softmax(-1, dtype=torch.promote_types(scores.dtype, torch.float32)).to(v.dtype)
+    return torch.einsum("vbhp,bhpe->vbhe", pattern[..., :-1], values) + pattern[..., -1:] * v
 
 
 @dataclass(frozen=True)
@@ -315,17 +349,13 @@ class Components:
         self, layer: int, x: Float[Tensor, "batch pos d_model"], past: Past | None
     ) -> Float[Tensor, "batch pos d_model"]:
         attention, n_pos, first = self.blocks[layer].attention, x.shape[1], 0 if past is None else past.length
-        read, own = attention.norm(x), attention.keys_values
-        q = attention.query(_to_heads(read, attention.W_Q) + attention.b_Q[:, None], first)
-        k = attention.key(_to_heads(read, own.W_K) + own.b_K[:, None], first)
-        v = _to_heads(read, own.W_V) + own.b_V[:, None]
+        q, k, v = attention.projected(x, first)
         if past is not None:
             k, v = _with_past(layer, attention, k, v, past)
         # The queries of heads that share a key stand below each other.
         below = q.unflatten(1, (k.shape[1], -1)).flatten(2, 3)
         visible = attention.visible(n_pos, first + n_pos, x.device).repeat(below.shape[2] // n_pos, 1)
-        mixed = attend(below, k, v, visible, attention.scale).unflatten(2, (-1, n_pos)).flatten(1, 2)
-        return times(mixed.transpose(1, 2).flatten(2), attention.W_O.flatten(0, 1))
+        return attention.write(attend(below, k, v, visible, attention.scale).unflatten(2, (-1, n_pos)).flatten(1, 2))
 
     def _watched(
         self, layer: int, x: Float[Tensor, "batch pos d_model"], taps: Taps, past: Past | None
