@@ -19,13 +19,14 @@ ProbeKind = Literal[
     "reverse",
     "reasoning",
     "generation",
+    "hop",
     "neighbour",
     "attribute",
     "same_subject",
     "forgetfulness",
     "unrelated",
 ]
-SHOULD_CHANGE: tuple[ProbeKind, ...] = ("paraphrase", "alias", "two_hop", "reverse", "reasoning", "generation")
+SHOULD_CHANGE: tuple[ProbeKind, ...] = ("paraphrase", "alias", "two_hop", "reverse", "reasoning", "generation", "hop")
 SHOULD_STAY: tuple[ProbeKind, ...] = ("neighbour", "attribute", "same_subject", "forgetfulness", "unrelated")
 
 
@@ -148,11 +149,11 @@ class Probe:
 
     Kinds in `SHOULD_CHANGE` follow from the edit: the same question in other words (``paraphrase``), of the subject by
     another name (``alias``), of what a second relation says of the new object (``two_hop``), of the subject from the
-    object (``reverse``), by other reasoning, or in text that the model is left to write after it (``generation``,
-    CounterFact's). Kinds in `SHOULD_STAY` have their answer from before the edit: the same
-    relation of another subject (``neighbour``), or of one that has the new object already (``attribute``, CounterFact's);
-    another relation of the subject (``same_subject``; KnowEdit's relation specificity); another object that the subject has
-    in a relation of several (``forgetfulness``, KnowEdit's); or none of these.
+    object (``reverse``), by other reasoning, in text that the model is left to write (``generation``, CounterFact's), or
+    as one step of a question of several, edited or not (``hop``, MQuAKE's). Kinds in `SHOULD_STAY` have their answer from
+    before the edit: the same relation of another subject (``neighbour``), or of one that has the new object already
+    (``attribute``, CounterFact's); another relation of the subject (``same_subject``; KnowEdit's relation specificity);
+    another object that the subject has in a relation of several (``forgetfulness``, KnowEdit's); or none of these.
 
     ``subject`` is what the prompt is about, if that is known. ``answer`` is None where it is whatever the unedited
     model says. ``aliases`` are other spellings of the answer that count as it.
@@ -197,7 +198,8 @@ class EditRequest:
     """What an edit shall make true: ``subject`` in the words of ``template`` is followed by ``target``.
 
     The template holds ``{}`` once: that occurrence of the subject is the one that methods edit at, whatever else the
-    prompt says. It ends where the object begins. ``old`` is the object before the edit, where it is known.
+    prompt says. It ends where the object begins. ``old`` is the object before the edit, where it is known. Requests that
+    follow each other and name the same ``case`` are edited in together: its questions rest on all of them.
     """
 
     template: str
@@ -206,6 +208,7 @@ class EditRequest:
     old: str | None = None
     relation: str | None = None
     probes: tuple[Probe, ...] = ()
+    case: str | None = None
 
     def __post_init__(self) -> None:
         if self.template.count("{}") != 1:

@@ -243,6 +243,30 @@ def test_one_method_is_measured_in_every_metric_with_retention(tiny, capsys):
     assert "success after the last of 4 edits" in shown
 
 
+def test_a_case_of_several_edits_is_one_of_n_and_is_told_by_case(tiny, capsys, tmp_path):
+    def rewrite(subject: str, target: str) -> dict[str, object]:
+        return {"prompt": "w1 {} w2", "subject": subject, "target_new": {"str": target}, "target_true": {"str": "w6"}}
+
+    hop = {"question": "w3", "cloze": "w1 w10 w2", "answer": "w5"}
+    case = {
+        "requested_rewrite": [rewrite("w10", "w5"), rewrite("w13", "w7")],
+        "questions": ["w9 w8"],
+        "new_answer": "w7",
+        "new_single_hops": [hop],
+    }
+    file = tmp_path / "cases.json"
+    file.write_text(json.dumps([case, case]))
+    command = ["edit", "eval", "--method", "ft-m", "--layer", "1", *STRONG, "--cases", f"mquake:{file}", *QUIET, *tiny]
+    summary = json.loads(succeeds([*command, "--n", "1", "--json"], capsys))
+    assert summary["n"] == 2
+    shares = summary["by_case"]
+    assert shares["edit_wise"] == pytest.approx(100 * sum(fact["success"] for fact in summary["facts"]) / 2)
+    assert shares["instance_wise"] in (0, 100)
+    assert shares["multi_hop_before"] in (0, 100)
+    assert "by case: edit-wise" in succeeds([*command, "--n", "1"], capsys)
+    assert "expected 3 edit requests" in fails([*command, "--n", "3"], capsys)
+
+
 def test_a_restrained_sequence_differs_from_a_free_one_and_a_weak_restraint_does_not(tiny, capsys):
     measure = ["edit", "eval", "--method", "ft-m", "--layer", "1", *STRONG, *CASES, "--n", "4", *tiny, "--json"]
     measure += ["--regime", "sequential:4", "--fluency-samples", "0"]
@@ -334,7 +358,7 @@ def test_a_contestant_is_a_method_with_its_regime_and_restraint():
         Contestant("rome", Regime(1, 5), "prune:alpha=2,kind=linear"),
     )
     assert str(parsed[2]) == "rome/sequential:5+prune:alpha=2,kind=linear"
-    assert [each.n_requests(50) for each in parsed] == [50, 60, 50]
+    assert [each.n_cases(50) for each in parsed] == [50, 60, 50]
     assert str(Contestant.parse("rome@subject/batch:2")) == "rome@subject/batch:2"
     for wrong in ("", "rome@", "/single", "rome+", "rome@batch:2", "ft-m@subject"):
         with pytest.raises(EditError):

@@ -136,6 +136,13 @@ def test_the_edits_of_an_mquake_case_stay_together_and_its_questions_follow_from
     asked = [probe for probe in last.probes if probe.kind == "reasoning"]
     assert [probe.prompt for probe in asked] == records("mquake")[0]["questions"]
     assert {(probe.answer, probe.aliases) for probe in asked} == {("Arica", ("San Marcos de Arica",))}
+    hops = [(probe.prompt, probe.answer, probe.aliases) for probe in last.probes if probe.kind == "hop"]
+    assert hops == [
+        ("The author of Out of Africa is", "Karen Blixen", ("Isak Dinesen",)),
+        ("Karen Blixen is a citizen of", "Chile", ()),
+        ("The capital of Chile is", "Arica", ()),
+    ]
+    assert first.case == last.case == "0"
     # Of the three hops one is edited, and one is new because the edit leads there; the other one is as it was.
     kept = [probe for probe in last.probes if probe.kind == "unrelated"]
     assert [(probe.prompt, probe.answer) for probe in kept] == [("The author of Out of Africa is", "Karen Blixen")]

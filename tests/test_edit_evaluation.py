@@ -36,8 +36,8 @@ from circuits.evaluation.edits.cases import ask_success, edited_prompts
 from circuits.evaluation.edits.failures import FAILURE_CLASSES, contains
 from circuits.evaluation.edits.fluency import entropy, fluency, sampled_fluency, words
 from circuits.evaluation.edits.generation import ABBREVIATED, draw, greedy, most_likely, sample
-from circuits.evaluation.edits.regimes import checkpoints, evaluated_steps
-from circuits.evaluation.edits.report import multi_hop_accuracy, not_finite
+from circuits.evaluation.edits.regimes import checkpoints, evaluated_steps, in_cases
+from circuits.evaluation.edits.report import by_case, not_finite
 from circuits.facts import EditRequest, Fact, Probe
 from circuits.graph import Node, Shape
 from circuits.model import Batch, Model, Tokens
@@ -453,8 +453,8 @@ def test_an_alias_of_the_answer_is_as_good(model: Model) -> None:
     assert shares(request, model, edit)["portability", "reasoning", "exact"] == (0.0, 1.0, 1)
     with edit.on(model) as edited:
         results = ask(edited, prepare(model, [request], QUIET), QUIET)
-    assert multi_hop_accuracy(results).value == 1.0
-    assert multi_hop_accuracy(ask(model, prepare(model, [request], QUIET), QUIET)).value == 0.0
+    assert by_case(results).multi_hop.value == 1.0
+    assert by_case(results, "before").multi_hop.value == 0.0
 
 
 def test_the_unedited_model_has_its_own_values_before_and_after(model: Model) -> None:
@@ -591,6 +591,81 @@ def test_single_edits_are_rolled_back_and_a_batch_is_made_together(model: Model)
     seen.clear()
     evaluate(model, SEQUENCE, watched, Regime(batch=1, steps=2), fluency=QUIET)
     assert seen == [(1, True), (1, False), (1, True)]
+
+
+CASES = (
+    EditRequest("about {}", "peru", "quechua", "spanish", case="0"),
+    EditRequest(
+        "about {}",
+        "oslo",
+        "thick",
+        "norse",
+        probes=(
+            Probe("reasoning", "say peruvians", None, "quechua"),
+            Probe("reasoning", "say chile", None, "quechua"),
+            Probe("hop", "about peru", None, "quechua"),
+            Probe("hop", "about oslo", None, "thick"),
+            Probe("hop", "about thick", None, "tongue"),
+            Probe("unrelated", "about thick", None, "tongue"),
+        ),
+        case="0",
+    ),
+    EditRequest(
+        "about {}",
+        "chile",
+        "norse",
+        "spanish",
+        probes=(
+            Probe("reasoning", "say chile", None, "quechua"),
+            Probe("hop", "about chile", None, "norse"),
+            Probe("hop", "about thick", None, "tongue"),
+        ),
+        case="1",
+    ),
+)
+
+
+def by_table(model: Model, requests: Sequence[EditRequest]) -> Edit:
+    """Cannot edit chile; what follows from peru and oslo is right only where both are edited together."""
+    rows = {request.subject: request.target for request in requests if request.subject != "chile"}
+    return table_edit(
+        model, {**rows, "peruvians": "quechua"} if {"peru", "oslo"} <= rows.keys() else rows or {".": "."}
+    )
+
+
+def test_the_edits_of_a_case_are_made_together_and_all_of_its_questions_rest_on_all_of_them(model: Model) -> None:
+    found = evaluate(model, CASES, by_table, fluency=QUIET)
+    after, before = by_case(found.results), by_case(found.results, "before")
+    # Two of three edits; of two cases one has all of its hops and one of its two questions.
+    assert after.edit_wise.per_example == (1.0, 1.0, 0.0)
+    assert after.instance_wise.per_example == (1.0, 0.0)
+    assert after.multi_hop.per_example == (1.0, 0.0)
+    assert (before.edit_wise.value, before.instance_wise.value, before.multi_hop.value) == (0.0, 0.0, 0.0)
+    # A hop that nothing edits is still a question of locality.
+    assert [o.question.kind for o in found.results[1].outcomes].count("unrelated") == 1
+    # The control: apart, each edit is as good, and what follows from both is not there.
+    apart = evaluate(model, [replace(request, case=None) for request in CASES], by_table, fluency=QUIET)
+    assert by_case(apart.results).edit_wise.per_example == (1.0, 1.0, 0.0)
+    assert by_case(apart.results).instance_wise.per_example == (0.0, 0.0)
+    assert by_case(apart.results).multi_hop.per_example == (0.0, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("regime", "steps"),
+    [("single", [[2], [1]]), ("batch:2", [[3]]), ("sequential:2", [[2, 1]]), ("sequential-batch:2x2", [[3]])],
+)
+def test_a_case_counts_as_one_in_every_regime(regime: str, steps: list[list[int]], model: Model) -> None:
+    chains = Regime.parse(regime).chains(CASES, lambda request: request.case)
+    assert [[len(part) for part in chain] for chain in chains] == steps
+    assert [request for chain in chains for part in chain for request in part] == list(CASES)
+    for retention in evaluate(model, CASES, by_table, Regime.parse(regime), fluency=QUIET).retention:
+        # Of the first case both edits took, of the second none; together they are two of three.
+        assert retention.success == (((1.0, 0.0),) if steps == [[2, 1]] else ((pytest.approx(2 / 3),),))
+
+
+def test_requests_of_one_name_are_a_case_only_where_they_follow_each_other() -> None:
+    named = ["a", "a", None, None, "b", "a"]
+    assert in_cases(named, lambda name: name) == (("a", "a"), (None,), (None,), ("b",), ("a",))
 
 
 def test_the_unedited_model_is_as_it_was_after_any_regime(model: Model) -> None:

@@ -235,6 +235,7 @@ KIND_TITLES = {
     "reasoning": "by reasoning",
     "reverse": "the other way round",
     "generation": "left to write",
+    "hop": "one step of several",
     "neighbour": "the same of others",
     "attribute": "the same of others that have it",
     "same_subject": "of the subject",

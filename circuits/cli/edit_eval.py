@@ -43,6 +43,7 @@ def _print(summary: dict[str, Any]) -> None:
 
     from circuits.evaluation.edits.report import WAY_NAMES
     from circuits.studies.columns import number
+    from circuits.studies.edits import BY_CASE
 
     console = wide_console()
     restrained = f", {summary['restrain']}" if summary["restrain"] else ""
@@ -78,8 +79,13 @@ def _print(summary: dict[str, Any]) -> None:
             console.print(f"answers to {'edited prompts' if kind == 'edit' else 'paraphrases'}: {told}")
     if summary["not_finite"]:
         console.print(f"{summary['not_finite']} questions met logits that are not finite; they count as failures")
-    if summary["multi_hop"] is not None:
-        console.print(f"multi-hop accuracy (any question of a case answered): {summary['multi_hop']:.1f} %")
+    shares = summary["by_case"]
+    if any(shares[name] is not None for name in BY_CASE):
+        told = (
+            f"{name.replace('_', '-')} {number(shares[name])} % (before {number(shares[f'{name}_before'])} %)"
+            for name in ("edit_wise", *BY_CASE)
+        )
+        console.print(f"by case: {', '.join(told)}")
     if summary["routing"] is not None:
         routed = summary["routing"]
         console.print(

@@ -1,5 +1,6 @@
 """MQuAKE (Zhong et al. 2023): questions of several hops that one or several edits answer anew."""
 
+from dataclasses import replace
 from pathlib import Path
 
 from pydantic import Field
@@ -37,21 +38,26 @@ class _Case(Record):
 def load_mquake(
     path: Path, *, skip: Skip | None = None, limit: int | None = None
 ) -> tuple[tuple[EditRequest, ...], ...]:
-    """One tuple of requests for each case: they are to be edited in together.
+    """One tuple of requests for each case, which they name: they are to be edited in together.
 
     The case's questions are ``reasoning`` probes of its last request, because they are right only when all its edits are
-    in; the benchmark counts a case as answered if any one of them is. Hops that no edit touches are ``unrelated`` probes,
-    which shall keep their answers.
+    in; the benchmark counts a case as answered if any one of them is. So are its new single hops, the edited ones and those
+    that they lead to, as ``hop`` probes. Hops that no edit touches are ``unrelated`` probes too, which shall keep the
+    model's own answers.
 
     Raises:
         circuits.datasets.DatasetError: without ``skip``, for a record that makes no request.
     """
-    return read_records(path, lambda raw: _Case, _requests, skip, limit)
+    found = read_records(path, lambda raw: _Case, _requests, skip, limit)
+    return tuple(tuple(replace(one, case=str(number)) for one in requests) for number, requests in enumerate(found))
 
 
 def _requests(case: _Case) -> tuple[EditRequest, ...]:
     multi_hop = [
         Probe("reasoning", question, None, case.new_answer, case.new_answer_alias) for question in case.questions
+    ]
+    multi_hop += [
+        Probe("hop", hop.cloze or hop.question, None, hop.answer, hop.answer_alias) for hop in case.new_single_hops
     ]
     edited = {rewrite.question for rewrite in case.requested_rewrite}
     kept = {hop.question: hop for hop in case.new_single_hops if hop in case.single_hops and hop.question not in edited}

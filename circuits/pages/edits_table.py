@@ -9,7 +9,7 @@ from circuits.model import Model
 from circuits.pages.tables import grid, markdown
 from circuits.paths import data_dir
 from circuits.studies.columns import number
-from circuits.studies.edits import METRICS, WRITTEN_METRICS, Standing
+from circuits.studies.edits import BY_CASE, METRICS, WRITTEN_METRICS, Standing
 
 PUBLISHED = "published/editing.json"
 STAYING = {
@@ -77,6 +77,8 @@ def page(standings: Sequence[Standing], model: Model, command: str) -> str:
             left=3,
         ),
     ]
+    if any(row["by_case"][name] is not None for row in rows for name in BY_CASE):
+        parts += ["## By case", *_by_case(rows)]
     retained = [standing for standing in standings if standing.retention]
     if retained:
         parts += ["## What is left of earlier edits", _retention(retained)]
@@ -132,6 +134,18 @@ def _free(rows: Sequence[dict[str, Any]]) -> tuple[str, str]:
         found = [row["free"].get(metric, {}).get(name) for metric in asked for name in ("tokens", "alone", "gap")]
         lines.append([*_name(row), *map(number, found)])
     return text, table(header, lines, left=3)
+
+
+def _by_case(rows: Sequence[dict[str, Any]]) -> tuple[str, str]:
+    text = (
+        "The edits of one case are made together. Edit-wise: the share of edits whose prompt is answered with the new object. "
+        "Instance-wise: of cases all of whose single hops are answered. Multi-hop: of cases any of whose questions is (Zhong "
+        "et al. 2023, who show the model examples first; here the question stands alone). Before: the unedited model."
+    )
+    names = [f"{name}{when}" for name in ("edit_wise", *BY_CASE) for when in ("_before", "")]
+    header = [name.replace("_before", ", before").replace("_", "-") for name in names]
+    lines = [[*_name(row), *(number(row["by_case"][name]) for name in names)] for row in rows]
+    return text, table(["method", "regime", "restraint", *header], lines, left=3)
 
 
 def _retention(standings: Sequence[Standing]) -> str:

@@ -1,7 +1,7 @@
 """Editing methods on many facts, in every metric: one of them, or several on the same facts."""
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +13,7 @@ from circuits.evaluation.edits.evaluate import Checkpoint, Evaluation, Make, Res
 from circuits.evaluation.edits.failures import FailureClass
 from circuits.evaluation.edits.questions import QuestionKind
 from circuits.evaluation.edits.regimes import SINGLE, Regime, parse_eval_at
-from circuits.evaluation.edits.report import Way, case_value, failure_class, multi_hop_accuracy, not_finite, scaled
+from circuits.evaluation.edits.report import Way, by_case, case_value, failure_class, not_finite, scaled
 from circuits.evaluation.edits.retention import Retention
 from circuits.model import Model
 from circuits.records import to_json
@@ -24,6 +24,8 @@ from circuits.studies.study import Case, Study, Watch
 
 METRICS = ("success", "generality", "portability", "locality")
 LOCAL_KINDS = GROUPS["locality"]
+BY_CASE = ("instance_wise", "multi_hop")
+"""Shares of cases, beside the share of edits."""
 WRITTEN_METRICS = ("success", "generality", "portability", "generation")
 """Metrics of answers that are also written as text."""
 
@@ -64,7 +66,7 @@ class Contestant:
     def __str__(self) -> str:
         return f"{self.method}/{self.regime}" + (f"+{self.restraint}" if self.restraint else "")
 
-    def n_requests(self, n: int) -> int:
+    def n_cases(self, n: int) -> int:
         """``n``, raised so that every chain of the regime is whole."""
         chain = self.regime.batch * self.regime.steps
         return -(-n // chain) * chain
@@ -128,8 +130,9 @@ class Standing:
     seconds: float
     """Of making the edits, an edited fact."""
     metrics: tuple[MetricRow, ...]
-    multi_hop: float | None
-    """In percent."""
+    by_case: dict[str, float | None]
+    """See `circuits.evaluation.edits.report.ByCase`, in percent: its fields, and with ``_before`` the unedited model's. None
+    where nothing asks."""
     failures: dict[FailureClass, int]
     """Of the answers to the edited prompts."""
     paraphrase_failures: dict[FailureClass, int]
@@ -149,7 +152,6 @@ class Standing:
         model: the unedited one, beside which bypasses were made.
         """
         results = evaluation.results
-        reasoned = multi_hop_accuracy(results)
         routed = [routing_report(edit, model, requests) for edit, requests in evaluation.routed]
         return cls(
             contestant=contestant,
@@ -157,7 +159,7 @@ class Standing:
             n=len(results),
             seconds=round(evaluation.seconds_per_request, 3),
             metrics=tuple(MetricRow(**row.to_json()) for row in tabulate(results)),
-            multi_hop=scaled(reasoned) if reasoned.per_example else None,
+            by_case=_by_case(results),
             failures=failure_counts(results),
             paraphrase_failures=failure_counts(results, "paraphrase"),
             not_finite=not_finite(results),
@@ -181,6 +183,7 @@ class Standing:
             **{f"locality_{kind}": self.value("locality", kind) for kind in LOCAL_KINDS},
             "attributes": self.value("attributes"),
             "free": self.free,
+            "by_case": self.by_case,
             "ES": self.value("success", way="probability"),
             "GS": self.value("generality", way="probability"),
             "LS": self.value("locality", "neighbour", way="probability"),
@@ -198,7 +201,7 @@ class Standing:
             "seconds": self.seconds,
             "metrics": [to_json(row) for row in self.metrics],
             "free": self.free,
-            "multi_hop": self.multi_hop,
+            "by_case": self.by_case,
             "failures": {"edit": self.failures, "paraphrase": self.paraphrase_failures},
             "not_finite": self.not_finite,
             "checkpoints": list(self.checkpoints),
@@ -226,6 +229,12 @@ class Standing:
         return None if row is None else row.before if before else row.after
 
 
+def _by_case(results: Sequence[CaseResult]) -> dict[str, float | None]:
+    found = {"": by_case(results), "_before": by_case(results, "before")}
+    shares = {f"{name}{when}": getattr(each, name) for when, each in found.items() for name in ("edit_wise", *BY_CASE)}
+    return {name: scaled(share) if share.per_example else None for name, share in shares.items()}
+
+
 def _checkpoint(point: Checkpoint) -> Values:
     rows = tabulate(point.results)
     found = {metric: find_metric(rows, metric) for metric in GROUPS}
@@ -250,11 +259,11 @@ def _fact(result: CaseResult) -> Values:
 
 
 def _contestants(spec: CompareSpec | EvalSpec) -> list[tuple[Contestant, int]]:
-    """Each with its number of requests: of several, as many as fill its chains."""
+    """Each with its number of cases: of several methods, as many as fill their chains."""
     if spec.alone:
         return [(Contestant.parse(spec.methods), spec.n)]
     found = Contestant.parse_all(spec.methods, Regime.parse(spec.regime))
-    return [(each, each.n_requests(spec.n)) for each in found]
+    return [(each, each.n_cases(spec.n)) for each in found]
 
 
 def _open(spec: CompareSpec | EvalSpec, watch: Watch | None) -> Unedited:
@@ -280,7 +289,7 @@ def _run(
     spec: CompareSpec | EvalSpec, case: Case[tuple[Contestant, int]], unedited: Unedited, watch: Watch
 ) -> Standing:
     (contestant, count), model = case.asked, unedited.model
-    cases, restrain = unedited.cases[:count], contestant.restrain
+    cases, restrain = unedited.first(count), contestant.restrain
     evaluation = evaluate(
         model,
         [one.request for one in cases],
@@ -290,7 +299,7 @@ def _run(
         restrained=None if restrain is None else Restrained(restrain, spec.restrain_each),
         fluency=_fluency(spec),
         cases=cases,
-        progress=lambda done: watch.progress(done, count, f"{contestant}: {done} of {count} facts"),
+        progress=lambda done: watch.progress(done, len(cases), f"{contestant}: {done} of {len(cases)} facts"),
     )
     return Standing.of(contestant, evaluation, model)
 

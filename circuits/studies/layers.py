@@ -11,7 +11,7 @@ from dataclasses import astuple, dataclass
 from typing import Annotated, Any
 
 from circuits.editing import find_method
-from circuits.evaluation.edits import EditCase, Shares, ask
+from circuits.evaluation.edits import Regime, Shares, ask
 from circuits.records import Number
 from circuits.studies.columns import Column
 from circuits.studies.edit_specs import LayersSpec
@@ -122,8 +122,8 @@ def _run(spec: LayersSpec, case: Case[Place], unedited: Unedited, watch: Watch) 
     options = method.options(model, layers=place.layers, **{**spec.chosen, **at})
     shares: list[Shares] = []
     seconds = 0.0
-    for start in range(0, len(cases), place.batch):
-        together: Sequence[EditCase] = cases[start : start + place.batch]
+    chains = Regime(place.batch).chains(cases, lambda one: one.request.case)
+    for (together,) in chains:
         began = time.perf_counter()
         asked = [one.request for one in together]
         edit = method(model, asked, options=options, resources=unedited.resources, seed=spec.seed)
@@ -140,7 +140,7 @@ def _run(spec: LayersSpec, case: Case[Place], unedited: Unedited, watch: Watch) 
         place.layers,
         site,
         *(round(100 * share, 3) for share in means(shares)),
-        seconds=round(seconds / -(-len(cases) // place.batch), 3),
+        seconds=round(seconds / len(chains), 3),
         default=(place.layers, site) == (usual, getattr(standard, "site", None)),
     )
 

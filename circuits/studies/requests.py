@@ -12,6 +12,7 @@ from circuits.datasets.zsre import load_zsre
 from circuits.editing import Corpus, Resources
 from circuits.evaluation.edits import EditCase, FluencySetting, prepare
 from circuits.evaluation.edits.cases import Written
+from circuits.evaluation.edits.regimes import in_cases
 from circuits.evaluation.edits.targets import known_requests
 from circuits.facts import EditRequest
 from circuits.model import Model
@@ -50,7 +51,7 @@ class Unedited:
         written: Written = "nothing",
         watch: Watch,
     ) -> "Unedited":
-        """``n`` requests of the spec's, put to the model; by default no text is sampled for its fluency.
+        """``n`` cases of the spec's, put to the model; by default no text is sampled for its fluency.
 
         Raises:
             AskedError: too few requests.
@@ -61,6 +62,10 @@ class Unedited:
         cases = prepare(model, requests, fluency, written=written)
         return cls(model, cases, resources)
 
+    def first(self, n: int) -> tuple[EditCase, ...]:
+        """The requests of the first ``n`` cases; a request of no case is one of its own."""
+        return tuple(one for case in in_cases(self.cases, lambda one: one.request.case)[:n] for one in case)
+
 
 def resources_of(corpus: Path | str | None) -> Resources:
     """What methods may ask for; with second moments on that text, where one is named."""
@@ -70,7 +75,7 @@ def resources_of(corpus: Path | str | None) -> Resources:
 def requests_of(
     model: Model, cases: str | None, n: int, seed: int, *, notice: Callable[[str], None] = lambda _: None
 ) -> tuple[EditRequest, ...]:
-    """``n`` requests: facts of the dataset that the model knows, or the first cases of a file, ``KIND:FILE``.
+    """``n`` requests: facts of the dataset that the model knows, or those of the first ``n`` cases of a file, ``KIND:FILE``.
 
     Args:
         notice: told of cases of the file that make no request.
@@ -81,9 +86,10 @@ def requests_of(
     if cases is None:
         return known_requests(model, relations_for(model.profile), n, seed=seed)
     requests = _from_file(cases, n, lambda line: notice(f"skipped: {line}"))
-    if len(requests) < n:
-        raise AskedError(f"expected {n} edit requests in {cases}, found {len(requests)}; ask for fewer with --n")
-    return requests[:n]
+    found = len(in_cases(requests, lambda request: request.case))
+    if found < n:
+        raise AskedError(f"expected {n} edit requests in {cases}, found {found}; ask for fewer with --n")
+    return requests
 
 
 def _from_file(cases: str, n: int, skip: Callable[[str], None]) -> tuple[EditRequest, ...]:

@@ -197,7 +197,13 @@ def ask_success(edited: Model, cases: Sequence[EditCase]) -> tuple[bool, ...]:
 
 def edited_prompts(requests: Sequence[EditRequest]) -> frozenset[str]:
     """The prompts that these edits are meant to change, as far as the requests name them."""
-    return frozenset(question.prompt for request in requests for question in questions(request) if not question.stays)
+    return frozenset(
+        question.prompt
+        for request in requests
+        for question in questions(request)
+        # Some hops are changed and some are not; those that are changed are some request's own prompt.
+        if not question.stays and question.kind != "hop"
+    )
 
 
 def _tokens(model: Model, question: Question) -> tuple[tuple[Tokens, ...], Tokens | None]:

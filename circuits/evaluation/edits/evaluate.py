@@ -109,7 +109,7 @@ def evaluate(
     retentions: list[Retention] = []
     routed: list[tuple[RoutedEdit, tuple[EditRequest, ...]]] = []
     seconds = 0.0
-    for chain in regime.chains(tuple(cases)):
+    for chain in regime.chains(tuple(cases), lambda case: case.request.case):
         steps = evaluated_steps(eval_at, len(chain))
         meant = edited_prompts([case.request for part in chain for case in part])
         edit: Edit | None = None
@@ -137,7 +137,7 @@ def evaluate(
             progress(len(results) + sum(len(earlier) for earlier in chain[:step]))
         results += chain_results
         if regime.steps > 1:
-            retentions.append(Retention.of(rows, regime.batch))
+            retentions.append(Retention.of(rows, [len(part) for part in chain]))
     kept = by_step if eval_at == "checkpoints" and regime.steps > 1 else {}
     checkpoints = tuple(Checkpoint(step, tuple(kept[step])) for step in sorted(kept))
     return Evaluation(regime, eval_at, tuple(results), checkpoints, tuple(retentions), seconds, tuple(routed))

@@ -12,6 +12,7 @@ GROUPS: dict[str, tuple[QuestionKind, ...]] = {
     "generality": ("paraphrase",),
     "portability": ("alias", "two_hop", "reasoning", "reverse"),
     "generation": ("generation",),
+    "hops": ("hop",),
     "locality": ("neighbour", "same_subject", "forgetfulness", "unrelated"),
     "attributes": ("attribute",),
 }
@@ -19,7 +20,7 @@ GROUPS: dict[str, tuple[QuestionKind, ...]] = {
 
 CounterFact's attribute prompts are a metric of their own: their answer is the object that the edit makes likelier everywhere,
 so an edit that leaks keeps them, and no published locality counts them. Nor are its generation prompts paraphrases: the new
-object may come anywhere in what is written after them.
+object may come anywhere in what is written after them. MQuAKE's single hops hold some that no edit changes.
 """
 ONE_STEP: tuple[QuestionKind, ...] = ("edit", "paraphrase", "alias", "generation", "attribute")
 """Questions whose answer is the new object itself, so that the old one is its rival."""

@@ -5,8 +5,9 @@ batch editing; single editing is the chain of one edit of one request).
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import chain, groupby
 from typing import Literal, TypeVar
 
 EvalAt = Literal["immediate", "end", "checkpoints"]
@@ -25,7 +26,10 @@ class RegimeError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Regime:
-    """``steps`` edits one on top of another, each of ``batch`` requests at once; then the model is rolled back."""
+    """``steps`` edits one on top of another, each of ``batch`` requests at once; then the model is rolled back.
+
+    The requests of one case are never apart, and count as one.
+    """
 
     batch: int = 1
     steps: int = 1
@@ -58,13 +62,26 @@ class Regime:
             return "single" if self.batch == 1 else f"batch:{self.batch}"
         return f"sequential:{self.steps}" if self.batch == 1 else f"sequential-batch:{self.batch}x{self.steps}"
 
-    def chains(self, requests: Sequence[T]) -> tuple[tuple[tuple[T, ...], ...], ...]:
-        """The requests by chain and step, in order. The last chain and its last step may be short."""
-        return tuple(chunks(chunks(requests, self.batch), self.steps))
+    def chains(
+        self, requests: Sequence[T], case: Callable[[T], str | None] = lambda _: None
+    ) -> tuple[tuple[tuple[T, ...], ...], ...]:
+        """The requests by chain and step, in order. The last chain and its last step may be short.
+
+        Args:
+            case: names the case that a request belongs to, if any.
+        """
+        steps = [tuple(chain.from_iterable(part)) for part in chunks(in_cases(requests, case), self.batch)]
+        return chunks(steps, self.steps)
 
 
 SINGLE = Regime()
 """One edit of one request at a time."""
+
+
+def in_cases(requests: Sequence[T], case: Callable[[T], str | None]) -> tuple[tuple[T, ...], ...]:
+    """Requests that follow each other and are of one case, together; any other alone."""
+    groups = groupby(enumerate(requests), lambda each: (case(each[1]), each[0] if case(each[1]) is None else None))
+    return tuple(tuple(request for _, request in group) for _, group in groups)
 
 
 def chunks(items: Sequence[T], size: int) -> tuple[tuple[T, ...], ...]:

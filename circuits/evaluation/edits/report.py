@@ -14,6 +14,7 @@ from typing import Any, Literal
 from circuits.evaluation.edits.cases import CaseResult, QuestionOutcome, Reply
 from circuits.evaluation.edits.failures import FAILURE_CLASSES, FailureClass, classify
 from circuits.evaluation.edits.questions import GROUPS, QuestionKind
+from circuits.evaluation.edits.regimes import in_cases
 from circuits.metrics import Measurement
 
 Way = Literal["exact", "tokens", "generated", "alone", "probability"]
@@ -176,11 +177,34 @@ def not_finite(results: Sequence[CaseResult]) -> int:
     return sum(not outcome.after.right.finite for result in results for outcome in result.outcomes)
 
 
-def multi_hop_accuracy(results: Sequence[CaseResult]) -> Measurement:
-    """Share of requests of which any ``reasoning`` question is answered (how MQuAKE counts a case)."""
-    values = [
-        float(any(outcome.after.accepted for outcome in asked))
-        for result in results
-        if (asked := [outcome for outcome in result.outcomes if outcome.question.kind == "reasoning"])
-    ]
-    return Measurement("multi-hop accuracy", "%", tuple(values))
+@dataclass(frozen=True, slots=True)
+class ByCase:
+    """MQuAKE's three shares (Zhong et al. 2023, section 3.3), of what is written after its bare questions, without examples."""
+
+    edit_wise: Measurement
+    """Of edits: whether the edited prompt is answered with the new object."""
+    instance_wise: Measurement
+    """Of cases: whether all of its single hops are answered as they stand after its edits."""
+    multi_hop: Measurement
+    """Of cases: whether any of its questions is answered."""
+
+
+def by_case(results: Sequence[CaseResult], of: Literal["before", "after"] = "after") -> ByCase:
+    """Cases are counted where they ask; a request of no case is one of its own."""
+
+    def right(outcomes: Sequence[QuestionOutcome]) -> list[bool]:
+        return [(outcome.before if of == "before" else outcome.after).accepted for outcome in outcomes]
+
+    instances, questions = [], []
+    for case in in_cases(results, lambda result: result.request.case):
+        asked = [outcome for result in case for outcome in result.outcomes]
+        hops = [outcome for outcome in asked if outcome.question.kind == "hop"]
+        multi = [outcome for outcome in asked if outcome.question.kind == "reasoning"]
+        instances += [float(all(right(hops)))] if hops else []
+        questions += [float(any(right(multi)))] if multi else []
+    edits = right([result.own for result in results])
+    return ByCase(
+        Measurement("edit-wise accuracy", "%", tuple(map(float, edits))),
+        Measurement("instance-wise accuracy", "%", tuple(instances)),
+        Measurement("multi-hop accuracy", "%", tuple(questions)),
+    )

@@ -2,9 +2,8 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate, pairwise
 from typing import Any
-
-from circuits.evaluation.edits.regimes import chunks
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,11 +16,16 @@ class Retention:
     success: tuple[tuple[float, ...], ...]
 
     @classmethod
-    def of(cls, rows: Sequence[tuple[int, Sequence[bool]]], batch: int) -> "Retention":
-        """From (step, success of every request so far, in the order in which they were made) at each evaluated step."""
+    def of(cls, rows: Sequence[tuple[int, Sequence[bool]]], sizes: Sequence[int]) -> "Retention":
+        """From (step, success of every request so far, in the order in which they were made) at each evaluated step.
+
+        Args:
+            sizes: the number of requests of each step.
+        """
+        ends = tuple(accumulate(sizes, initial=0))
         return cls(
             tuple(step for step, _ in rows),
-            tuple(tuple(sum(part) / len(part) for part in chunks(succeeded, batch)) for _, succeeded in rows),
+            tuple(tuple(sum(done[a:b]) / (b - a) for a, b in pairwise(ends[: step + 1])) for step, done in rows),
         )
 
     def overall(self, row: int = -1) -> float:
