@@ -1,14 +1,16 @@
 """Every notebook runs from top to bottom, and is committed with the outputs of such a run."""
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import nbformat
 import pytest
+from jupyter_client import KernelManager
 from nbformat import NotebookNode
 
 from circuits.model import Model
-from notebooks.execute import execute, notebooks
+from notebooks.execute import execute, forget, kernel, notebooks
 
 LARGEST = 1_000_000
 """Bytes of a notebook with its outputs."""
@@ -34,14 +36,22 @@ def streams(notebook: NotebookNode, name: str) -> str:
     )
 
 
+@pytest.fixture(scope="module")
+def manager() -> Iterator[KernelManager]:
+    """One process for all notebooks: to load what they import takes as long as some of them do."""
+    with kernel() as manager:
+        yield manager
+
+
 def test_there_are_notebooks() -> None:
     assert [path.name for path in notebooks()]
 
 
 @pytest.mark.parametrize("path", notebooks(), ids=lambda path: path.stem)
-def test_a_notebook_runs_and_gives_outputs_of_the_committed_kinds(path: Path) -> None:
+def test_a_notebook_runs_and_gives_outputs_of_the_committed_kinds(path: Path, manager: KernelManager) -> None:
     committed = nbformat.read(path, as_version=4)
-    fresh = execute(path)
+    fresh = execute(path, manager)
+    forget(manager)
     assert outputs(fresh) == outputs(committed), AGAIN
     assert not streams(fresh, "stderr")
 

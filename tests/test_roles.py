@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -288,3 +289,13 @@ def test_factlm_has_movers_for_a_relation_it_knows_and_the_strongest_one_moves_a
         assert verdict.evidence.reading_subject >= first.min_reading
     again = relation_roles(model, relation, relations, n=24, template=1)
     assert {v.head for v in movers} & {v.head for v in again.with_role("mover", "mixture")}
+
+
+def test_of_an_effect_that_is_rounding_no_chance_is_told(found: Roles) -> None:
+    cut = found.of(ROLES["mover"]).evidence.subject_cut
+    small = replace(cut, mean=-3e-7, low=-6e-7, high=-1e-7, p=0.01)
+    for effect, said in ((small, "moves by less than 0.005 logits"), (cut, f"falls by {cut.mean:.2f} logits")):
+        verdict = found.of(ROLES["mover"])
+        told = str(replace(verdict, evidence=replace(verdict.evidence, subject_cut=effect)))
+        assert f"the answer {said} against the relation's other objects" in told
+        assert ("p 0.01" in told) is (effect is cut and cut.p == 0.01)

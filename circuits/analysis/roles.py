@@ -55,6 +55,8 @@ ALPHA = SUBJECT_ALPHA + RELATION_ALPHA
 its null has as many draws as there are other relations."""
 MIN_EFFECT = 0.1
 """Logits. A smaller effect, however sure, changes the odds by less than a tenth: it makes no role."""
+SHOWN = 0.005
+"""Logits. A smaller effect reads 0.00."""
 MIN_READING = 0.05
 """A head that draws less of what it writes from a class of tokens is not said to read it."""
 MIN_FACTS = 6
@@ -143,12 +145,12 @@ class HeadRole:
         cut, read = e.subject_cut, e.relation_cut
         subject = (
             f"it gives the subject {e.attention_subject:.0%} of its attention{self._sink()} and draws {e.reading_subject:.0%} of its write "
-            f"from it, {e.subject_answer.mean:+.2f} logits of the answer; without that reading the answer {_moves(cut)} against the "
-            f"relation's other objects ({_sure(cut)})"
+            f"from it, {_shown(e.subject_answer.mean):+.2f} logits of the answer; without that reading the answer "
+            + _moves(cut, "the relation's other objects")
         )
         relation = (
             f"it gives the relation's words {e.attention_relation:.0%} of its attention and draws {e.reading_relation:.0%} of its write "
-            f"from them; without that reading the range of objects {_moves(read)} against the vocabulary ({_sure(read)})"
+            "from them; without that reading the range of objects " + _moves(read, "the vocabulary")
         )
         over = f", over {e.n_facts} facts"
         match self.role:
@@ -182,14 +184,19 @@ class HeadRole:
         return f" whose write reads as {' and '.join(named)}" if named else ""
 
 
-def _moves(effect: Effect) -> str:
-    return f"{'rises' if effect.mean < 0 else 'falls'} by {abs(effect.mean):.2f} logits"
+def _shown(logits: float) -> float:
+    """Without the sign of what is shown as nothing."""
+    return 0.0 if abs(logits) < SHOWN else logits
 
 
-def _sure(effect: Effect) -> str:
+def _moves(effect: Effect, against: str) -> str:
+    """Of less than is shown no more is said: how sure it is may be rounding's."""
+    if not _shown(effect.mean):
+        return f"moves by less than {SHOWN} logits against {against}"
     sign = -1 if effect.mean < 0 else 1
-    low, high = sorted((sign * effect.low, sign * effect.high))
-    return f"95 % {low:.2f} to {high:.2f}, p {effect.p:.2g}"
+    low, high = sorted(_shown(sign * end) for end in (effect.low, effect.high))
+    sure = f"95 % {low:.2f} to {high:.2f}, p {effect.p:.2g}"
+    return f"{'rises' if effect.mean < 0 else 'falls'} by {abs(effect.mean):.2f} logits against {against} ({sure})"
 
 
 def _holds(effect: Effect) -> bool:
