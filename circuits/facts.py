@@ -20,13 +20,22 @@ ProbeKind = Literal[
     "reasoning",
     "generation",
     "hop",
+    "neutral_prefix",
+    "subject_prefix",
+    "old_prefix",
+    "other_prefix",
     "neighbour",
     "attribute",
     "same_subject",
     "forgetfulness",
     "unrelated",
 ]
-SHOULD_CHANGE: tuple[ProbeKind, ...] = ("paraphrase", "alias", "two_hop", "reverse", "reasoning", "generation", "hop")
+PREFIXED: tuple[ProbeKind, ...] = ("neutral_prefix", "subject_prefix", "old_prefix", "other_prefix")
+"""The edited prompt after a prefix: neutral, about the subject, saying the old object again, or (a control) a third one."""
+SHOULD_CHANGE: tuple[ProbeKind, ...] = (
+    *("paraphrase", "alias", "two_hop", "reverse", "reasoning", "generation", "hop"),
+    *PREFIXED,
+)
 SHOULD_STAY: tuple[ProbeKind, ...] = ("neighbour", "attribute", "same_subject", "forgetfulness", "unrelated")
 
 
@@ -149,11 +158,13 @@ class Probe:
 
     Kinds in `SHOULD_CHANGE` follow from the edit: the same question in other words (``paraphrase``), of the subject by
     another name (``alias``), of what a second relation says of the new object (``two_hop``), of the subject from the
-    object (``reverse``), by other reasoning, in text that the model is left to write (``generation``, CounterFact's), or
-    as one step of a question of several, edited or not (``hop``, MQuAKE's). Kinds in `SHOULD_STAY` have their answer from
-    before the edit: the same relation of another subject (``neighbour``), or of one that has the new object already
-    (``attribute``, CounterFact's); another relation of the subject (``same_subject``; KnowEdit's relation specificity);
-    another object that the subject has in a relation of several (``forgetfulness``, KnowEdit's); or none of these.
+    object (``reverse``), by other reasoning, in text that the model is left to write (``generation``, CounterFact's), as one
+    step of a question of several, edited or not (``hop``, MQuAKE's), or after a prefix (`PREFIXED`).
+
+    Kinds in `SHOULD_STAY` have their answer from before the edit: the same relation of another subject (``neighbour``), or
+    of one that has the new object already (``attribute``, CounterFact's); another relation of the subject (``same_subject``;
+    KnowEdit's relation specificity); another object that the subject has in a relation of several (``forgetfulness``,
+    KnowEdit's); or none of these.
 
     ``subject`` is what the prompt is about, if that is known. ``answer`` is None where it is whatever the unedited
     model says. ``aliases`` are other spellings of the answer that count as it.

@@ -9,6 +9,8 @@ import plotly.graph_objects as go
 import pytest
 
 from circuits.circuit import Circuit
+from circuits.evaluation.edits.relapse import Relapse, Standoff
+from circuits.evaluation.edits.superficial import AfterPrefix, Audit
 from circuits.pages import diff as diff_page
 from circuits.pages.diff import render_diff, union
 from circuits.pages.diff_figures import trajectories, who_writes
@@ -106,6 +108,26 @@ def test_text_of_a_diff_is_shown_and_never_read_as_markup():
     hostile = side(circuit("input->m0"), label=HOSTILE)
     page = render_diff(CircuitDiff(differs=HOSTILE, before=hostile, after=hostile), verdict=HOSTILE, command=HOSTILE)
     assert "<script>alert" not in page
+
+
+def test_an_audit_is_shown_with_its_controls_and_says_when_no_head_was_sought():
+    bare = AfterPrefix("no prefix", 1, (0.0, 1.0), (1.0, 0.0), (1.0, 0.0), (6.0, -6.0))
+    after_old = AfterPrefix("the <old> object", 3, (0.0, 0.0), (1.0, 1.0), (1.0, 1.0), (9.0, float("nan")))
+    whole, without = Standoff(4.0, 1.0, 1.0), Standoff(-6.0, 0.0, 0.0)
+    relapse = Relapse((("a0.h0", 9.375),), 2, 1, whole, without, (whole, whole))
+    page = render_diff(FOUND, audit=Audit((bare, after_old), relapse))
+    assert "Does the old answer come back?" in page
+    assert "the &lt;old&gt; object" in page
+    assert "+6.00 → −6.00" in page
+    assert "+9.00 → –" in page
+    assert "a0.h0 (+9.38 nats)" in page
+    assert "as many at random, mean of 2" in page
+    assert "0% of the random sets lower it as much" in page
+    quiet = render_diff(FOUND, audit=Audit((bare,), None))
+    assert "No heads were sought" in quiet
+    assert "at random, mean of" not in quiet
+    # Without an audit there is no such card.
+    assert "come back" not in render_diff(FOUND)
 
 
 def test_the_plots_show_each_answer_before_and_after():

@@ -9,8 +9,12 @@ from typing import Any
 import pytest
 
 from circuits.datasets import load_relations
+from circuits.datasets.manifest import manifest_of
+from circuits.datasets.probes import edit_request
 from circuits.editing import EditError, Resources
 from circuits.evaluation.edits import FluencySetting, prepare
+from circuits.evaluation.edits.prefixes import prefixes_alone
+from circuits.evaluation.edits.superficial import NAMES
 from circuits.facts import Fact
 from circuits.model import Model
 from circuits.studies.diff import DIFF, Prompts, Watched, make_edit
@@ -90,8 +94,16 @@ def test_a_diff_is_kept_with_its_circuits(tmp_path: Path) -> None:
     model, relations = Model.default(), load_relations()
     spec = DiffSpec(edit="ft-m", fact=FRANCE.statement, to="Spanish", tau=0.5)
     prompts = Prompts(edited=FRANCE, paraphrase=None, neighbour=None, unrelated=None)
-    watched = Watched(model, "Spanish", prompts, make_bench(model, FRANCE, relations, spec.run_spec()), Resources())
+    request = prefixes_alone(edit_request(FRANCE, "Spanish", relations, manifest_of(model.profile)))
+    audited = prepare(model, [request], FluencySetting(n_samples=0), written="nothing")
+    bench = make_bench(model, FRANCE, relations, spec.run_spec())
+    watched = Watched(model, "Spanish", prompts, bench, Resources(), audited=audited)
     (found,) = kept(DIFF, spec, watched, tmp_path)
+    assert found.audit is not None
+    assert [row.prefix for row in found.audit.prefixes] == list(NAMES.values())
+    bare = found.audit.prefixes[0]
+    assert (bare.new_given, bare.old_given) == ((0.0, 1.0), (1.0, 0.0))
+    assert f"no prefix {bare.old_likelier[1]:.0%} of 1" in str(found)
     assert found.took
     assert found.edited.before.circuit.n_edges > 0
 

@@ -10,7 +10,7 @@ import typer
 from circuits.cli.app import CommandError, JsonOption, app, fit_threads, require_writable_folder, typed_command
 from circuits.cli.options import asks
 from circuits.cli.progress import SEARCHES, carried_out
-from circuits.records import write_files
+from circuits.records import to_json, write_files
 from circuits.studies.edit_specs import DiffSpec
 
 if TYPE_CHECKING:
@@ -64,7 +64,9 @@ def _one_fact(spec: DiffSpec, out: Path | None, as_json: bool) -> None:
         from circuits.pages.diff import render_diff
 
         for each in found:
-            page = render_diff(each.edited, verdict=str(each), others=_others(each), command=typed_command())
+            page = render_diff(
+                each.edited, verdict=str(each), others=_others(each), audit=each.audit, command=typed_command()
+            )
             write_files(
                 _folder(out, each, found), {"diff.json": each.model_dump_json(indent=1) + "\n", "report.html": page}
             )
@@ -182,6 +184,7 @@ def _summary(found: "EditDiff") -> dict[str, Any]:
         "took": found.took,
         "rank": found.rank,
         "leaked": found.leaked,
+        "audit": None if found.audit is None else to_json(found.audit),
         "story": list(found.story()),
         "diffs": {kind: each.summary() for kind, each in found.diffs.items()},
     }

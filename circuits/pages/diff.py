@@ -8,6 +8,7 @@ import numpy as np
 
 from circuits.analysis.roles import Role
 from circuits.circuit import Circuit
+from circuits.evaluation.edits.superficial import Audit
 from circuits.graph import Edge, Graph, Node, Shape
 from circuits.pages.diff_figures import lines, trajectories, who_writes
 from circuits.pages.drawing import Dress, Words, circuit_svg, legend
@@ -16,6 +17,7 @@ from circuits.pages.page import asset, figure_values, number, pairs, plain, shar
 from circuits.pages.plots import KIND_NAMES
 from circuits.pages.sides import SideNames, headline
 from circuits.pages.style import ROLE_COLOURS, SCORE_UNIT, printable, strongest
+from circuits.pages.superficial import audit_section
 from circuits.studies.diffs import CircuitDiff, Side
 from circuits.studies.explain.verdict import Verdict
 
@@ -43,6 +45,7 @@ def render_diff(
     *,
     verdict: str | Verdict = "",
     others: Sequence[CircuitDiff] = (),
+    audit: Audit | None = None,
     command: str = "",
 ) -> str:
     """The page as one HTML text that loads nothing. The same diff gives the same bytes.
@@ -50,6 +53,7 @@ def render_diff(
     Args:
         verdict: what was concluded, with its evidence; or text, whose lines are shown as they stand.
         others: the same change seen at other prompts, as a table.
+        audit: what the edited model says after prefixes.
         command: what a reader types to make the page again.
     """
     both = union(diff.before.circuit, diff.after.circuit)
@@ -96,7 +100,7 @@ def render_diff(
         both_label=plain(f"{_sentence_case(diff.before.label)} and {diff.after.label}, overlaid"),
         svg=_drawing(diff, both, layout, nodes, edges),
         heads=_heads_that_have_a_role(diff) if names.one_reading else _heads_that_differ(diff, names),
-        others=_others(others),
+        others=_others(others) + ("" if audit is None else audit_section(audit)),
         unit=SCORE_UNIT,
         settings=pairs(settings),
         command=_command(command),

@@ -12,11 +12,16 @@ from pydantic import BaseModel, ConfigDict
 
 from circuits.analysis.lens import Trajectory
 from circuits.datasets import relations_for
+from circuits.datasets.manifest import manifest_of
+from circuits.datasets.probes import edit_request
 from circuits.editing import Edit
 from circuits.editing.method import ProgressLine
 from circuits.editing.methods.table import find_method
 from circuits.editing.resources import Resources
 from circuits.evaluation import distinct_beginnings, known, require_distinct_beginnings, said, whole_model
+from circuits.evaluation.edits import EditCase, prepare
+from circuits.evaluation.edits.prefixes import prefixes_alone
+from circuits.evaluation.edits.superficial import Audit, audit
 from circuits.evaluation.roles import known_facts, template_of
 from circuits.facts import EditRequest, Fact, Relations
 from circuits.model import Model, library
@@ -26,7 +31,7 @@ from circuits.studies.explain.sides import Bench, fact_of, make_bench, relation_
 from circuits.studies.explain.verdict import BehaviourError
 from circuits.studies.floors import Floor, floor_of, random_floor
 from circuits.studies.options import AskedError
-from circuits.studies.requests import Unedited, resources_of
+from circuits.studies.requests import QUIET, Unedited, resources_of
 from circuits.studies.search import require_known
 from circuits.studies.study import Case, Study, Watch
 
@@ -63,6 +68,8 @@ class EditDiff(BaseModel):
     """Whether it gives the whole target at the neighbour too; None without a neighbour."""
     diffs: dict[PromptKind, CircuitDiff]
     """A prompt that the dataset does not offer is left out."""
+    audit: Audit | None = None
+    """What the edited model says after prefixes; None where it was not asked."""
 
     @property
     def edited(self) -> CircuitDiff:
@@ -99,6 +106,8 @@ class EditDiff(BaseModel):
                 + ("now wins" if self.leaked else "does not win")
                 + f" (probability {before:.3f} before, {after:.3f} after)."
             )
+        if self.audit is not None:
+            lines += self.audit.told()
         return tuple(lines)
 
     def __str__(self) -> str:
@@ -303,6 +312,8 @@ class Watched:
     resources: Resources
     before: dict[PromptKind, Side] = field(default_factory=dict)
     """The unedited model's sides, once an edit has needed them."""
+    audited: tuple[EditCase, ...] = ()
+    """The edited prompt with prefixes, put to the unedited model."""
 
 
 def methods_of(spec: DiffSpec) -> list[str]:
@@ -346,7 +357,9 @@ def _open(spec: DiffSpec, watch: Watch | None) -> Watched:
     if not spec.force:
         require_known(model, (fact,), whole_model(model, (fact,)))
     bench = make_bench(model, fact, relations, run_spec)
-    return Watched(model, spec.to, choose_prompts(model, fact, spec.to, relations), bench, resources)
+    request = edit_request(fact, spec.to, relations, manifest_of(model.profile), seed=spec.seed)
+    audited = prepare(model, [prefixes_alone(request)], QUIET, written="nothing")
+    return Watched(model, spec.to, choose_prompts(model, fact, spec.to, relations), bench, resources, audited=audited)
 
 
 def _edits(spec: DiffSpec) -> list[tuple[str, int | None]]:
@@ -377,7 +390,9 @@ def _run(spec: DiffSpec, case: Case[tuple[str, int | None]], watched: Watched, w
     # Of several edits, one that does not take is part of the story.
     force = spec.force or len(_edits(spec)) > 1
     bench = replace(watched.bench, watch=watch.at(case.name))
-    return diff_edit(model, edit, watched.target, prompts, bench, method=method, before=watched.before, force=force)
+    found = diff_edit(model, edit, watched.target, prompts, bench, method=method, before=watched.before, force=force)
+    with edit.on(model) as edited:
+        return found.model_copy(update={"audit": audit(edited, watched.audited, seed=spec.seed)})
 
 
 DIFF: Study[DiffSpec, Watched, tuple[str, int | None], EditDiff] = Study("diff", EditDiff, _open, _cases, _run)

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from circuits.facts import SHOULD_CHANGE, SHOULD_STAY, EditRequest, Probe, ProbeKind
+from circuits.facts import PREFIXED, SHOULD_CHANGE, SHOULD_STAY, EditRequest, Probe, ProbeKind
 
 QuestionKind = Literal["edit"] | ProbeKind
 
@@ -13,6 +13,7 @@ GROUPS: dict[str, tuple[QuestionKind, ...]] = {
     "portability": ("alias", "two_hop", "reasoning", "reverse"),
     "generation": ("generation",),
     "hops": ("hop",),
+    "prefixed": PREFIXED,
     "locality": ("neighbour", "same_subject", "forgetfulness", "unrelated"),
     "attributes": ("attribute",),
 }
@@ -22,7 +23,7 @@ CounterFact's attribute prompts are a metric of their own: their answer is the o
 so an edit that leaks keeps them, and no published locality counts them. Nor are its generation prompts paraphrases: the new
 object may come anywhere in what is written after them. MQuAKE's single hops hold some that no edit changes.
 """
-ONE_STEP: tuple[QuestionKind, ...] = ("edit", "paraphrase", "alias", "generation", "attribute")
+ONE_STEP: tuple[QuestionKind, ...] = ("edit", "paraphrase", "alias", "generation", *PREFIXED, "attribute")
 """Questions whose answer is the new object itself, so that the old one is its rival."""
 
 assert {kind for kinds in GROUPS.values() for kind in kinds} == {"edit", *SHOULD_CHANGE, *SHOULD_STAY}

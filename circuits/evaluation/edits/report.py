@@ -17,7 +17,7 @@ from circuits.evaluation.edits.questions import GROUPS, QuestionKind
 from circuits.evaluation.edits.regimes import in_cases
 from circuits.metrics import Measurement
 
-Way = Literal["exact", "tokens", "generated", "alone", "probability"]
+Way = Literal["exact", "tokens", "generated", "alone", "probability", "rival"]
 
 WAYS: Mapping[Way, Callable[[QuestionOutcome, Reply], float | None]] = {
     "exact": lambda outcome, reply: float(reply.right.exact),
@@ -25,6 +25,7 @@ WAYS: Mapping[Way, Callable[[QuestionOutcome, Reply], float | None]] = {
     "generated": lambda outcome, reply: None if outcome.question.stays else float(reply.accepted),
     "alone": lambda outcome, reply: None if outcome.question.stays else float(reply.alone),
     "probability": lambda outcome, reply: None if reply.prefers_right is None else float(reply.prefers_right),
+    "rival": lambda outcome, reply: None if reply.rival is None else float(reply.rival.exact),
 }
 """How a reply counts. None: this question is not counted this way.
 
@@ -34,6 +35,7 @@ generated: the greedily generated sentence holds the right answer, or an alias, 
 alone: the same, and the model ends the sentence by itself and does not say the rival in it: free generation with a natural stop.
 probability: the right answer is likelier, per token, than its rival: ES on the edit's prompt, GS on paraphrases, LS on
 neighbours (paper 1, section 4.1; the published code also takes the mean over tokens).
+rival: all tokens of the rival are the likeliest. Of the edit's prompt, after a prefix or without: the old object is given.
 """
 WAY_NAMES: Mapping[Way, str] = {
     "exact": "all tokens exact",
@@ -41,6 +43,7 @@ WAY_NAMES: Mapping[Way, str] = {
     "generated": "generated answer",
     "alone": "generated to its end, alone",
     "probability": "likelier than its rival",
+    "rival": "the rival given instead",
 }
 
 
