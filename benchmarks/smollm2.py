@@ -152,6 +152,7 @@ RUNS = (
     Run("rome", "edit --model smollm2 --method rome --to German", of_edit, fact=True),
     Run("memit", "edit --model smollm2 --method memit --to German", of_edit, fact=True),
     Run("memoe", "edit --model smollm2 --method memoe --to German", of_edit, fact=True),
+    Run("memoe-scoped", "edit --model smollm2 --method memoe-scoped --to German", of_edit, fact=True),
     Run("edit-eval", "edit eval --model smollm2 --method ft-m --n 5", of_edits, out=False),
     Run("diff", f"diff --model smollm2 --edit ft-m --to German {COARSE}", ended, fact=True),
     Run(

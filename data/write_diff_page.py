@@ -1,6 +1,6 @@
 """Write ``data/results/diff.md`` from what two commands found.
 
-kcircuit diff --edit rome@subject,rome,ft-m,ft-l,memit,memoe --n 30 --out runs/edits
+kcircuit diff --edit rome@subject,rome,ft-m,ft-l,memit,memoe-scoped --n 30 --out runs/edits
 kcircuit explain survey --n 8 --out runs/survey
 python data/write_diff_page.py runs/edits runs/survey
 """

@@ -18,7 +18,7 @@ from circuits.studies.run import Run
 FIGURES = Path(__file__).resolve().parent
 FACT = "The official language of France is French"
 TARGET = "Spanish"
-METHODS = {"rome@subject": "ROME", "ft-m": "FT-M", "memoe": "MEMoE"}
+METHODS = {"rome@subject": "ROME", "ft-m": "FT-M", "memoe-scoped": "MEMoE-scoped"}
 """Of ROME the paper's own form: values stored at the subject's last token."""
 BROWSER = [
     "--headless",

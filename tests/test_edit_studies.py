@@ -57,10 +57,10 @@ def kept(study: Study[Any, Any, Any, Any], spec: Any, context: Any, folder: Path
 
 
 def test_an_evaluation_is_kept_with_all_that_is_shown_of_it(unedited: Unedited, tmp_path: Path) -> None:
-    spec = CompareSpec(methods="ft-m,memoe/batch:2,ft-l/sequential:2+prune", n=2, eval_at="checkpoints", **QUICK)
+    spec = CompareSpec(methods="ft-m,memoe-scoped/batch:2,ft-l/sequential:2+prune", n=2, eval_at="checkpoints", **QUICK)
     spec = spec.model_copy(update={"settings": ("steps=2",)})
     found = kept(EDITS, spec, unedited, tmp_path)
-    assert [str(row.contestant) for row in found] == ["ft-m/single", "memoe/batch:2", "ft-l/sequential:2+prune"]
+    assert [str(row.contestant) for row in found] == ["ft-m/single", "memoe-scoped/batch:2", "ft-l/sequential:2+prune"]
     assert found[1].routing is not None
     assert len(found[2].retention) == 1
     assert json.dumps([row.to_json() for row in found], allow_nan=False)

@@ -23,6 +23,7 @@ from circuits.editing import (
     WrongModel,
     load_edit,
     memoe,
+    memoe_scoped,
 )
 from circuits.editing.anchors import (
     AnchorReader,
@@ -55,12 +56,15 @@ from circuits.studies.routing import (
 from tests.editing_models import OTHER, REQUEST, TWO_TOKENS, same_bits, snapshot, wins
 
 IDS = torch.tensor([[0, 2, 3, 11, 12, 6], [0, 9, 2, 10, 5, 9]])
-QUICK = MemoeOptions(layer=0, experts=2, contexts=(), texts=1, text_tokens=3, steps=40, lr=2e-2, keep=0.1)
+QUICK = MemoeOptions(
+    layer=0, experts=2, anchors="so far", scoped=True, keep=0.1, texts=1, text_tokens=3, steps=40, lr=2e-2
+)
 NAMES = Gazetteer(("w10 w11", "w12", "w30"))
 
 
 def quick(model: Model, requests: Sequence[EditRequest] = (REQUEST,), seed: int = 0, **settings: object) -> RoutedEdit:
-    return memoe(model, requests, options=replace(QUICK, **settings), seed=seed, resources=Resources(recogniser=NAMES))  # type: ignore[arg-type]
+    options = replace(QUICK, **settings)  # type: ignore[arg-type]
+    return memoe_scoped(model, requests, options=options, seed=seed, resources=Resources(recogniser=NAMES))
 
 
 # ---- the mixture, Equations 9 to 12 ----------------------------------------------------------------------------------
@@ -319,10 +323,23 @@ def test_prompts_without_the_subject_get_the_base_models_logits_bit_for_bit(smal
     assert not torch.allclose(ours[0, 4:], theirs[0, 4:])
 
 
-def test_without_a_scope_other_prompts_are_reached(small_model: Callable[..., Model]) -> None:
-    model = small_model("gpt2")
-    with quick(model, scoped=False).on(model) as edited:
-        assert not torch.allclose(edited.logits(Batch.of_prompts(IDS))[1], model.logits(Batch.of_prompts(IDS))[1])
+def test_the_papers_bypass_is_heard_in_every_prompt_and_keeps_no_texts_and_the_scoped_one_does_both(
+    small_model: Callable[..., Model],
+) -> None:
+    model, said = small_model("gpt2"), list[str]()
+    base = model.logits(Batch.of_prompts(IDS))
+    for method, kept in ((memoe, False), (memoe_scoped, True)):
+        options = method.options(model, layer=0, experts=2, texts=2, text_tokens=3, steps=40, lr=2e-2)
+        edit = method(model, [REQUEST], options=options, resources=Resources(recogniser=NAMES), progress=said.append)
+        assert edit.provenance.method == method.name
+        assert edit.routing.scoped == kept
+        assert edit.routing.anchors == ("so far" if kept else "prompt")
+        assert said[0].endswith("2 texts to keep" if kept else "1 prompts, 0 texts to keep")
+        said.clear()
+        with edit.on(model) as edited:
+            assert wins(edited, REQUEST)
+            # The second row names no subject.
+            assert torch.equal(edited.logits(Batch.of_prompts(IDS))[1], base[1]) == kept
 
 
 def test_the_same_seed_makes_the_same_edit_and_another_seed_another(small_model: Callable[..., Model]) -> None:

@@ -93,7 +93,7 @@ def test_factlms_profile_names_its_manifest_its_corpus_and_tuned_options() -> No
     assert profile.manifest is not None
     assert profile.manifest.is_file()
     assert profile.corpus == "taught"
-    assert {"rome", "memit", "ft-l", "ft-m", "memoe"} <= set(profile.tuned)
+    assert {"rome", "memit", "ft-l", "ft-m", "memoe", "memoe-scoped"} <= set(profile.tuned)
     assert Model.default().bos == END
 
 

@@ -7,7 +7,7 @@ from circuits.circuit import Provenance
 from circuits.datasets.corrupted import corrupted, reference
 from circuits.discovery.acdc import AcdcOptions, search
 from circuits.discovery.traversal import Traversal
-from circuits.editing import memoe
+from circuits.editing import memoe_scoped
 from circuits.engines.ablation import Ablation, AblationKind
 from circuits.engines.hook import HookEngine
 from circuits.engines.sparse import SparseEngine
@@ -107,7 +107,7 @@ def test_the_facts_of_the_benchmark_are_of_different_relations(relations: Relati
 def test_an_edit_by_memoe_is_searched_as_the_reference_searches_it(factlm: Model, relations: Relations) -> None:
     relation = relations["country_capital_city"]
     request = EditRequest(relation.templates[0], "France", "Rome")
-    edit = memoe(factlm, (request,), options=memoe.options(factlm, texts=1, steps=20))
+    edit = memoe_scoped(factlm, (request,), options=memoe_scoped.options(factlm, texts=1, steps=20))
     with edit.on(factlm) as edited:
         (_, fast), (_, slow) = (
             search(make(edited, (request.fact,), granularity="node"), AcdcOptions(0.3), provenance=HERE)

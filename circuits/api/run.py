@@ -149,7 +149,8 @@ class LiveRun(Run):
 
         Args:
             to: the new object.
-            method: rome, memit, ft-l, ft-m or memoe; ``rome@subject`` stores the value at the subject's last token.
+            method: rome, memit, ft-l, ft-m, memoe or memoe-scoped; ``rome@subject`` stores the value at the subject's last
+                token.
             seed: of whatever is drawn.
             options: of the method: ``layer=3``, ``layers=(3, 4)``, ``steps=20``, ...; its own for this model by default.
 

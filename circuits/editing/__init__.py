@@ -9,7 +9,7 @@ from circuits.editing.loading import load_edit
 from circuits.editing.method import Method
 from circuits.editing.methods.finetune import FineTuneOptions, ft_l, ft_m
 from circuits.editing.methods.memit import MemitOptions, memit
-from circuits.editing.methods.memoe import MemoeOptions, memoe
+from circuits.editing.methods.memoe import MemoeOptions, memoe, memoe_scoped
 from circuits.editing.methods.rome import RomeOptions, rome
 from circuits.editing.methods.table import METHODS, UnknownMethod, find_method
 from circuits.editing.prompt import PromptEdit
@@ -46,6 +46,7 @@ __all__ = [
     "load_edit",
     "memit",
     "memoe",
+    "memoe_scoped",
     "restrain",
     "rome",
 ]

@@ -28,7 +28,7 @@ SPOKEN = 0.1
 
 @dataclass(frozen=True, slots=True)
 class MemoeOptions:
-    """The choices, those that paper 3 leaves open with the safest as default.
+    """The choices. The defaults are paper 3's where it says one, and the plainest where it is silent.
 
     * ``experts`` (E), ``top_k``: 4 and 1, where paper 3's Figure 4 peaks.
     * ``kind``: "linear" is Eq. 10 as printed; "mlp" is a network of ``hidden`` units, the other reading of "FFN experts".
@@ -38,16 +38,16 @@ class MemoeOptions:
       off from the loss.
     * ``noise``: standard deviation of epsilon in Eq. 9, normal, in training only: answers stay deterministic.
     * ``balance``: coefficient of the load-balance loss, 0.01 as in the Switch Transformer, which paper 3 cites.
-    * ``anchors``: by the rule "so far" a token's routing depends on no later token, as everything else in the model does;
-      "prompt" is paper 3's letter.
+    * ``anchors``: "prompt" is paper 3's letter: the entities of the whole prompt, at each of its tokens; by the rule "so far" a
+      token's routing depends on no later token, as everything else in the model does.
     * ``scoped``: the bypass is silent at positions none of whose anchors is a request's subject, so that prompts about other
-      things get the base model's answers exactly. Paper 3 has no such rule and reports a locality of 100 all the same;
-      without it (False) only ``keep`` holds other prompts in place.
+      things get the base model's answers exactly. Paper 3 has no such rule and reports a locality of 100 all the same.
     * ``contexts``: lengths in tokens of sampled texts that each prompt is put after in training, besides standing alone: what
       the answer must not depend on. Paper 3 trains on the bare prompt.
     * ``keep``: weight of KL(base || edited) on texts that the base model itself writes: ``texts`` about each subject, going
       on for ``text_tokens`` after it, and as many about anything unless ``scoped``. They tell the experts, without any data,
-      what is not to change. Places where the model is about to say the old or the new object do not count.
+      what is not to change. Places where the model is about to say the old or the new object do not count. Paper 3 has no
+      such texts: 0.
     * ``steps``, ``lr``, ``enough``: Adam, its rate falling evenly to 0, until every answer's loss and the
       mean over the texts are below ``enough`` nats, or the steps are used up.
     """
@@ -61,10 +61,10 @@ class MemoeOptions:
     renormalise: bool = False
     noise: float = 0.1
     balance: float = 0.01
-    anchors: AnchorRule = "so far"
-    scoped: bool = True
+    anchors: AnchorRule = "prompt"
+    scoped: bool = False
     contexts: tuple[int, ...] = ()
-    keep: float = 1.0
+    keep: float = 0.0
     texts: int = 4
     text_tokens: int = 8
     steps: int = 60
@@ -231,7 +231,7 @@ class Trainer:
     @property
     def _turns(self) -> int:
         """After so many steps every row has been taken."""
-        return max(self._n_contexts - 1, self._hyper.texts, 1)
+        return max(self._n_contexts - 1, self._hyper.texts if len(self._rows.x) > self._n_said else 0, 1)
 
     def _taken(self, step: int) -> tuple[Rows, Rows, Rows]:
         """The rows of one step: every request's bare prompt, one context of each, a share of the texts; in turn."""

@@ -395,4 +395,6 @@ def _run(spec: DiffSpec, case: Case[tuple[str, int | None]], watched: Watched, w
         return found.model_copy(update={"audit": audit(edited, watched.audited, seed=spec.seed)})
 
 
-DIFF: Study[DiffSpec, Watched, tuple[str, int | None], EditDiff] = Study("diff", EditDiff, _open, _cases, _run)
+DIFF: Study[DiffSpec, Watched, tuple[str, int | None], EditDiff] = Study(
+    "diff", EditDiff, _open, _cases, _run, algorithm=2
+)

@@ -235,7 +235,7 @@ def _numbers(found: EditDiff, leaked: int, neighbours: int) -> EditNumbers:
 
 
 DIFF_TABLE: Study[DiffSpec, FactsToEdit, tuple[Fact, str], FactEdits] = Study(
-    "diff-table", FactEdits, _open, _cases, _run
+    "diff-table", FactEdits, _open, _cases, _run, algorithm=2
 )
 
 

@@ -136,7 +136,7 @@ class CompareSpec(Evaluated):
             flag="method",
             also=("methods",),
         ),
-    ] = "rome,memit,ft-l,ft-m,memoe"
+    ] = "rome,memit,ft-l,ft-m,memoe,memoe-scoped"
     n: Annotated[int, Option("How many facts, or as many more as fill a regime's batches.", least=1)] = 50
     regime: Annotated[str, Option("Regime of the methods that name none.")] = "single"
     alone: ClassVar = False
@@ -163,8 +163,8 @@ class DiffSpec(HowEdited):
     edit: Annotated[
         str | None,
         Option(
-            "Editing method: rome (default), memit, ft-l, ft-m, memoe; rome@subject, memit@subject: as in the papers, with "
-            "values stored at the subject; or several.",
+            "Editing method: rome (default), memit, ft-l, ft-m, memoe, memoe-scoped; rome@subject, memit@subject: as in the "
+            "papers, with values stored at the subject; or several.",
             flag="method",
             also=("edit",),
         ),

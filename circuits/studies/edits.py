@@ -305,5 +305,5 @@ def _run(
 
 
 EDITS: Study[CompareSpec | EvalSpec, Unedited, tuple[Contestant, int], Standing] = Study(
-    "edits", Standing, _open, _cases, _run
+    "edits", Standing, _open, _cases, _run, algorithm=2
 )

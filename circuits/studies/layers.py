@@ -145,4 +145,4 @@ def _run(spec: LayersSpec, case: Case[Place], unedited: Unedited, watch: Watch) 
     )
 
 
-LAYERS: Study[LayersSpec, Unedited, Place, LayerRow] = Study("layers", LayerRow, _open, _cases, _run)
+LAYERS: Study[LayersSpec, Unedited, Place, LayerRow] = Study("layers", LayerRow, _open, _cases, _run, algorithm=2)

@@ -226,7 +226,7 @@ FactInWords = Annotated[str | None, Option("A sentence that ends with its object
 Subject = Annotated[str | None, Option("The subject, as spelled in the prompt.")]
 Object = Annotated[str | None, Option("The object, where it is more than the last word.")]
 NewObject = Annotated[str | None, Option("The new object.")]
-EditMethod = Annotated[str, Option("rome, memit, ft-l, ft-m or memoe.")]
+EditMethod = Annotated[str, Option("rome, memit, ft-l, ft-m, memoe (the paper's) or memoe-scoped.")]
 EditedLayer = Annotated[
     str | None,
     Option(

@@ -1,11 +1,17 @@
 """MEMoE: new facts in a mixture of experts beside one MLP, routed by knowledge anchors (paper 3).
 
 Every weight of the model stays as it is; the experts and their router are trained so that each request's answer follows its
-prompt. Paper 3 says nothing of the loss, the optimiser, lambda, the noise, the coefficient of the load balance, or
-what keeps the adapter quiet on other inputs, and its code was not published: `MemoeOptions` names each of these choices.
+prompt. Paper 3 says nothing of the loss, the optimiser, lambda, the noise, or the coefficient of the load balance, and its
+code was not published: `MemoeOptions` names each of these choices.
+
+``memoe`` is the paper's: the bypass speaks at every token of every prompt, and nothing but the experts' routing keeps it from
+what was not edited. ``memoe-scoped`` is this project's: the bypass is silent wherever no edited subject has been named, and
+is trained to leave texts of the model's own about that subject as they are. So a prompt that calls the subject by
+another name is out of its scope by construction.
 """
 
 from collections.abc import Sequence
+from functools import partial
 
 from circuits.editing.anchors import Recogniser, knowing
 from circuits.editing.bypass import innermost
@@ -22,10 +28,11 @@ from circuits.facts import EditRequest
 from circuits.model import Model
 from circuits.model.network import ComponentNetwork
 
-__all__ = ["MemoeOptions", "memoe"]
+__all__ = ["MemoeOptions", "memoe", "memoe_scoped"]
 
 
 def _run(
+    name: str,
     model: Model,
     requests: tuple[EditRequest, ...],
     options: MemoeOptions,
@@ -49,7 +56,7 @@ def _run(
     texts = _texts_to_keep(model, recogniser, subjects, options, seed)
     progress(f"MEMoE at layer {layer}: {len(said.ids)} prompts, {len(texts)} texts to keep")
     experts, curve = Trainer(model, requests, said, texts, norm, reader, options, seed).train(progress)
-    made = provenance("memoe", model, requests, options, seed, (curve,))
+    made = provenance(name, model, requests, options, seed, (curve,))
     return RoutedEdit(layer, experts, routing, recogniser, made)
 
 
@@ -58,7 +65,16 @@ def _defaults(model: Model) -> Settings:
     return {"layer": model.shape.n_layers // 2}
 
 
-memoe = Method("memoe", _run, MemoeOptions, frozenset({"recogniser"}), _defaults, "routed")
+def _scoped(model: Model) -> Settings:
+    return {**_defaults(model), "anchors": "so far", "scoped": True, "keep": 1.0}
+
+
+memoe: Method[MemoeOptions, RoutedEdit] = Method(
+    "memoe", partial(_run, "memoe"), MemoeOptions, frozenset({"recogniser"}), _defaults, "routed"
+)
+memoe_scoped: Method[MemoeOptions, RoutedEdit] = Method(
+    "memoe-scoped", partial(_run, "memoe-scoped"), MemoeOptions, frozenset({"recogniser"}), _scoped, "routed"
+)
 
 
 def _texts_to_keep(

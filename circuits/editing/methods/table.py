@@ -13,6 +13,7 @@ METHODS: ByName[Method[Any, Any]] = ByName(
         "ft-l": "circuits.editing.methods.finetune:ft_l",
         "ft-m": "circuits.editing.methods.finetune:ft_m",
         "memoe": "circuits.editing.methods.memoe:memoe",
+        "memoe-scoped": "circuits.editing.methods.memoe:memoe_scoped",
     }
 )
 

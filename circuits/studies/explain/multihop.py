@@ -289,4 +289,4 @@ def _run(spec: MultiHopSpec, _: Case[None], at: Setting, watch: Watch) -> MultiH
     )
 
 
-MULTIHOP: Study[MultiHopSpec, Setting, None, MultiHop] = Study("multihop", MultiHop, _open, one_case, _run)
+MULTIHOP: Study[MultiHopSpec, Setting, None, MultiHop] = Study("multihop", MultiHop, _open, one_case, _run, algorithm=2)
