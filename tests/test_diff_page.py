@@ -120,7 +120,7 @@ def test_an_audit_is_shown_with_its_controls_and_says_when_no_head_was_sought():
     assert "the &lt;old&gt; object" in page
     assert "+6.00 → −6.00" in page
     assert "+9.00 → –" in page
-    assert "a0.h0 (+9.38 nats)" in page
+    assert "L0H0 (+9.38 nats)" in page
     assert "as many at random, mean of 2" in page
     assert "0% of the random sets lower it as much" in page
     quiet = render_diff(FOUND, audit=Audit((bare,), None))

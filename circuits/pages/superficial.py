@@ -4,6 +4,7 @@ import math
 
 from circuits.evaluation.edits.relapse import Relapse, Standoff
 from circuits.evaluation.edits.superficial import Audit
+from circuits.graph import label_of
 from circuits.pages.page import plain, signed
 from circuits.pages.tables import grid, to_html
 from circuits.studies.columns import NOTHING
@@ -38,10 +39,10 @@ def _relapse(found: Relapse | None) -> str:
             '<p class="caption">No heads were sought that bring it back: the old answer is the likelier one after fewer than two '
             "prefixes, or no head’s silence lowers it.</p>"
         )
-    names = ", ".join(f"{name} ({signed(effect)} nats)" for name, effect in found.heads)
+    names = ", ".join(f"{label_of(name)} ({signed(effect)} nats)" for name, effect in found.heads)
     rows = [
         ("none", *_standoff(found.tested, found.whole)),
-        (", ".join(name for name, _ in found.heads), *_standoff(found.tested, found.without)),
+        (", ".join(label_of(name) for name, _ in found.heads), *_standoff(found.tested, found.without)),
     ]
     if found.random:
         rows.append((f"as many at random, mean of {len(found.random)}", *_standoff(found.tested, _mean(found.random))))

@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from circuits.graph import Node
+from circuits.graph import Node, label_of
 from circuits.model import Batch, Model
 from circuits.model.bypassed import on_weights, shown
 from circuits.model.taps import Projected, Taps
@@ -80,7 +80,7 @@ class Relapse:
         return math.fsum(each.log_odds for each in self.random) / len(self.random) if self.random else math.nan
 
     def __str__(self) -> str:
-        names = ", ".join(f"{name} ({effect:.2f} nats)" for name, effect in self.heads)
+        names = ", ".join(f"{label_of(name)} ({effect:.2f} nats)" for name, effect in self.heads)
         return (
             f"Heads that bring the old answer back, found on {self.searched} prompts: {names}. Silent at {self.tested} others, "
             f"they take its log odds from {self.whole.log_odds:.2f} to {self.without.log_odds:.2f} nats; as many heads at random "
