@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ from circuits.datasets import load_relations
 from circuits.datasets.corpus import render_epoch
 from circuits.datasets.manifest import Manifest
 from circuits.editing import EditError, IdentityCovariance, RomeOptions, moments, own_texts, rome
-from circuits.editing.artefacts import ArtefactError, cache_folder
+from circuits.editing.artefacts import Artefact, ArtefactError, cache_folder
 from circuits.editing.corpus import FACTLM_EPOCHS, Corpus, CorpusError
 from circuits.editing.forward import MlpReads
 from circuits.editing.moments import SecondMoment, Statistics, StatisticsError, _Sum
@@ -20,6 +21,7 @@ from circuits.editing.resources import Resources, Undeclared
 from circuits.model import Batch, Model
 from circuits.model.network import ComponentNetwork, value_matrix
 from tests.editing_models import LAYOUTS, OTHER, REQUEST, random_words, resources, statistics
+from tests.memory import Matrices
 from tests.test_edit import random_edit
 
 DOCUMENTS = ("w1 w2 w3", "w4 w5 w6 w7 w8", "w9", "w1 w1", "w3 w2 w1", "w10 w20 w30", "w5 w5 w5 w5", "w6 w7")
@@ -251,6 +253,39 @@ def test_first_positions_are_summed_apart_so_that_their_length_costs_the_others_
     assert 0.01 < float(control["convergence_errors"][0]) < 1
 
 
+def test_of_a_layer_two_matrices_in_float64_are_held_at_most_and_one_of_what_is_read(tmp_path: Path) -> None:
+    """The bound that `circuits.editing.moments` states, at each of its steps, where first positions outnumber hidden units."""
+    n, generator = 80, torch.Generator().manual_seed(0)
+
+    def keys(rows: int) -> torch.Tensor:
+        return torch.randn(rows, n, generator=generator)
+
+    one, artefact = _Sum(), Artefact("second-moments", "by hand", tmp_path)
+    firsts = [keys(30) for _ in range(4)]
+    with Matrices(n * n) as summing:
+        for first in firsts:
+            one.add(keys(30), first)
+        kept = one.tensors(240, [(60, one.sketch())])
+    assert summing.most == 2
+    every = torch.cat(firsts).double()
+    torch.testing.assert_close(kept["first"].double().T @ kept["first"].double(), every.T @ every / 240)
+    artefact.write(kept)
+    with Matrices(n * n) as reading:
+        moment = moments._read(artefact)
+    assert reading.most == 1
+    with Matrices(n * n) as solving:
+        for damping in (0.1, 0.2, 0.2):
+            solved = moment.solve(keys(1).T, damping)
+    # C itself was made before; its factor is the other one, even where a new damping takes the place of an old.
+    assert solving.most == 1
+    assert solved.shape == (n, 1)
+    # The control: a product that is kept beside both is seen.
+    with Matrices(n * n) as more:
+        first, second = (moment.matrix @ moment.matrix for _ in range(2))
+    assert more.most == 2
+    assert torch.equal(first, second)
+
+
 def test_documents_are_cut(small_model: Callable[..., Model], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model = small_model("neox")
     long, cut = DOCUMENTS, tuple(" ".join(text.split()[:2]) for text in DOCUMENTS)
@@ -282,9 +317,9 @@ def test_one_factorisation_serves_every_edit_of_a_process(
     factored: list[int] = []
     cholesky = torch.linalg.cholesky_ex
 
-    def counted(matrix: torch.Tensor):
+    def counted(matrix: torch.Tensor, **into: Any):
         factored.append(len(matrix))
-        return cholesky(matrix)
+        return cholesky(matrix, **into)
 
     monkeypatch.setattr(torch.linalg, "cholesky_ex", counted)
     model, own = small_model("gpt2"), resources(tmp_path)

@@ -5,6 +5,9 @@ Meng et al. 2023, Eq. 14). C is not centred and is a mean over tokens, the first
 writes what every prompt reads, which an edit must not touch. Real models' first keys are hundreds of times as long as all
 others, so they are summed apart: the sum of the others keeps its precision, and how far it has converged can be read.
 
+Of a layer at most two matrices of d_mlp x d_mlp numbers in float64 are held at any time, and one of them is all that is read
+from the cache: the two sums; one sum and the factor that is kept of it; C and its Cholesky factor, made in place.
+
 They are computed once a model, layer, corpus and number of documents, and kept in the user's cache folder.
 """
 
@@ -34,6 +37,8 @@ DOCUMENT_TOKENS = 512
 TOKENS_A_UNIT = 10
 """More documents are read, where there are more, until there are so many tokens for each hidden unit."""
 TOKENS_AT_ONCE = 4096
+FIRST_AT_ONCE = 64
+"""Rows of the first positions' factor that are added at once."""
 SKETCH = 32
 """Random directions in which convergence is measured."""
 _VERSION = 2
@@ -82,15 +87,16 @@ class SecondMoment:
             StatisticsError: C is singular and there is no damping.
         """
         if damping not in self._factor:
-            damped = self.matrix.clone()
-            damped.diagonal().add_(damping * self.matrix.diagonal().mean())
-            factor, failed = torch.linalg.cholesky_ex(damped)
+            self._factor.clear()
+            factor = self.matrix.clone()
+            factor.diagonal().add_(damping * self.matrix.diagonal().mean())
+            failed = torch.empty((), dtype=torch.int32, device=factor.device)
+            torch.linalg.cholesky_ex(factor, out=(factor, failed))
             if failed:
                 raise StatisticsError(
                     f"the second moment over {self.n_tokens:,} tokens has no inverse: {len(self.matrix)} hidden units need "
                     "more text, or a damping above 0"
                 )
-            self._factor.clear()
             self._factor[damping] = factor
         return torch.cholesky_solve(keys.to(self.matrix), self._factor[damping])
 
@@ -188,22 +194,22 @@ class Statistics:
 
 
 class _Sum:
-    """sum k k^T of one layer, in float64 where it is added up; first positions apart, as a factor."""
+    """sum k k^T of one layer, in float64 where it is added up; first positions apart."""
 
     def __init__(self) -> None:
         self._total: Tensor | None = None
         self._first: Tensor | None = None
-        self._n_rest = 0
+        self._n_rest = self._n_first = 0
 
     def add(self, rest: Float[Tensor, "n d_mlp"], first: Float[Tensor, "row d_mlp"]) -> None:
         gram = rest.T @ rest
-        if self._total is None:
-            self._total = torch.zeros_like(gram, dtype=torch.float64)
+        if self._total is None or self._first is None:
+            self._total, self._first = (torch.zeros_like(gram, dtype=torch.float64) for _ in range(2))
         self._total.add_(gram)
         self._n_rest += len(rest)
-        stacked = first.double() if self._first is None else torch.cat((self._first, first.double()))
-        # R of a QR decomposition has the same R^T R, in no more rows than there are hidden units.
-        self._first = torch.linalg.qr(stacked, mode="r").R
+        keys = first.double()
+        self._first.addmm_(keys.T, keys)
+        self._n_first += len(keys)
 
     def sketch(self) -> Float[Tensor, "d_mlp direction"]:
         """The mean over all but first positions, in a few random directions: |A S|_F^2 is SKETCH |A|_F^2 on average."""
@@ -213,18 +219,27 @@ class _Sum:
         return self._total @ directions.to(self._total) / max(self._n_rest, 1)
 
     def tensors(self, n_tokens: int, snapshots: Sequence[tuple[int, Tensor]]) -> dict[str, Tensor]:
-        """What is kept. Distances are relative."""
+        """What is kept; the sums are gone then. Distances are relative."""
         assert self._total is not None
-        assert self._first is not None
         end = self.sketch()
         errors = [float((then - end).norm() / end.norm().clamp_min(1e-300)) for _, then in snapshots]
+        rest = self._total.div_(n_tokens).float()
+        self._total = None
         return {
-            "rest": (self._total / n_tokens).float(),
-            "first": (self._first / n_tokens**0.5).float(),
+            "rest": rest,
+            "first": self._factor_of_first(n_tokens),
             "n_tokens": torch.tensor(n_tokens),
             "convergence_tokens": torch.tensor([tokens for tokens, _ in snapshots]),
             "convergence_errors": torch.tensor(errors, dtype=torch.float64),
         }
+
+    def _factor_of_first(self, n_tokens: int) -> Float[Tensor, "row d_mlp"]:
+        """F with F^T F = sum k k^T / n_tokens over first positions, in no more rows than there are such positions."""
+        assert self._first is not None
+        values, vectors = torch.linalg.eigh(self._first.div_(n_tokens))
+        self._first = None
+        largest = slice(max(0, len(values) - self._n_first), None)
+        return (values[largest].clamp_min(0).sqrt()[:, None] * vectors[:, largest].T).float()
 
 
 def _spread(documents: Sequence[str], n: int) -> list[str]:
@@ -264,9 +279,13 @@ def _read(artefact: Artefact) -> SecondMoment:
     """One value for all edits of a process, so that C is factored once."""
     kept = artefact.read()
     try:
-        first, pairs = kept["first"].double(), zip(kept["convergence_tokens"], kept["convergence_errors"], strict=True)
+        pairs = zip(kept["convergence_tokens"], kept["convergence_errors"], strict=True)
         convergence = tuple((int(tokens), float(error)) for tokens, error in pairs)
-        return SecondMoment(kept["rest"].double() + first.T @ first, int(kept["n_tokens"]), convergence)
+        matrix = kept["rest"].double()
+        for some in kept["first"].split(FIRST_AT_ONCE):
+            rows = some.double()
+            matrix.addmm_(rows.T, rows)
+        return SecondMoment(matrix, int(kept["n_tokens"]), convergence)
     except (KeyError, ValueError) as error:
         raise ArtefactError(
             f"the kept second moments {artefact.path} are damaged ({error}); delete the file"
