@@ -21,9 +21,12 @@ from circuits.evaluation.baseline import random_circuit
 from circuits.facts import Fact, FactError, Relation, Relations
 from circuits.graph import Graph, Shape
 from circuits.model import Model
+from circuits.studies import stability
 from circuits.studies.search import UnknownFactError
 from circuits.studies.specs import StabilitySpec
 from circuits.studies.stability import Skip, Survival, changes, components, known_facts, overlap
+from circuits.studies.study import Watch
+from circuits.studies.sweep import Folder
 from tests.models import guessed_relation, plain_model, random_plain_model, word_fact, zero_weights
 
 HERE = Provenance("by hand", "00", processing="raw", method="acdc")
@@ -176,6 +179,19 @@ def test_every_change_is_measured_against_the_circuit_asked_for():
     details = [detail for name, detail in overlaps if name == "tau"]
     assert "tau 0.05 instead of 0.1 nats" in details[0]
     assert "tau 0.2 instead of 0.1 nats" in details[1]
+
+
+def test_a_change_that_is_kept_is_not_measured_again_and_each_search_is_told_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    spec, told = StabilitySpec(facts=FACTS[:2], tau=0.1, engine="hook", draws=3), []
+    watch = Watch(progress=lambda done, total, state: told.append(state.split(":")[0]))
+    first = list(changes(spec, RELATIONS, MODEL, watch=watch, store=Folder(tmp_path)))
+    assert set(told) == {"paraphrase", "the circuit at each tau", "order", "seed 0", "seed 1", "control"}
+    monkeypatch.setattr(stability, "search", lambda *_, **__: pytest.fail("searched again"))
+    assert list(changes(spec, RELATIONS, MODEL, store=Folder(tmp_path))) == first
+    with pytest.raises(pytest.fail.Exception, match="searched again"):
+        list(changes(spec.model_copy(update={"seed": 1}), RELATIONS, MODEL, store=Folder(tmp_path)))
 
 
 def test_the_seed_is_asked_about_under_the_ablation_in_use():

@@ -150,6 +150,7 @@ RESULTS = {
     "table.json": "a table",
     "result.json": "an explanation",
     "survey.json": "a survey",
+    "stability.json": "what is stable",
 }
 """What a folder of results holds, by the file that every one of its kind has."""
 

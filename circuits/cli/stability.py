@@ -1,18 +1,26 @@
 """``kcircuit stability``: what of a circuit survives changes that should not matter."""
 
 import json
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
 
 from circuits.choices import counted
-from circuits.cli.app import CommandError, JsonOption, WithEditOption, app, find_relation, fit_threads, put_edit
+from circuits.cli.app import (
+    CommandError,
+    JsonOption,
+    WithEditOption,
+    app,
+    find_relation,
+    fit_threads,
+    put_edit,
+    require_writable_folder,
+)
 from circuits.cli.options import asks
-from circuits.cli.progress import progress
+from circuits.cli.progress import progress, stoppable
+from circuits.records import write_files
 from circuits.studies.specs import StabilitySpec, WhichFacts
-
-if TYPE_CHECKING:
-    from circuits.studies.stability import Skip
 
 SHOWN = ("tau", "absolute", "granularity", "ablation", "engine", "seed")
 """What of the spec stands beside the result."""
@@ -20,7 +28,14 @@ SHOWN = ("tau", "absolute", "granularity", "ablation", "engine", "seed")
 
 @app.command()
 @asks(WhichFacts, StabilitySpec)
-def stability(asked: dict[str, Any], with_edit: WithEditOption = None, as_json: JsonOption = False) -> None:
+def stability(
+    asked: dict[str, Any],
+    with_edit: WithEditOption = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for stability.json; a command that was stopped continues there.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
     """Search again in other words, at other thresholds, in the other order and with other draws, and compare the circuits."""
     which = WhichFacts(**{name: asked.pop(name) for name in WhichFacts.model_fields.keys() & asked.keys()})
     fact, relation = which.fact, which.relation
@@ -28,6 +43,8 @@ def stability(asked: dict[str, Any], with_edit: WithEditOption = None, as_json: 
         raise CommandError("expected either --fact or --relation, got " + ("neither" if fact is None else "both"))
     if relation is not None and (which.subject is not None or which.object is not None):
         raise CommandError("--subject and --object belong to --fact; a relation's facts have their own")
+    if out is not None:
+        require_writable_folder(out, "stability.json")
     from circuits.datasets import relations_for
     from circuits.model import library
 
@@ -36,7 +53,8 @@ def stability(asked: dict[str, Any], with_edit: WithEditOption = None, as_json: 
         relation = find_relation(relations, relation).name
     from circuits.facts import parse_fact
     from circuits.studies.search import load_model
-    from circuits.studies.stability import Survival, changes, known_facts
+    from circuits.studies.stability import Skip, Survival, changes, known_facts
+    from circuits.studies.sweep import Folder
 
     given = None if fact is None else parse_fact(fact, relations.values(), subject=which.subject, object=which.object)
     # Checked before the model is loaded, because that takes a while.
@@ -45,13 +63,11 @@ def stability(asked: dict[str, Any], with_edit: WithEditOption = None, as_json: 
     loaded = put_edit(fit_threads(load_model(spec.run_spec(relation))), with_edit)
     facts = first if relation is None else known_facts(relations, relation, loaded, which.n, seed=spec.seed)
     spec = spec.model_copy(update={"facts": facts})
-    measured: list[Survival | Skip] = []
-    with progress("changes") as (watch, _):
-        for one in changes(spec, relations, loaded, notice=watch.notice):
-            measured.append(one)
-            watch.progress(0, 1, f"{counted(len(measured), 'change')} made, the last: {one.name}")
+    store = None if out is None else Folder(out / "rows")
+    with stoppable(kept=out is not None), progress("changes") as (watch, finished):
+        measured = list(changes(spec, relations, loaded, watch=watch, store=store, finished=finished))
     made = [one for one in measured if isinstance(one, Survival)]
-    skipped = [one for one in measured if not isinstance(one, Survival)]
+    skipped = [one for one in measured if isinstance(one, Skip)]
     result: dict[str, Any] = {
         "model": spec.model,
         "with_edit": None if with_edit is None else str(with_edit),
@@ -62,6 +78,8 @@ def stability(asked: dict[str, Any], with_edit: WithEditOption = None, as_json: 
         "changes": [one.to_json() for one in made],
         "skipped": [{"change": one.name, "reason": one.reason} for one in skipped],
     }
+    if out is not None:
+        write_files(out, {"stability.json": json.dumps(result, indent=1, ensure_ascii=False) + "\n"})
     if as_json:
         typer.echo(json.dumps(result, ensure_ascii=False))
         return

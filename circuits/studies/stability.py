@@ -6,7 +6,7 @@ of the same two sizes. A control says what the circuits of unrelated facts share
 
 import random
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -25,10 +25,10 @@ from circuits.evaluation.baseline import DRAWS, Draw, Interval, bootstrap, rando
 from circuits.facts import Fact, FactError, Relations
 from circuits.graph import Node
 from circuits.model import Model
-from circuits.studies.search import load_model, require_known
+from circuits.studies.search import load_model, require_known, shown
 from circuits.studies.specs import StabilitySpec
-from circuits.studies.study import Case, Study, Watch
-from circuits.studies.sweep import sweep
+from circuits.studies.study import Case, Outcome, Study, Watch
+from circuits.studies.sweep import Store, sweep
 
 FACTORS = (0.5, 2.0)
 """What tau is multiplied by."""
@@ -142,7 +142,7 @@ class Lab:
     spec: StabilitySpec
     model: Model
     relations: Relations
-    notice: Callable[[str], None] = lambda _: None
+    watch: Watch = field(default_factory=Watch)
 
     def engine(self, facts: tuple[Fact, ...], ablation: AblationKind, seed: int, *, half: bool = False) -> Engine:
         """``half``: the mean over a random half of the reference set, so that the seed matters to it."""
@@ -160,22 +160,30 @@ class Lab:
                 values = Ablation("resample", corrupted=tuple(donors))
         granularity = "node" if self.spec.granularity == "node" else "qkv"
         return make_engine(
-            self.spec.engine, self.model, facts, ablation=values, granularity=granularity, notice=self.notice
+            self.spec.engine, self.model, facts, ablation=values, granularity=granularity, notice=self.watch.notice
         )
 
-    def circuit(self, engine: Engine, facts: tuple[Fact, ...], *, reverse_senders: bool = False) -> Circuit:
+    def circuit(self, engine: Engine, facts: tuple[Fact, ...], what: str, *, reverse_senders: bool = False) -> Circuit:
+        """``what`` it is compared for: told to whoever watches."""
         tau, absolute = self.spec.tau, self.spec.absolute
         scores, _ = search(
             engine,
             AcdcOptions(tau, absolute=absolute),
             provenance=self.provenance(tau, facts),
             walk=Traversal(engine.graph, reverse_senders=reverse_senders),
+            progress=shown(self.watch.at(what)),
         )
         return scores.above(tau, absolute=absolute)
 
     def at_taus(self, engine: Engine, facts: tuple[Fact, ...], taus: Sequence[float]) -> dict[float, Circuit]:
         absolute = self.spec.absolute
-        found = sweep_taus(engine, taus, provenance=lambda tau: self.provenance(tau, facts), absolute=absolute)
+        found = sweep_taus(
+            engine,
+            taus,
+            provenance=lambda tau: self.provenance(tau, facts),
+            absolute=absolute,
+            progress=shown(self.watch.at("the circuit at each tau")),
+        )
         return {tau: scores.above(tau, absolute=absolute) for tau, scores, _ in found}
 
     def provenance(self, tau: float, facts: tuple[Fact, ...]) -> Provenance:
@@ -222,7 +230,9 @@ def _paraphrase(lab: Lab, template: int | None) -> Survival | Skip:
     if not known:
         return Skip("paraphrase", f"the model knows none of the facts as {words!r}")
     detail = f"“{words}”" + (f", {len(known)} of {len(facts)} facts known so" if len(known) < len(facts) else "")
-    return lab.change("paraphrase", detail, lab.circuit(lab.engine(known, lab.spec.ablation, lab.spec.seed), known))
+    return lab.change(
+        "paraphrase", detail, lab.circuit(lab.engine(known, lab.spec.ablation, lab.spec.seed), known, "paraphrase")
+    )
 
 
 def _other_templates(lab: Lab) -> list[int | None]:
@@ -245,14 +255,16 @@ def _tau(lab: Lab, factor: float) -> Survival:
 
 
 def _order(lab: Lab, _: None) -> Survival:
-    after = lab.circuit(lab.asked, lab.spec.facts, reverse_senders=True)
+    after = lab.circuit(lab.asked, lab.spec.facts, "order", reverse_senders=True)
     return lab.change("order", "senders tried from the input on", after)
 
 
 def _seed(lab: Lab, kind: AblationKind) -> Survival | Skip:
     facts, seed = lab.spec.facts, lab.spec.seed
     try:
-        one, other = (lab.circuit(lab.engine(facts, kind, draw, half=True), facts) for draw in (seed, seed + 1))
+        one, other = (
+            lab.circuit(lab.engine(facts, kind, draw, half=True), facts, f"seed {draw}") for draw in (seed, seed + 1)
+        )
     except corruption.CorruptionError as error:
         return Skip("seed", f"{kind} ablation: {error}")
     what = "halves of the reference set" if kind == "mean" else "corrupted prompts"
@@ -273,7 +285,7 @@ def _control(lab: Lab, _: None) -> Survival | Skip:
         except corruption.CorruptionError:
             continue
         what = f"“{known[0]}”" if len(known) == 1 else f"{len(known)} facts of {name}"
-        return lab.change("control", f"another relation: {what}", lab.circuit(engine, known))
+        return lab.change("control", f"another relation: {what}", lab.circuit(engine, known, "control"))
     return Skip("control", f"no other relation has {len(spec.facts)} facts that the model knows")
 
 
@@ -316,17 +328,27 @@ STABILITY: Study[StabilitySpec, Lab, tuple[str, Any], Survival | Skip] = Study(
 
 
 def changes(
-    spec: StabilitySpec, relations: Relations, model: Model, *, notice: Callable[[str], None] = lambda _: None
+    spec: StabilitySpec,
+    relations: Relations,
+    model: Model,
+    *,
+    watch: Watch | None = None,
+    store: Store | None = None,
+    finished: Callable[[int, int, Outcome[Any]], None] = lambda done, total, outcome: None,
 ) -> Iterator[Survival | Skip]:
     """Every change in turn, as it is measured.
 
     Paraphrases, thresholds and order are compared with the circuit asked for; two circuits of two seeds with each other. For
     mean ablation a seed draws half of the reference set. The control is the circuit of as many facts of another relation.
 
+    Args:
+        watch, store, finished: as of `circuits.studies.sweep.sweep`.
+
     Raises:
         circuits.studies.search.UnknownFactError: the model does not recall a fact.
     """
-    for outcome in sweep(STABILITY, spec, relations, context=Lab(spec, model, relations, notice)):
+    lab = Lab(spec, model, relations, watch or Watch())
+    for outcome in sweep(STABILITY, spec, relations, context=lab, watch=watch, store=store, finished=finished):
         assert outcome.row is not None
         yield outcome.row
 
