@@ -166,7 +166,7 @@ RUNS = (
     Run(
         "table", f"table --relations country_language --n-val 3 --n-test 5 --draws 2 --model smollm2 {COARSE}", of_table
     ),
-    Run("stability", f"stability --draws 10 --model smollm2 {COARSE}", of_stability, fact=True, out=False),
+    Run("stability", f"stability --draws 10 --model smollm2 {COARSE}", of_stability, fact=True),
     Run(
         "discover-20",
         f"discover --relation country_language --n 20 --model smollm2 {COARSE}",
