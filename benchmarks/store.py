@@ -1,6 +1,6 @@
 """What the store and saving cost: ``python benchmarks/store.py [FILE.json]``. A few minutes on an idle core, no model but factlm.
 
-Prints JSON: rows a second by four writers at once, bytes of a thousand circuits, seconds to open 100,000 rows and to answer each
+Prints JSON: rows a second by four writers at once, bytes of a thousand circuits, CPU seconds to open 100,000 rows and to answer each
 question of `circuits.studies.queries`, what a sweep costs beside a bare loop, and what saving a search's state costs.
 """
 
@@ -73,6 +73,12 @@ def timed(work: Callable[[], object]) -> float:
     return time.perf_counter() - began
 
 
+def cpu(work: Callable[[], object]) -> float:
+    began = time.process_time()
+    work()
+    return time.process_time() - began
+
+
 def write(path: Path, writer: int, made: list[dict[str, Any]]) -> None:
     with Database(path) as store:
         for i in range(PUTS):
@@ -115,7 +121,7 @@ def sizes(folder: Path) -> dict[str, float]:
 
 
 def questions(folder: Path) -> dict[str, float]:
-    """Seconds to open 100,000 rows, to answer each question, and to make a frame of them all."""
+    """CPU seconds to open 100,000 rows, to answer each question, and to make a frame of them all."""
     path = folder / "many.db"
     with Database(path) as store:
         for relation in range(30):
@@ -131,10 +137,10 @@ def questions(folder: Path) -> dict[str, float]:
             connection.execute("INSERT INTO rows (id, row, seconds, made) VALUES (?, ?, 1.0, 0)", (i, text))
         connection.execute("COMMIT")
     reader = Database(path, read_only=True)
-    found = {"open": timed(lambda: reader.connection)}
+    found = {"open": cpu(lambda: reader.connection)}
     for query in QUERIES:
-        found[query.name] = timed(lambda query=query: list(reader.query(query.sql)))
-    return found | {"frame": timed(lambda: reader.frame("discover"))}
+        found[query.name] = cpu(lambda query=query: list(reader.query(query.sql)))
+    return found | {"frame": cpu(lambda: reader.frame("discover"))}
 
 
 def overhead(folder: Path) -> dict[str, float]:
@@ -154,11 +160,6 @@ def overhead(folder: Path) -> dict[str, float]:
             contexts._open[0], contexts.weights[0] = context, context.model.weights
             outcomes: list[Outcome[Any]] = list(sweep(each, (spec,), context=contexts, store=store))
             assert len(outcomes) == len(cases)
-
-    def cpu(work: Callable[[], object]) -> float:
-        began = time.process_time()
-        work()
-        return time.process_time() - began
 
     bare()
     loops = [(cpu(bare), cpu(swept)) for _ in range(3)]

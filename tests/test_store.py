@@ -15,15 +15,16 @@ import pytest
 
 from circuits.circuit import Circuit, CircuitFileError, Provenance
 from circuits.graph import Graph, Shape
-from circuits.studies import store as stores
 from circuits.studies.packed import pack, unpack
 from circuits.studies.queries import QUERIES
-from circuits.studies.store import Database, StoreError, migrate
+from circuits.studies.schema import VERSION, migrate
+from circuits.studies.store import Database, StoreError
 from circuits.studies.study import Key, Outcome
 from circuits.studies.sweep import Stale, sweep
 from tests.toy_study import SQUARES, Row, Spec
 
 KEY = Key("found", 1, "spec", "weights", "a case")
+KEY_OF_DISCOVER = dataclasses.replace(KEY, study="discover")
 
 
 @dataclass(frozen=True)
@@ -124,12 +125,15 @@ def test_a_writer_that_is_killed_at_any_moment_leaves_whole_rows(tmp_path: Path)
 
 
 def test_a_store_of_every_earlier_schema_is_brought_to_this_one_with_its_rows(tmp_path: Path):
-    for version in range(1, stores.VERSION):
+    for version in range(1, VERSION):
         path = tmp_path / f"{version}.db"
         connection = sqlite3.connect(path, isolation_level=None)
         migrate(connection, version)
         connection.execute("INSERT INTO cases VALUES (1, 'found', 1, 'spec', 'weights', 'a case')")
         connection.execute("INSERT INTO rows (id, row, seconds) VALUES (1, '{\"number\": 2.0}', 3)")
+        connection.execute("INSERT INTO cases VALUES (2, 'discover', 1, 'spec', 'weights', 'a case')")
+        heads = '{"heads": [{"head": "a1.h0", "role": "mover"}]}'
+        connection.execute("INSERT INTO rows (id, row, seconds) VALUES (2, ?, 3)", (heads,))
         connection.close()
         with pytest.raises(StoreError, match="older than"):
             Database(path, read_only=True).get(KEY, Found)
@@ -138,6 +142,24 @@ def test_a_store_of_every_earlier_schema_is_brought_to_this_one_with_its_rows(tm
             assert got is not None
             assert got.row == Found(2.0)
             assert list(store.check()) == []
+            assert list(store.query("SELECT head, role, facts FROM roles")) == [
+                {"head": "a1.h0", "role": "mover", "facts": 1}
+            ]
+
+
+def test_heads_are_those_of_the_row_that_is_kept(tmp_path: Path):
+    def kept(*heads: str) -> list[str]:
+        store.put_json(KEY_OF_DISCOVER, {"heads": [{"head": head, "role": "mover"} for head in heads]})
+        return [each["head"] for each in store.query("SELECT head FROM roles")]
+
+    with Database(tmp_path / "s.db") as store:
+        assert kept("a1.h0", "a1.h1") == ["a1.h0", "a1.h1"]
+        assert kept("a1.h1", "a2.h0") == ["a1.h1", "a2.h0"]
+        store.put(KEY_OF_DISCOVER, Outcome("a case", None, "it failed", "ValueError"))
+        assert list(store.query("SELECT * FROM roles")) == []
+        # The control: heads of another study are no roles of a fact's circuit.
+        store.put_json(KEY, {"heads": [{"head": "a1.h0", "role": "mover"}]})
+        assert list(store.query("SELECT * FROM heads")) == []
 
 
 def test_what_is_no_store_is_refused_and_left_alone(tmp_path: Path):

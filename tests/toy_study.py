@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from circuits.studies.specs import Asked
 from circuits.studies.study import Case, Study, Watch
 
 
@@ -61,3 +62,28 @@ def weights(context: Context) -> str:
 
 
 SQUARES: Study[Spec, Context, int, Any] = Study("squares", Row, open_, cases, run, weights)
+
+
+class PowerSpec(Asked):
+    """A spec as commands have them."""
+
+    number: int
+    log: str
+    """Beside it, a file ``lucky`` makes 13 no failure."""
+
+
+def open_power(spec: PowerSpec, _: Any) -> Context:
+    return Context(Path(spec.log))
+
+
+def power_cases(spec: PowerSpec, context: Context) -> list[Case[int]]:
+    return [Case(f"of {spec.number}", spec.number)]
+
+
+def power(spec: PowerSpec, case: Case[int], context: Context, watch: Watch) -> Row:
+    if context.log.with_name("lucky").exists():
+        return Row(case.asked, case.asked**2)
+    return run(Spec((spec.number,)), case, context, watch)
+
+
+POWERS: Study[PowerSpec, Context, int, Any] = Study("powers", Row, open_power, power_cases, power, weights)

@@ -21,7 +21,8 @@ FileArgument = Annotated[Path, typer.Argument(help="The store.", metavar="FILE")
 @store.command()
 def check(file: FileArgument, as_json: JsonOption = False) -> None:
     """Read all of it: is it whole? A store of an earlier version is brought to this one's."""
-    from circuits.studies.store import VERSION, Database
+    from circuits.studies.schema import VERSION
+    from circuits.studies.store import Database
 
     if not file.is_file():
         raise CommandError(f"no store at {file}")

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
+from circuits.studies.cores import fit_threads
 from circuits.studies.specs import Asked
 from circuits.studies.study import Case, Key, Study, Watch
 
@@ -45,6 +46,8 @@ class Contexts:
             while len(self._open) >= OPEN:
                 self._open.popitem(last=False)
             self._open[i] = self.study.open(self.specs[i], self.given)
+            if (model := getattr(self._open[i], "model", None)) is not None:
+                fit_threads(model)
             self.weights[i] = self.study.weights(self._open[i])
         self._open.move_to_end(i)
         return self._open[i]

@@ -1,6 +1,7 @@
 """Questions that a store answers, each with its SQL; `kcircuit store query FILE NAME` asks them by name.
 
-The view ``discovered`` has a line for each circuit of a single fact; ``results`` has every outcome of every study.
+The view ``discovered`` has a line for each circuit of a single fact, ``roles`` one for each role of a head under a setting;
+``results`` has every outcome of every study.
 """
 
 from dataclasses import dataclass
@@ -20,8 +21,8 @@ QUERIES: tuple[Query, ...] = (
     Query(
         "heads",
         "Which heads are movers, or have another role, in most relations?",
-        "SELECT each.value ->> 'head' AS head, each.value ->> 'role' AS role, count(DISTINCT relation) AS relations,\n"
-        "count(*) AS facts FROM discovered, json_each(heads) AS each GROUP BY 1, 2 ORDER BY relations DESC, facts DESC, head",
+        "SELECT head, role, count(DISTINCT relation) AS relations, sum(facts) AS facts FROM roles\n"
+        "GROUP BY 1, 2 ORDER BY relations DESC, facts DESC, head",
         {"head": "a1.h0", "role": "mover", "relations": 2, "facts": 3},
     ),
     Query(
@@ -61,9 +62,8 @@ QUERIES: tuple[Query, ...] = (
     Query(
         "shared",
         "Which heads have a role in only one relation, and for how many facts?",
-        "SELECT each.value ->> 'head' AS head, min(relation) AS relation, count(*) AS facts\n"
-        "FROM discovered, json_each(heads) AS each GROUP BY 1 HAVING count(DISTINCT relation) = 1\n"
-        "ORDER BY facts DESC, head",
+        "SELECT head, min(relation) AS relation, sum(facts) AS facts FROM roles\n"
+        "GROUP BY 1 HAVING count(DISTINCT relation) = 1 ORDER BY facts DESC, head",
         {"head": "a1.h1", "relation": "language", "facts": 2},
     ),
     Query(

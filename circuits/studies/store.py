@@ -19,53 +19,16 @@ from circuits.circuit import FORMAT as CIRCUIT_FORMAT
 from circuits.circuit import CircuitFileError
 from circuits.records import Unreadable, digest, from_json, to_json
 from circuits.studies.packed import pack, unpack
+from circuits.studies.schema import APPLICATION, VERSION, migrate
 from circuits.studies.study import Key, Outcome, Study
 from circuits.studies.sweep import Stale
 
 if TYPE_CHECKING:
     import pandas
 
-APPLICATION = 0x6B636973
-"""``kcis``: marks the file as a store."""
 BUSY_SECONDS = 60.0
 """How long a writer waits for another's."""
 
-MIGRATIONS: tuple[str, ...] = (
-    """
-    CREATE TABLE specs (digest TEXT PRIMARY KEY, study TEXT NOT NULL, content TEXT NOT NULL) WITHOUT ROWID;
-    CREATE TABLE cases (
-        id INTEGER PRIMARY KEY, study TEXT NOT NULL, algorithm INTEGER NOT NULL, spec TEXT NOT NULL, weights TEXT NOT NULL,
-        name TEXT NOT NULL, UNIQUE (study, algorithm, spec, weights, name));
-    CREATE TABLE rows (
-        id INTEGER PRIMARY KEY REFERENCES cases, row TEXT, error TEXT, kind TEXT, seconds REAL NOT NULL,
-        tries INTEGER NOT NULL DEFAULT 1, CHECK ((row IS NULL) <> (error IS NULL)));
-    CREATE TABLE circuits (digest TEXT PRIMARY KEY, edges INTEGER NOT NULL, content BLOB NOT NULL) WITHOUT ROWID;
-    CREATE TABLE uses (
-        id INTEGER NOT NULL REFERENCES cases, field TEXT NOT NULL, circuit TEXT NOT NULL REFERENCES circuits,
-        PRIMARY KEY (id, field)) WITHOUT ROWID;
-    """,
-    """
-    ALTER TABLE rows ADD COLUMN made REAL;
-    CREATE INDEX uses_circuit ON uses (circuit);
-    CREATE VIEW results AS
-        SELECT cases.id, study, algorithm, spec, weights, name AS "case", row, error, kind, seconds, tries, made
-        FROM cases JOIN rows USING (id);
-    """,
-    """
-    CREATE TABLE edits (digest TEXT PRIMARY KEY, name TEXT NOT NULL, file TEXT NOT NULL, content BLOB NOT NULL) WITHOUT ROWID;
-    CREATE VIEW discovered AS
-        SELECT results.id, weights, "case", specs.content ->> 'relation' AS relation, specs.content ->> 'seed' AS seed,
-            row ->> 'model' AS model, row ->> 'method' AS method, row ->> 'tau' AS tau, row ->> 'fact' AS fact,
-            row ->> 'edges_kept' AS edges, row ->> 'nodes_kept' AS nodes, row ->> 'rank_model' AS rank_model,
-            row ->> 'rank_circuit' AS rank_circuit, row ->> 'nll_model' AS nll_model, row ->> 'nll_circuit' AS nll_circuit,
-            row ->> '$.certificate.verdict' AS verdict, row -> 'certificate' AS certificate, row -> 'heads' AS heads,
-            seconds, made
-        FROM results LEFT JOIN specs ON specs.digest = results.spec
-        WHERE results.study = 'discover' AND row IS NOT NULL;
-    """,
-)
-"""What leads from each version of the schema to the next; the last is this program's."""
-VERSION = len(MIGRATIONS)
 _CIRCUIT = "$circuit"
 """Stands in a row for the circuit with that digest."""
 
@@ -324,23 +287,6 @@ class Database:
                     yield f"row {number} is no JSON: {error}"
         except sqlite3.DatabaseError as error:
             yield str(error)
-
-
-def migrate(connection: sqlite3.Connection, to: int = VERSION) -> None:
-    """Bring the schema to a version, step by step; each step is whole or not done."""
-    connection.execute("BEGIN IMMEDIATE")
-    try:
-        # Another process may have done it meanwhile.
-        (version,) = connection.execute("PRAGMA user_version").fetchone()
-        for step in MIGRATIONS[version:to]:
-            for statement in step.split(";"):
-                connection.execute(statement)
-        connection.execute(f"PRAGMA application_id = {APPLICATION}")
-        connection.execute(f"PRAGMA user_version = {max(version, to)}")
-    except BaseException:
-        connection.execute("ROLLBACK")
-        raise
-    connection.execute("COMMIT")
 
 
 def _values(key: Key) -> tuple[str, int, str, str, str]:
