@@ -31,7 +31,7 @@ from circuits.studies.diff_table import (
 from circuits.studies.edit_specs import DiffSpec
 from circuits.studies.explain.cases import AT_MOST, Ground
 from circuits.studies.explain.compare import diff_runs, differing_field
-from circuits.studies.explain.demonstrations import DRAWS, DemonstrationCuts, WithoutWrites, demonstration_positions
+from circuits.studies.explain.demonstrations import DRAWS, ReadingCuts, WithoutWrites, demonstration_positions
 from circuits.studies.explain.hallucination import MoverPull, _verdict, explain_hallucination, wrong_object
 from circuits.studies.explain.icl import _circuit_heads, demonstrated, explain_icl
 from circuits.studies.explain.multihop import find_case, multi_hop
@@ -445,16 +445,19 @@ def test_a_cut_of_what_heads_carry_is_followed_as_the_reference_follows_it(model
 
 def test_what_heads_carry_from_the_demonstrations_and_from_elsewhere_is_all_that_they_carry(model, relations):
     bare, full = demonstrated(relations["country_capital_city"], "Italy", ("France", "Japan"), "bare")
-    cuts = DemonstrationCuts(model, bare, full, model.graph())
+    cuts = ReadingCuts(model, full, demonstration_positions(model, bare, full), model.graph())
     parts = open_parts(model, (full,))
     (trace,) = traces(model, (full,), parts)
     first = model.graph().writer_index(Node(3, "head", 0))
     whole = trace.writes[first : first + model.shape.n_heads, 0]
-    torch.testing.assert_close((cuts._demonstrations + cuts._elsewhere)[3], whole, atol=1e-4, rtol=1e-4)
-    few, all_ = cuts.losses(["a3.h0"], seed=0), cuts.losses([f"a3.h{head}" for head in range(8)], seed=0)
-    assert len(few) == 2 + DRAWS
+    torch.testing.assert_close((cuts._there + cuts._elsewhere)[3], whole, atol=1e-4, rtol=1e-4)
+    layer = [f"a3.h{head}" for head in range(8)]
+    few, whole_layer = cuts.losses(["a3.h0"], seed=0), cuts.losses(layer, seed=0)
+    assert len(few) == len(whole_layer) == 2 + DRAWS, "as many other heads are drawn from any layers"
     assert few == cuts.losses(["a3.h0"], seed=0)
-    assert len(all_) == 2, "there are no other heads of the layer to draw"
+    heads = [node.name for node in model.graph().nodes if node.kind == "head"]
+    most = cuts.losses(heads[: len(heads) // 2 + 1], seed=0)
+    assert len(most) == 2, "there are not as many other heads to draw"
 
 
 # ---- the reverse, and two hops ---------------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ from circuits.cli import (  # noqa: F401  # isort: skip
     stability,
     certify,
     criteria,
+    claims,
     facts,
     models,
     groundtruth,

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from circuits.studies.store import Database
     from circuits.studies.study import Case
 
-ALONE = frozenset({"table", "stability", "certify", "criteria"})
+ALONE = frozenset({"table", "stability", "certify", "criteria", "claims"})
 """Studies that are given more than their spec, by a command of their own."""
 UNITS = {"": 1, "s": 1, "m": 60, "min": 60, "h": 3600}
 

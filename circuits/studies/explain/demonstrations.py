@@ -1,4 +1,4 @@
-"""What an answer loses without what some heads carry from the demonstrations before its question."""
+"""What an answer loses without what some heads carry from some positions: the demonstrations before its question, or its subject."""
 
 import random
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ from circuits.model import Model
 from circuits.model.taps import ReaderKind, Taps
 
 DRAWS = 40
-"""Sets of other heads that the cut is compared with."""
+"""Sets of other heads, of any layers, that a cut is compared with."""
 VARIANTS_AT_ONCE = 64
 
 
@@ -33,37 +33,31 @@ def demonstration_positions(model: Model, question: Fact, full: Fact) -> range:
     return range(SINK + 1, n_special + sum(end <= whole - asked for end in ends))
 
 
-class DemonstrationCuts:
+class ReadingCuts:
     """What the answer loses when some heads' last writes lack what they read at some positions.
 
     What is taken away is what the heads carry in the clean run; everything that hears the last position hears it without.
     """
 
-    def __init__(self, model: Model, question: Fact, fact: Fact, graph: Graph) -> None:
+    def __init__(self, model: Model, fact: Fact, positions: Sequence[int], graph: Graph) -> None:
         self._model = model
         self._nodes = {node.name: node for node in graph.nodes if node.kind == "head"}
         (self._batch,) = model.batches((fact,))
         parts = open_parts(model, (fact,))
         (trace,) = traces(model, (fact,), parts)
-        there = list(demonstration_positions(model, question, fact))
         split = torch.stack([source_parts(trace, parts, layer)[0] for layer in range(len(parts.blocks))])
-        self._demonstrations = split[:, :, there].sum(2)
-        self._elsewhere = split.sum(2) - self._demonstrations
+        self._there = split[:, :, list(positions)].sum(2)
+        self._elsewhere = split.sum(2) - self._there
 
     def losses(self, heads: Sequence[str], seed: int) -> list[float]:
-        """Rise of the NLL without what ``heads`` carry from the demonstrations; from elsewhere; and, for each of `DRAWS` draws
-        of as many other heads of their layers, without what those carry from the demonstrations (none, if there are fewer)."""
+        """Rise of the NLL without what ``heads`` carry from the positions; from elsewhere; and, for each of `DRAWS` draws of as
+        many other heads of any layers, without what those carry from the positions (none, if there are fewer)."""
         own = [self._nodes[name] for name in heads]
-        variants = [self._lacking(own, self._demonstrations), self._lacking(own, self._elsewhere)]
-        count = {layer: sum(node.layer == layer for node in own) for layer in sorted({node.layer for node in own})}
-        pool = {
-            layer: [node for node in self._nodes.values() if node.layer == layer and node not in own] for layer in count
-        }
-        if all(len(pool[layer]) >= count[layer] for layer in count):
+        variants = [self._lacking(own, self._there), self._lacking(own, self._elsewhere)]
+        others = [node for node in self._nodes.values() if node not in own]
+        if len(others) >= len(own):
             rng = random.Random(seed)
-            for _ in range(DRAWS):
-                drawn = [node for layer in count for node in rng.sample(pool[layer], count[layer])]
-                variants.append(self._lacking(drawn, self._demonstrations))
+            variants += [self._lacking(rng.sample(others, len(own)), self._there) for _ in range(DRAWS)]
         whole, *cut = self._nll(torch.stack([torch.zeros_like(variants[0]), *variants])).tolist()
         return [each - whole for each in cut]
 

@@ -5,8 +5,8 @@ comparative form of small is smaller. The comparative form of big is"), or *bare
 ("Italy: Rome; Japan: Tokyo; Spain:"). Heads of the second circuit that the first lacks, and that read the demonstrations, are the
 candidates. What a head reads is what it draws its write from. The first position is apart, demonstration or BOS token: attention rests
 there in any case. The check: without what these heads carry from the demonstrations to the last position the answer must lose
-the gain; more than without what they carry from elsewhere; and more than without what as many other heads of their layers
-carry from the demonstrations, where there are as many.
+the gain; more than without what they carry from elsewhere; and more than without what as many other heads of any layers
+carry from the demonstrations. Where there are not as many, nothing follows.
 """
 
 import random
@@ -25,7 +25,7 @@ from circuits.model import ContextError, Model
 from circuits.studies.diffs import CircuitDiff
 from circuits.studies.explain.asked import one_case, open_case
 from circuits.studies.explain.cases import Ground
-from circuits.studies.explain.demonstrations import DemonstrationCuts, demonstration_positions
+from circuits.studies.explain.demonstrations import ReadingCuts, demonstration_positions
 from circuits.studies.explain.sides import compared, make_bench
 from circuits.studies.explain.verdict import INCONCLUSIVE, BehaviourError, Evidence, Verdict, first_conclusive
 from circuits.studies.explain_specs import InContextSpec, Wording
@@ -206,7 +206,7 @@ def _verdict(model: Model, bare: Fact, full: Fact, heads: Sequence[CircuitHead],
         (new, "new heads read the demonstrations and carry the gain"),
         (readers, "heads that read the demonstrations carry the gain, not the new ones alone"),
     )
-    cuts, reason = DemonstrationCuts(model, bare, full, graph), ""
+    cuts, reason = ReadingCuts(model, full, demonstration_positions(model, bare, full), graph), ""
     for cut, conclusion in conclusions:
         if not cut:
             continue
@@ -221,12 +221,12 @@ def _verdict(model: Model, bare: Fact, full: Fact, heads: Sequence[CircuitHead],
                 against_name="without what they carry from elsewhere",
             )
         )
-        # Without others to compare with, what the same heads read elsewhere is the only control.
-        chance = (1 + sum(other >= lost for other in others)) / (1 + len(others)) if others else 0.0
+        # Without others to compare with there is no control, and nothing follows.
+        chance = (1 + sum(other >= lost for other in others)) / (1 + len(others))
         if others:
             evidence.append(
                 Evidence(
-                    name=f"chance that as many other heads of these layers cost as much ({len(others)} draws)",
+                    name=f"chance that as many other heads of any layers cost as much ({len(others)} draws)",
                     value=chance,
                     against=sum(others) / len(others),
                     against_name="they cost, in nats,",
@@ -237,8 +237,10 @@ def _verdict(model: Model, bare: Fact, full: Fact, heads: Sequence[CircuitHead],
             return Verdict(conclusion=conclusion, sentence=sentence, evidence=tuple(evidence))
         if lost < MOST * gain:
             reason = f"cutting what {named} carry from the demonstrations undoes only {lost:.2f} of the {gain:.2f} nats gained"
+        elif not others:
+            reason = f"{named} are more than half of all heads: there are not as many others to compare with"
         else:
-            rival = "what they carry from elsewhere" if lost <= elsewhere else "other heads of these layers"
+            rival = "what they carry from elsewhere" if lost <= elsewhere else "as many other heads"
             reason = f"cutting what {named} carry from the demonstrations undoes the gain, but so does cutting {rival}"
     return Verdict(conclusion=INCONCLUSIVE, sentence=f"{reason}.", evidence=tuple(evidence))
 
