@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,7 +21,7 @@ from circuits.engines.sparse import SparseEngine
 from circuits.facts import Fact, FactError, Relation
 from circuits.metrics import KL, NLL, Metric, Shown, choice_nll, contrast, kl_divergence, kl_to_model, match_nll
 from circuits.model import Batch, Model
-from circuits.studies.runs import certificate_of
+from circuits.studies.runs import certifier
 from circuits.studies.search import search as search_circuit
 from circuits.studies.specs import RunSpec
 from circuits.studies.subjects import asked, beside, recalled_others
@@ -257,9 +258,25 @@ def test_a_certificate_asks_none_of_the_subjects_that_the_circuit_was_built_from
 def test_a_certificate_that_does_not_fit_into_memory_is_said_to_be_missing() -> None:
     spec = RunSpec(facts=LOOKED_UP[:1])
     circuit, told = Circuit.full(LOOKUP_MODEL.graph(), HERE), list[str]()
-    assert certificate_of(spec, circuit, RELATIONS, LOOKUP_MODEL, 1, told.append) is None
+    assert certifier(spec, RELATIONS, LOOKUP_MODEL, 1, told.append)(circuit) is None
     assert len(told) == 1
     assert told[0].startswith("no certificate, for want of memory: beside 11 other subjects ")
     # The control: where there is room, there is one, and nothing to say.
-    assert certificate_of(spec, circuit, RELATIONS, LOOKUP_MODEL, None, told.append) is not None
+    assert certifier(spec, RELATIONS, LOOKUP_MODEL, None, told.append)(circuit) is not None
     assert len(told) == 1
+
+
+def test_circuits_at_several_thresholds_are_certified_beside_subjects_that_are_drawn_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    spec, drawn = RunSpec(facts=LOOKED_UP[:1]), list[Fact]()
+
+    def draw(fact: Fact, *rest: Any) -> list[Fact]:
+        drawn.append(fact)
+        return list(LOOKED_UP[1:])
+
+    monkeypatch.setattr("circuits.studies.subjects.asked", draw)
+    one = certifier(spec, RELATIONS, LOOKUP_MODEL)
+    certificates = [one(Circuit.full(LOOKUP_MODEL.graph(), HERE)), one(Circuit.empty(LOOKUP_MODEL.graph(), HERE))]
+    assert [found.specificity.own_answer.n for found in certificates if found] == [len(LOOKED_UP) - 1] * 2
+    assert drawn == [LOOKED_UP[0]]

@@ -3,6 +3,7 @@
 import json
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,8 @@ import pytest
 
 from circuits import cli
 from circuits.circuit import Circuit, Provenance
+from circuits.discovery import METHODS
+from circuits.discovery.acdc import acdc
 from circuits.engines.hook import HookEngine
 from circuits.evaluation.hypotheses import equivalence, independence, inflated_worth, sign_test, superfluous
 from circuits.evaluation.lines import Line, graded, of_number, of_share, of_values, verdict_of
@@ -19,8 +22,9 @@ from circuits.pages.certificate import HEADER, cells, lines_section
 from circuits.studies import certify
 from circuits.studies.certify import CERTIFICATE, Sample, lines_of
 from circuits.studies.certify_specs import CertifySpec
-from circuits.studies.checks import Examined
+from circuits.studies.checks import Examined, tried_otherwise
 from circuits.studies.run import Run
+from circuits.studies.search import search
 from circuits.studies.specs import RunSpec
 from circuits.studies.sweep import Folder, sweep
 from tests.test_about_the_fact import RELATIONS
@@ -187,6 +191,24 @@ def test_bootstrap_samples_are_facts_with_wordings_and_those_alike_are_searched_
         "edge Jaccard of two bootstrap circuits (facts and wordings drawn again)"
     ]
     assert (line.value, line.n, line.grade) == (1, len(drawn), "passed")
+
+
+TWIN = replace(acdc, name="twin")
+
+
+def test_searches_in_another_order_are_asked_of_every_method_with_a_threshold_whatever_its_name(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(METHODS.homes, "twin", f"{__name__}:TWIN")
+    backwards, names = dict[str, np.ndarray](), dict[str, set[str]]()
+    for method in ("acdc", "twin", "eap"):
+        spec, bench = asked(FACTS[0], LOOKUP, method=method)
+        backwards[method] = tried_otherwise(spec.run, bench, reverse_senders=True).kept
+        names[method] = {case.name for case in CERTIFICATE.cases(spec, bench)}
+    assert (backwards["twin"] == backwards["acdc"]).all()
+    assert names["twin"] == names["acdc"] > names["eap"]
+    # The control: one without a threshold has no order, and gives the circuit that it always gives.
+    assert (backwards["eap"] == search(asked(FACTS[0], LOOKUP, method="eap")[0].run, RELATIONS, MODEL).kept).all()
 
 
 def test_a_certificate_that_was_stopped_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

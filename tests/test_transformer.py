@@ -93,6 +93,6 @@ def test_attention_beside_shared_keys_is_attention_over_all_of_them(window: int 
     visible = torch.arange(7) >= (0 if window is None else 7 - window)
     beside = attend_beside((q, k, v), keys, values, visible, scale=0.7)
     for one in range(5):
-        every = (torch.cat((old, new[one][:, :, None]), 2) for old, new in ((keys, k), (values, v)))
-        whole = attend(q[one][:, :, None], *every, visible[None], scale=0.7)
+        all_keys, all_values = (torch.cat((old, new[one][:, :, None]), 2) for old, new in ((keys, k), (values, v)))
+        whole = attend(q[one][:, :, None], all_keys, all_values, visible[None], scale=0.7)
         torch.testing.assert_close(beside[one], whole[:, :, 0])

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
-from circuits.api.said import Said, say
+from circuits.api.said import Asked
 from circuits.editing import Edit
 from circuits.evaluation import said, whole_model
 from circuits.facts import Fact, Relations
@@ -19,7 +19,7 @@ from circuits.studies.specs import RunSpec
 
 
 @dataclass(frozen=True)
-class EditedFact:
+class EditedFact(Asked):
     """A fact of a model after an edit. The model itself is as before: the edit is on it only while it is asked.
 
     ``target`` is the new object of ``fact``; ``method`` is what was asked for, and ``edit`` the edit that it made.
@@ -38,19 +38,6 @@ class EditedFact:
         """The edited model, good inside the ``with`` that this returns."""
         with self.edit.on(self.model) as edited:
             yield edited
-
-    def ask(self, prompt: str, n: int = 5) -> Said:
-        """What the edited model says next.
-
-        Args:
-            prompt: any text.
-            n: how many tokens to show.
-
-        Returns:
-            The likeliest tokens, with probabilities in 0 to 1.
-        """
-        with self.on() as edited:
-            return say(edited, prompt, n)
 
     def diff(self, *, kinds: Sequence[PromptKind] = PROMPT_KINDS, force: bool = False) -> EditDiff:
         """What the edit does to the circuits of the fact and of what stands beside it.

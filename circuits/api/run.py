@@ -12,7 +12,7 @@ from pydantic import PrivateAttr
 from circuits.analysis.roles import HeadRole, RoleError
 from circuits.api.edited import EditedFact
 from circuits.api.models import model_of
-from circuits.api.said import Said, say
+from circuits.api.said import Asked
 from circuits.datasets import relations_for
 from circuits.editing import find_method, load_edit
 from circuits.facts import EditRequest, Fact
@@ -75,7 +75,7 @@ class HeadRoles(Sequence[HeadRole]):
         return f"<p>{html.escape(self.relation)}</p>{to_html(table)}"
 
 
-class LiveRun(Run):
+class LiveRun(Asked, Run):
     """A run and its model: shows itself, and answers what one asks next.
 
     As a `Run` it has the ``circuit`` (edges with their scores in nats), the ``certificate`` (whether these edges recall the
@@ -130,19 +130,6 @@ class LiveRun(Run):
                 f"no role can be told: {self.reading.unread if self.reading else 'the run was made without a reading'}"
             )
         return HeadRoles(told.relation, told.labelled, frozenset(self.circuit.nodes))
-
-    def ask(self, prompt: str, n: int = 5) -> Said:
-        """What the run's model says next, the run's edit on it where it has one.
-
-        Args:
-            prompt: any text.
-            n: how many tokens to show.
-
-        Returns:
-            The likeliest tokens, with probabilities in 0 to 1.
-        """
-        with self._edited() as model:
-            return say(model, prompt, n)
 
     def edit(self, to: str, *, method: str = "rome", seed: int = 0, **options: Any) -> EditedFact:
         """Give the fact another object. The model stays as it is: see `EditedFact`.
@@ -214,7 +201,8 @@ class LiveRun(Run):
         return ranks_still(self.fact.object, {"answer": self.trajectory})
 
     @contextmanager
-    def _edited(self) -> Iterator[Model]:
+    def on(self) -> Iterator[Model]:
+        """The run's model with the run's edit on it, where it has one: good inside the ``with`` that this returns."""
         if self.spec.with_edit is None:
             yield self.model
         else:

@@ -1,5 +1,6 @@
 """What a model says after a prompt."""
 
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 import torch
@@ -38,6 +39,27 @@ class Said:
     def _repr_html_(self) -> str:
         lines = [(one.token.strip(), f"{p:.1%}") for one, p in zip(self.tokens, self.probabilities, strict=True)]
         return to_html(grid((f"{self.prompt} …", "probability"), lines))
+
+
+class Asked:
+    """What can be asked what it says: a model that something may have been done to."""
+
+    def on(self) -> AbstractContextManager[Model]:
+        """The model that answers, good inside the ``with`` that this returns."""
+        raise NotImplementedError
+
+    def ask(self, prompt: str, n: int = 5) -> Said:
+        """What the model says next, an edit that it is asked with on it.
+
+        Args:
+            prompt: any text.
+            n: how many tokens to show.
+
+        Returns:
+            The likeliest tokens, with probabilities in 0 to 1.
+        """
+        with self.on() as model:
+            return say(model, prompt, n)
 
 
 @torch.no_grad()

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from circuits.facts import Relation, Relations
     from circuits.model import Model
 
 app = typer.Typer(
@@ -88,18 +87,6 @@ def _one_paragraph(error: BaseException) -> str:
     from circuits.studies.options import in_words
 
     return in_words(error) if isinstance(error, ValidationError) else str(error)
-
-
-def find_relation(relations: "Relations", name: str) -> "Relation":
-    from circuits.studies.setting import find_relation
-
-    return find_relation(relations, name)
-
-
-def find_relations(relations: "Relations", name: str) -> "list[Relation]":
-    from circuits.studies.setting import find_relations
-
-    return find_relations(relations, name)
 
 
 def fit_threads(model: "Model") -> "Model":

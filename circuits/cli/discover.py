@@ -15,7 +15,6 @@ from circuits.cli.app import (
     JsonOption,
     Stopped,
     app,
-    find_relation,
     fit_threads,
     parse_memory,
     put_edit,
@@ -90,6 +89,8 @@ def discover(
             others = beside(spec.facts[0], relations, loaded, siblings, spec.seed)
             spec = spec.model_copy(update={"siblings": others})
     else:
+        from circuits.studies.setting import find_relation
+
         assert relation is not None
         chosen = find_relation(relations, relation)
         asked |= {"relation": relation, "split": split}

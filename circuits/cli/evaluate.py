@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from circuits.cli.app import CommandError, JsonOption, WithEditOption, app, find_relation, fit_threads, put_edit
+from circuits.cli.app import CommandError, JsonOption, WithEditOption, app, fit_threads, put_edit
 from circuits.graph import label_of
 from circuits.studies.options import A_RELATION
 
@@ -134,6 +134,8 @@ def _facts(
     if relation is not None:
         if split not in ("val", "test"):
             raise CommandError(f"expected --split val or test, got {split!r}")
+        from circuits.studies.setting import find_relation
+
         return split_facts(find_relation(relations, relation), "val" if split == "val" else "test", seed=seed)[:n]
     if not own:
         raise CommandError("this file does not say which facts the circuit is about; give --fact or --relation")

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from circuits.choices import counted
-from circuits.cli.app import DeviceOption, JsonOption, ModelOption, WithEditOption, app, find_relations, load, put_edit
+from circuits.cli.app import DeviceOption, JsonOption, ModelOption, WithEditOption, app, load, put_edit
 from circuits.studies.options import A_RELATION
 
 
@@ -24,6 +24,7 @@ def facts(
     from circuits.datasets import relations_for
     from circuits.evaluation import KNOWN_RANK, whole_model
     from circuits.model import library
+    from circuits.studies.setting import find_relations
 
     relations = relations_for(library.profile_of(model), relation)
     chosen = find_relations(relations, relation) if relation else list(relations.values())

@@ -12,7 +12,6 @@ from circuits.cli.app import (
     JsonOption,
     WithEditOption,
     app,
-    find_relation,
     fit_threads,
     put_edit,
     require_writable_folder,
@@ -50,6 +49,8 @@ def stability(
 
     relations = relations_for(library.profile_of(asked["model"]), relation)
     if relation is not None:
+        from circuits.studies.setting import find_relation
+
         relation = find_relation(relations, relation).name
     from circuits.facts import parse_fact
     from circuits.studies.search import load_model

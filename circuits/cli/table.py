@@ -8,15 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from circuits.choices import counted
-from circuits.cli.app import (
-    CommandError,
-    JsonOption,
-    app,
-    find_relations,
-    fit_threads,
-    require_file,
-    require_writable_folder,
-)
+from circuits.cli.app import CommandError, JsonOption, app, fit_threads, require_file, require_writable_folder
 from circuits.cli.options import asks
 from circuits.cli.progress import progress, stoppable
 from circuits.discovery import find_method
@@ -50,6 +42,7 @@ def table(
     require_file(page, "--page")
     from circuits.datasets import relations_for
     from circuits.model import library
+    from circuits.studies.setting import find_relations
 
     names = list(dict.fromkeys(name.strip() for name in relations.split(",")))
     known = relations_for(library.profile_of(asked["model"]), *names)

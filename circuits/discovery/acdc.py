@@ -126,6 +126,7 @@ def _sweep(
     *,
     provenance: Callable[[float], Provenance],
     candidates: Bool[np.ndarray, "writer reader"] | None = None,
+    reverse_senders: bool = False,
     resume: Callable[[float], State | None] = lambda tau: None,
     report: Report = lambda _: None,
     force: bool = False,
@@ -137,7 +138,7 @@ def _sweep(
         taus,
         absolute=options.absolute,
         per_token=published if options.compat else mean,
-        walk=Traversal(problem.graph, candidates=candidates),
+        walk=Traversal(problem.graph, reverse_senders=reverse_senders, candidates=candidates),
         provenance=provenance,
         resume=resume,
         progress=report,
@@ -150,6 +151,7 @@ acdc = DiscoveryMethod(
     _acdc,
     AcdcOptions,
     "the rise of the answer’s negative log-likelihood when the edge was cut from the circuit of that moment",
+    by_cutting=True,
     sweep=_sweep,
 )
 

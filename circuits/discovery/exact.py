@@ -38,6 +38,7 @@ exact = DiscoveryMethod(
     _exact,
     NoOptions,
     "the rise of the answer’s negative log-likelihood when the edge alone is cut from the whole model",
+    by_cutting=True,
 )
 
 

@@ -39,7 +39,8 @@ class ScoreEdges(Protocol[OptionsT_contra]):
 class Sweep(Protocol[OptionsT_contra]):
     """Scores and last state at each of several thresholds, in rising order, of a method that decides edge by edge.
 
-    ``candidates`` are the edges to try, all others being ablated from the start; ``resume`` gives the state of a search that
+    ``candidates`` are the edges to try, all others being ablated from the start, ``reverse_senders`` tries each receiver's from
+    ``input`` on (of neither does the provenance tell unless it is made to); ``resume`` gives the state of a search that
     was interrupted; ``force`` searches even where rounding would decide.
     """
 
@@ -51,6 +52,7 @@ class Sweep(Protocol[OptionsT_contra]):
         *,
         provenance: Callable[[float], Provenance],
         candidates: Bool[np.ndarray, "writer reader"] | None = None,
+        reverse_senders: bool = False,
         resume: "Callable[[float], State | None]" = lambda tau: None,
         report: Report = lambda _: None,
         force: bool = False,
@@ -71,6 +73,8 @@ class DiscoveryMethod(Generic[OptionsT]):
     """What its score of an edge is, in words."""
     has_unit: bool = True
     """Whether scores are in the metric's unit (nats), so that a threshold means something."""
+    by_cutting: bool = False
+    """Whether a score is measured by cutting that very edge: no estimate, and no share."""
     sweep: Sweep[OptionsT] | None = None
     """Of a method whose circuit is what exceeds a threshold; of the others, it is as many of the best edges as are asked for."""
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from circuits.discovery import METHODS
 from circuits.evaluation.recovery import Recovery
 from circuits.pages.tables import grid, markdown
 from circuits.planted import Planted
@@ -91,7 +92,7 @@ def _kept(rows: Sequence[Recovery]) -> str:
         found = [
             f"* {row.circuit}, {row.ablation}, {row.method}: {', '.join(f'`{edge}`' for edge in getattr(row, field))}"
             for row in rows
-            if row.method in ("acdc", "exact") and getattr(row, field)
+            if row.method in METHODS and METHODS[row.method].by_cutting and getattr(row, field)
         ]
         return "\n".join(found) or "* none"
 

@@ -14,13 +14,14 @@ import numpy as np
 
 from circuits.circuit import Circuit, jaccard
 from circuits.datasets.corrupted import CorruptionError
+from circuits.discovery import find_method
 from circuits.discovery.acdc import NoiseError
 from circuits.evaluation.baseline import size_matched
 from circuits.evaluation.lines import Line, of_number, of_values
 from circuits.facts import FactError, Relations
 from circuits.records import Number
 from circuits.studies.certify_specs import CertifySpec
-from circuits.studies.checks import CHECKS, JACCARD_BAR, Examined, again
+from circuits.studies.checks import CHECKS, JACCARD_BAR, Examined, tried_otherwise
 from circuits.studies.search import load_model, search
 from circuits.studies.study import Case, Study, Watch
 from circuits.studies.subjects import beside
@@ -69,7 +70,7 @@ def _redrawn(spec: CertifySpec, bench: Examined, what: "str | float | int | Samp
                 run.model_copy(update={"facts": (fact,), "siblings": siblings}), bench.relations, bench.model
             )
         case _:
-            circuit = again(spec, bench, run, reverse_senders=True)
+            circuit = tried_otherwise(run, bench, reverse_senders=True)
     return Redrawn(tuple(edge.name for edge in circuit.edges))
 
 
@@ -91,7 +92,7 @@ Asking = str | Sample | float | int
 
 def _cases(spec: CertifySpec, bench: Examined) -> list[Case[tuple[str, Asking]]]:
     found: list[tuple[str, tuple[str, Asking]]] = [(name, ("check", name)) for name in CHECKS]
-    if spec.run.method == "acdc":
+    if find_method(spec.run.method).has_threshold:
         found += [(f"tau times {factor:g}", ("tau", factor)) for factor in FACTORS]
         found.append(("order reversed", ("order", "order")))
     found += [(f"words {i}", ("words", i)) for i in range(1, len(bench.wordings(spec.run.facts[0])))]

@@ -10,9 +10,7 @@ import numpy as np
 from circuits.circuit import Circuit
 from circuits.datasets.corrupted import CorruptionError
 from circuits.datasets.split import split_facts
-from circuits.discovery.acdc import AcdcOptions
-from circuits.discovery.acdc import search as acdc
-from circuits.discovery.traversal import Traversal
+from circuits.discovery import find_method
 from circuits.engines import Engine
 from circuits.evaluation import known, standalone, whole_model
 from circuits.evaluation.baseline import size_matched
@@ -24,7 +22,7 @@ from circuits.facts import Fact, FactError, Relations
 from circuits.metrics import Share
 from circuits.model import Model
 from circuits.studies.certify_specs import CertifySpec
-from circuits.studies.search import engine_for, search
+from circuits.studies.search import engine_for, problem_of, search
 from circuits.studies.specs import RunSpec
 from circuits.studies.subjects import asked, beside
 
@@ -65,21 +63,23 @@ class Examined:
 Check = Callable[[CertifySpec, Examined], tuple[Line, ...]]
 
 
-def again(
-    spec: CertifySpec,
-    bench: Examined,
-    run: RunSpec,
-    *,
-    reverse_senders: bool = False,
-    candidates: np.ndarray | None = None,
+def tried_otherwise(
+    run: RunSpec, bench: Examined, *, reverse_senders: bool = False, candidates: np.ndarray | None = None
 ) -> Circuit:
-    """The circuit of another search; another order or other candidates are ACDC's alone."""
-    if run.method != "acdc" or not (reverse_senders or candidates is not None):
+    """The circuit of a search that tries edges in another order, or only these candidates; of a method that tries none, its own."""
+    method = find_method(run.method)
+    if method.sweep is None:
         return search(run, bench.relations, bench.model)
-    engine = bench.engine(run, run.built_from)
-    walk = Traversal(engine.graph, reverse_senders=reverse_senders, candidates=candidates)
-    options = AcdcOptions(tau=run.tau, absolute=run.absolute)
-    scores, _ = acdc(engine, options, provenance=bench.circuit.provenance, walk=walk, force=run.force)
+    found = method.sweep(
+        problem_of(run, bench.relations, bench.model, bench.engine(run, run.built_from)),
+        run.options_of(method),
+        (run.tau,),
+        provenance=lambda _: bench.circuit.provenance,
+        candidates=candidates,
+        reverse_senders=reverse_senders,
+        force=run.force,
+    )
+    _, scores, _ = next(found)
     return scores.above(run.tau, absolute=run.absolute)
 
 
@@ -230,7 +230,7 @@ def _uniqueness(spec: CertifySpec, bench: Examined) -> tuple[Line, ...]:
         given(_without(graph.legal, anywhere[rng.choice(len(anywhere), len(edges) // 2, replace=False)]))
         for _ in range(spec.random)
     ]
-    repelled = again(spec, bench, spec.run, candidates=graph.legal & ~circuit.kept)
+    repelled = tried_otherwise(spec.run, bench, candidates=graph.legal & ~circuit.kept)
     return (
         of_number(
             "uniqueness",
@@ -269,7 +269,7 @@ def _elsewhere(spec: CertifySpec, bench: Examined) -> tuple[Line, ...]:
             other = known(bench.model, split_facts(bench.relations[name], "val", seed=spec.seed), rank=1)[0]
             siblings = beside(other, bench.relations, bench.model, len(spec.run.siblings), spec.seed)
             run = spec.run.model_copy(update={"facts": (other,), "siblings": siblings})
-            found.append(gives(bench.model, engine, again(spec, bench, run).kept, facts)[0])
+            found.append(gives(bench.model, engine, search(run, bench.relations, bench.model).kept, facts)[0])
         except (IndexError, FactError, CorruptionError):
             continue
     return (

@@ -20,7 +20,7 @@ from circuits.model import Model
 from circuits.records import Number
 from circuits.studies.certify_specs import CriteriaSpec
 from circuits.studies.columns import Column
-from circuits.studies.runs import certificate_of
+from circuits.studies.runs import certifier
 from circuits.studies.search import load_model, search
 from circuits.studies.specs import RunSpec
 from circuits.studies.study import Case, Study, Watch
@@ -129,7 +129,7 @@ def _run(spec: CriteriaSpec, case: Case[tuple[Fact, Criterion]], bench: Workbenc
         circuit = Circuit.full(circuit.graph, circuit.provenance)
     elif criterion.circuits == "random":
         (circuit,) = size_matched(circuit, draws=1, seed=spec.seed + 1, draw="connected")
-    certificate = certificate_of(asked, circuit, bench.relations, bench.model, notice=watch.notice)
+    certificate = certifier(asked, bench.relations, bench.model, notice=watch.notice)(circuit)
     if certificate is None:
         raise MemoryError("too little memory for a certificate")
     return CriterionRow(

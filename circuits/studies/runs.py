@@ -3,6 +3,7 @@ and run it alone, read it through the lens, certify it."""
 
 import platform
 from collections.abc import Callable, Iterator, Sequence
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from circuits.analysis.lens import read_circuit, trajectory
 from circuits.circuit import Circuit, Provenance
 from circuits.discovery import find_method
 from circuits.discovery.state import Interrupted, Saves, State, fingerprint
+from circuits.engines import Engine
 from circuits.engines.memory import TooLargeError
 from circuits.engines.sparse import SparseEngine
 from circuits.evaluation import standalone, whole_model
@@ -142,6 +144,7 @@ def run_sweep(
     path = trajectory(model, spec.facts[0])
     empty = standalone(model, answering, Circuit.empty(engine.graph, provenance(spec.tau)), spec.facts)
     reading = read_known_fact(model, spec.facts[0], relations, seed=spec.seed) if read else None
+    certify_one = certifier(spec, relations, model, max_memory, notice)
     found = searches(spec, taus, relations, model, engine, provenance, saves, shown(watch or Watch()))
     for tau, searched, state, prefiltered in _saved(found, sorted(taus), state_file):
         # Rebuilt from its own saved form, so that what is measured is what the file says.
@@ -163,7 +166,7 @@ def run_sweep(
             empty_answers=empty,
             prefiltered=prefiltered,
             reading=reading,
-            certificate=certificate_of(spec, circuit, relations, model, max_memory, notice) if certified else None,
+            certificate=certify_one(circuit) if certified else None,
             attention=_attention(model, spec.facts[0], circuit),
             bos=model.bos,
             quantisation=model.quantisation,
@@ -187,35 +190,35 @@ def _saved(
         yield one
 
 
-def certificate_of(
+def certifier(
     spec: RunSpec,
-    circuit: Circuit,
     relations: Relations,
     model: Model,
     max_memory: int | None = None,
     notice: Callable[[str], None] = warn,
-) -> Certificate | None:
-    """The quick certificate of a single fact's circuit, beside the other subjects that `circuits.studies.subjects.asked` draws.
+) -> Callable[[Circuit], Certificate | None]:
+    """Gives the quick certificate of a single fact's circuit, beside the other subjects that `circuits.studies.subjects.asked`
+    draws: the same for each circuit, and drawn with the first.
 
     None for several facts, and where the engine of the other subjects does not fit into memory, which is said. A fact of no
     relation has no other subjects: its specificity is undecided.
     """
-    if len(spec.facts) != 1:
-        return None
-    fact = spec.facts[0]
-    others = subjects.asked(fact, spec.built_from, relations, model, spec.seed)
-    try:
-        return certify(
-            model,
-            lambda facts: engine_for(spec, tuple(facts), relations, model, max_memory, lambda _: None),
-            circuit,
-            fact,
-            others,
-            seed=spec.seed,
-        )
-    except TooLargeError as error:
-        notice(f"no certificate, for want of memory: beside {len(others)} other subjects {error}")
-        return None
+    fact, *more = spec.facts
+    drawn = cache(lambda: subjects.asked(fact, spec.built_from, relations, model, spec.seed))
+
+    def engine(facts: Sequence[Fact]) -> Engine:
+        return engine_for(spec, tuple(facts), relations, model, max_memory, lambda _: None)
+
+    def certificate(circuit: Circuit) -> Certificate | None:
+        if more:
+            return None
+        try:
+            return certify(model, engine, circuit, fact, drawn(), seed=spec.seed)
+        except TooLargeError as error:
+            notice(f"no certificate, for want of memory: beside {len(drawn())} other subjects {error}")
+            return None
+
+    return certificate
 
 
 def _attention(model: Model, fact: Fact, circuit: Circuit) -> PromptAttention | None:

@@ -99,7 +99,12 @@ def searches(
 ) -> Iterator[Found]:
     """The circuit at each threshold, in rising order, by the method that ``spec`` names."""
     find = _searched if find_method(spec.method).has_threshold else _scored
-    problem = Problem(
+    return find(spec, taus, problem_of(spec, relations, model, engine), engine, provenance, saves, progress)
+
+
+def problem_of(spec: RunSpec, relations: Relations, model: Model, engine: Engine) -> Problem:
+    """What a method is given, whose engine is at hand."""
+    return Problem(
         model,
         spec.built_from,
         ablation_for(spec, spec.built_from, relations, model),
@@ -107,7 +112,6 @@ def searches(
         metric_for(spec.metric, spec.built_from, relations, model),
         given=engine,
     )
-    return find(spec, taus, problem, engine, provenance, saves, progress)
 
 
 def _searched(
