@@ -19,13 +19,18 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import profiling
 import torch
+from agreement import agreement
+from scatter import scatter_svg
+from shapes import likely_facts, random_gpt2
 
 from circuits.datasets import load_relations
 from circuits.engines.memory import matmul_speed
+from circuits.engines.sparse import SparseEngine
 from circuits.facts import Fact
 from circuits.model import Model
-from circuits.studies import bench, profiling
+from circuits.studies import bench
 from circuits.studies.roofline import real_searches
 
 HERE = Path(__file__).resolve().parent
@@ -47,7 +52,7 @@ def equality() -> dict[str, Any]:
     """Both engines on 12 facts, with each ablation and three thresholds: 108 searches, merged edges."""
     model, relations = Model.default(), load_relations()
     rows = list(
-        bench.agreement(
+        agreement(
             model,
             bench.first_facts(relations, 12),
             relations,
@@ -75,7 +80,7 @@ def profile() -> dict[str, Any]:
     model, facts = Model.default(), bench.first_facts(load_relations(), 12)
     shares = profiling.where_time_goes(model, facts, 0.01)
     started = time.process_time()
-    searches = [bench.search(model, (fact,), 0.01) for fact in facts]
+    searches = [bench.timed(model, (fact,), 0.01, SparseEngine)[0] for fact in facts]
     seconds = time.process_time() - started
     flops = profiling.operations(model, facts, 0.01)
     return {
@@ -112,7 +117,7 @@ def scaling() -> dict[str, Any]:
 
 
 def _random(n_layers: int, n_heads: int, *, n_facts: int = 1, **shape: int) -> dict[str, Any]:
-    model = bench.random_gpt2(n_layers, n_heads, **shape)
+    model = random_gpt2(n_layers, n_heads, **shape)
     told = time.monotonic()
 
     def progress(state: Any) -> None:
@@ -121,7 +126,7 @@ def _random(n_layers: int, n_heads: int, *, n_facts: int = 1, **shape: int) -> d
             told = time.monotonic()
             print(f"{model.name}: {state.done:,} of {state.total:,} edges, {state.kept:,} kept", flush=True)
 
-    search = bench.search(model, bench.likely_facts(model, n_facts), TAU_RANDOM, progress=progress)
+    search, _, _ = bench.timed(model, likely_facts(model, n_facts), TAU_RANDOM, SparseEngine, progress)
     result = {
         "layers": n_layers,
         "heads": n_heads,
@@ -170,9 +175,7 @@ def draw(results: dict[str, Any]) -> str:
     searches += [("GPT-2 medium", results["medium"])] if "medium" in results else []
     for row in results.get("scaling", {}).get("sizes", []):
         searches.append((f"{row['layers']} x {row['heads']}, narrow", row))
-    return bench.scatter_svg(
-        [(name, row["tried"], row["seconds"]) for name, row in searches], x="edges tried", y="seconds"
-    )
+    return scatter_svg([(name, row["tried"], row["seconds"]) for name, row in searches], x="edges tried", y="seconds")
 
 
 def tables(results: dict[str, Any]) -> str:

@@ -4,13 +4,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import profiling
 import pytest
+from agreement import Agreement, agreement
 
 from circuits.engines.hook import HookEngine
 from circuits.engines.sparse import SparseEngine
 from circuits.facts import Fact, Relations
 from circuits.model import Model
-from circuits.studies import bench, profiling
 from circuits.studies.roofline import real_searches
 from tests.models import guessed_relation
 
@@ -26,8 +27,8 @@ def test_engines_that_agree_differ_nowhere_and_the_reference_is_kept(
     model = small_model("gpt2")
     relations, facts = facts_of(model)
 
-    def rows() -> list[bench.Agreement]:
-        return list(bench.agreement(model, facts, relations, taus=(0.1, 2.0), granularity="node", references=tmp_path))
+    def rows() -> list[Agreement]:
+        return list(agreement(model, facts, relations, taus=(0.1, 2.0), granularity="node", references=tmp_path))
 
     first = rows()
     assert len(first) == 3 * 2 * 2
@@ -53,7 +54,7 @@ def test_a_fast_engine_that_is_wrong_is_found_out(
         return 0.5 * right(self, *args)  # pyright: ignore[reportArgumentType]
 
     monkeypatch.setattr(SparseEngine, "nll_cutting", wrong)
-    rows = list(bench.agreement(model, facts, relations, taus=(0.1,), granularity="node", references=tmp_path))
+    rows = list(agreement(model, facts, relations, taus=(0.1,), granularity="node", references=tmp_path))
     assert sum(row.differing for row in rows) > 0
     assert any(row.first_differing is not None for row in rows)
 

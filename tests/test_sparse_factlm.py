@@ -2,16 +2,16 @@
 
 import numpy as np
 import pytest
+from agreement import ablation_of
 
 from circuits.circuit import Provenance
-from circuits.datasets.corrupted import corrupted, reference
 from circuits.discovery.acdc import AcdcOptions, search
 from circuits.discovery.traversal import Traversal
 from circuits.editing import memoe_scoped
-from circuits.engines.ablation import Ablation, AblationKind
+from circuits.engines.ablation import AblationKind
 from circuits.engines.hook import HookEngine
 from circuits.engines.sparse import SparseEngine
-from circuits.facts import EditRequest, Fact, Relations
+from circuits.facts import EditRequest, Relations
 from circuits.graph import Node
 from circuits.model import Model
 from circuits.studies.bench import first_facts
@@ -36,16 +36,6 @@ RELATIONS = (
 @pytest.fixture(scope="module")
 def factlm() -> Model:
     return Model.default()
-
-
-def ablation_of(kind: AblationKind, fact: Fact, relations: Relations, model: Model) -> Ablation:
-    match kind:
-        case "zero":
-            return Ablation()
-        case "mean":
-            return Ablation("mean", reference=reference((fact,), relations))
-        case "resample":
-            return Ablation("resample", corrupted=(corrupted(fact, relations, model),))
 
 
 TAUS = (0.02, 0.07, 0.2)

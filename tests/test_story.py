@@ -3,7 +3,6 @@
 import dataclasses
 import json
 import re
-from typing import Any
 
 import pytest
 from pydantic import TypeAdapter
@@ -17,10 +16,8 @@ from circuits.graph import Node
 from circuits.pages.charts import role_grid
 from circuits.pages.contents import Page
 from circuits.pages.drawing import legend
-from circuits.pages.heads import attention_pattern, lens_table, reading_attention, role_map
 from circuits.pages.run import draw
 from circuits.pages.story import heads_section, story_section
-from tests.models import traces
 from tests.planted_heads import FACTS, OBJECTS, ROLES, planted
 
 
@@ -131,35 +128,6 @@ def test_a_reading_survives_json_and_tells_the_same_story(reading: Reading) -> N
 # ---- pictures --------------------------------------------------------------------------------------------------------
 
 
-def test_the_attention_plot_has_a_row_a_head_and_a_column_a_token(reading: Reading) -> None:
-    figure = reading_attention(reading)
-    (heat,) = traces(figure)
-    assert len(heat.y) == len(reading.heads)
-    assert len(heat.x) == len(reading.tokens)
-    assert [sum(row) for row in heat.z] == pytest.approx([100] * len(reading.heads), rel=1e-4)
-    hostile = attention_pattern(["<b>", "$x$"], [[0.2, 0.8]], ["<i>L0H0"])
-    assert "<b>" not in figure_text(hostile)
-    assert "<i>" not in figure_text(hostile)
-
-
-def figure_text(figure: Any) -> str:
-    return " ".join([*figure.layout.xaxis.ticktext, *figure.layout.yaxis.ticktext])
-
-
-def test_the_role_map_has_every_head_once_in_its_roles_colour_and_rings_those_of_the_circuit(reading: Reading) -> None:
-    assert reading.roles is not None
-    graph = planted().graph()
-    mask = graph.legal & False
-    mask[graph.edge("a0.h1->logits")] = True
-    figure = role_map(reading.roles, Circuit(graph, mask, Provenance("", "")))
-    points = {(y, x): trace.name for trace in traces(figure) for x, y in zip(trace.x, trace.y, strict=True)}
-    assert len(points) == len(reading.roles.heads)
-    assert points[0, ROLES["relation"].head].startswith("relation (")
-    assert points[0, ROLES["idle"].head] == "no established role"
-    ringed = [trace.name for trace in traces(figure) for width in trace.marker.line.width if width]
-    assert [name.split()[0] for name in ringed] == ["relation"]
-
-
 def test_the_grid_of_roles_has_every_head_once_with_its_verdict_and_a_ring_for_the_circuits(reading: Reading) -> None:
     assert reading.roles is not None
     graph = planted().graph()
@@ -194,14 +162,6 @@ def test_the_page_tells_each_mlps_part_in_the_answer_and_which_promoted_token_is
     marked = [token for token, _, is_answer in told["lens"]["promoted"] if is_answer]
     assert marked == ([FACTS[1].object] if told["lens"]["rank"] <= len(told["lens"]["promoted"]) else [])
     assert next(node for node in data["nodes"] if node["kind"] == "attention head")["answer"] is None
-
-
-def test_the_lens_table_sets_the_answer_in_bold(reading: Reading) -> None:
-    nodes = [ROLES["mover"], Node(0, "mlp")]
-    figure = lens_table(read_nodes(planted(), FACTS[1], nodes), "o1")
-    cells = traces(figure)[0].cells["values"]
-    assert list(cells[0]) == ["L0H0", "MLP0"]
-    assert "<b>o1</b>" in cells[1][0]
 
 
 def test_the_pages_sections_escape_what_they_show_and_are_empty_without_a_reading(reading: Reading) -> None:
