@@ -12,6 +12,11 @@ import typer
 
 import circuits.cli  # noqa: F401  # the commands
 from circuits.cli.app import app
+from circuits.discovery import METHODS
+from circuits.evaluation.certificate import KL_BAR
+from circuits.graph import Graph, Shape
+from circuits.model import Model
+from circuits.studies.subjects import N_SUBJECTS
 
 ROOT = Path(__file__).parent.parent
 PAGES = {
@@ -140,3 +145,24 @@ def test_every_room_is_named_once_and_in_an_order_in_which_it_imports_upwards_on
     layers = next(contract for contract in contracts if contract["type"] == "layers")["layers"]
     height = {name: len(layers) - i for i, line in enumerate(layers) for name in re.findall(r"circuits\.(\w+)", line)}
     assert all(height[below] <= height[above] for below, above in itertools.pairwise(rooms))
+
+
+def test_what_the_readme_counts_is_as_many() -> None:
+    """What follows from constants and shapes. Numbers of a search on the real model, and seconds, are of one run, and not here."""
+
+    def said(words: str) -> tuple[str, ...]:
+        (found,) = re.findall(words, " ".join(README.split()))
+        return found if isinstance(found, tuple) else (found,)
+
+    shape = Model.default().shape
+    layers, heads, width = map(int, said(r"a GPT-2 of (\d+) layers × (\d+) heads × (\d+)"))
+    assert (layers, heads, width) == (shape.n_layers, shape.n_heads, Model.default().network.d_model)
+    assert said(r"Roles of all (\d+) heads") == (str(layers * heads),)
+    layers, heads = map(int, said(r"SmolLM2-135M-Instruct: (\d+) layers × (\d+) heads"))
+    assert said(r"of its ([\d,]+) edges are left") == (f"{Graph(Shape(layers, heads), 'node').n_edges:,}",)
+    assert said(r"within (\d+) nat of the model") == (f"{KL_BAR:g}",)
+    assert int(*said(r"of (\d+) other countries")) <= N_SUBJECTS
+    python = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["requires-python"]
+    assert f">={said(r'with Python ([.0-9]+) or later')[0]}" == python
+    (others,) = said(r"`--method` takes (.*?) too, ")
+    assert {"acdc", *re.findall(r"`(.*?)`", others)} == set(METHODS)
