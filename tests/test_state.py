@@ -150,3 +150,22 @@ def test_a_new_file_that_a_power_cut_left_empty_is_no_state(tmp_path: Path) -> N
     path.write_bytes(b"{}")
     with pytest.raises(ResumeError, match=str(path)):
         Saves(lambda tau: path, lambda tau: "any").resume(0.01)
+
+
+@pytest.mark.usefixtures("marks_every_other_batch")
+@pytest.mark.parametrize("what", ["written", "deleted"])
+def test_a_file_that_another_process_has_written_or_deleted_meanwhile_is_whole_again_with_the_next_mark(
+    tmp_path: Path, small_model: LoadModel, what: str
+) -> None:
+    path = tmp_path / "state.json"
+    search_of = SparseEngine(small_model("gpt2"), (word_fact("1 2 3", "4"),), width=9)
+    _, states = states_of(search_of)
+    marked = list({state.mark.decided: state for state in states if state.mark and state.mark.decided}.values())
+    first, second = Journal(path), Journal(path)
+    first.note(marked[0])
+    second.note(marked[0])
+    second.note(marked[1])
+    if what == "deleted":
+        path.unlink()
+    first.note(marked[2])
+    assert State.load(path, fingerprint(HERE)).decided == marked[2].mark.decided  # type: ignore[union-attr]

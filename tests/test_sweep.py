@@ -1,21 +1,26 @@
 """A sweep over settings: every combination once, rows under the study's own keys, a stop loses no case that was done."""
 
+import importlib
 import json
+import os
 import signal
 import subprocess
 import sys
 import time
+from multiprocessing import get_context
 from pathlib import Path
 
 import pytest
 
 from circuits import cli
 from circuits.circuit import Circuit
+from circuits.model import Model
 from circuits.studies.discover import DISCOVER
 from circuits.studies.product import product, specs_of
 from circuits.studies.queries import QUERIES
 from circuits.studies.specs import DiscoverSpec
 from circuits.studies.store import Database
+from circuits.studies.study import Watch
 from circuits.studies.sweep import Pool, sweep
 from tests.toy_study import SQUARES, Row, Spec
 
@@ -129,6 +134,7 @@ import sys
 from pathlib import Path
 from circuits.studies.product import product
 from circuits.studies.store import Database
+from circuits.studies.study import Watch
 from circuits.studies.sweep import sweep
 from tests.toy_study import SQUARES, Spec
 folder = Path(sys.argv[1])
@@ -150,6 +156,46 @@ def test_a_sweep_that_is_killed_loses_the_case_in_flight_alone(tmp_path: Path):
     with Database(tmp_path / "s.db") as store:
         assert list(store.check()) == []
         assert [row["case"] for row in store.rows("squares")] == ["of 2", "of 4", "of 6"]
+
+
+def test_the_search_of_a_case_that_is_killed_goes_on_where_it_was_to_the_same_row(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(importlib.import_module("circuits.discovery.acdc"), "BATCHES", 2)
+    spec = DiscoverSpec(fact=("The official language of France is => French",), certificate=False)
+    Model.default()
+
+    def work(name: str, batches: int) -> None:
+        seen: list[int] = []
+
+        def progress(done: int, total: int, state: str) -> None:
+            seen.append(done)
+            (tmp_path / f"{name} begun at").write_text(str(seen[0]))
+            if len(seen) == batches:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        watch = Watch(progress=progress, searches=tmp_path / f"{name}-searches")
+        with Database(tmp_path / f"{name}.db") as store:
+            list(sweep(product(DISCOVER), (spec,), store=store, watch=watch))
+
+    def run(name: str, batches: int) -> int:
+        process = get_context("fork").Process(target=work, args=(name, batches))
+        process.start()
+        process.join()
+        (file,) = tmp_path.glob(f"{name} begun at")
+        assert process.exitcode == (-signal.SIGKILL if batches < 1_000 else 0)
+        return int(file.read_text())
+
+    begun = [run("killed", batches) for batches in (12, 9, 1_000)]
+    assert begun[0] < begun[1] < begun[2]
+    # The control begins where the first one did.
+    assert run("whole", 1_000) == begun[0]
+    with Database(tmp_path / "killed.db") as killed, Database(tmp_path / "whole.db") as whole:
+        first, other = (
+            list(each.query("SELECT row, hex(content) AS circuit FROM rows, circuits")) for each in (killed, whole)
+        )
+    assert first == other
+    assert not list((tmp_path / "killed-searches").glob("*"))
 
 
 def test_the_page_asks_every_question_as_it_is_asked_by_name():

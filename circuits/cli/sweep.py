@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import time
 import tomllib
 from collections.abc import Sequence
@@ -78,6 +79,7 @@ def sweep(
     if over.get("relation") == ["all"]:
         over["relation"] = _all_relations(over.get("model", [fixed.get("model")])[0])
     specs = specs_of(named.spec, fixed, over)
+    searches = store.with_name(f"{store.name}-searches")
     each = product(named.load())
     began = time.perf_counter()
     with Database(store) as kept, stoppable(True), progress("cases") as (watch, finished):
@@ -96,7 +98,7 @@ def sweep(
             context=contexts,
             where=Pool(jobs) if jobs > 1 else None,
             store=kept,
-            watch=replace(watch, searches=store.with_name(f"{store.name}-searches")),
+            watch=replace(watch, searches=searches),
             finished=finished,
             failures="retry" if retry else "keep",
         )
@@ -116,6 +118,9 @@ def sweep(
         "left": len(cases) - done - skipped - failed if limit is not None else 0,
         "seconds": round(time.perf_counter() - began, 2),
     }
+    if done + skipped == len(cases):
+        # What a case that is done has searched, nothing asks for again.
+        shutil.rmtree(searches, ignore_errors=True)
     if as_json:
         typer.echo(json.dumps(told))
         return

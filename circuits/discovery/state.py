@@ -212,13 +212,15 @@ class Journal:
     """Keeps a search's state file up to date, from mark to mark.
 
     What is written outlives the process at once, and a power cut after `SECONDS_TO_DISK`: to wait for the disk takes long, so
-    it is seldom done. A file that cannot be written ends no search: it is said once, and tried again.
+    it is seldom done. A file that cannot be written ends no search: it is said once, and tried again. One that another process
+    has written or deleted meanwhile, which does the same search, is written anew, the whole of it.
     """
 
     def __init__(self, path: Path, notice: Callable[[str], None] = lambda _: None) -> None:
         self.path, self.notice = path, notice
         self._last: Mark | None = None
         """What the file holds; None where it has to be written anew."""
+        self._size = 0
         self._synced = time.monotonic()
         self._failed = False
 
@@ -228,15 +230,10 @@ class Journal:
         if mark is None or mark is self._last or not mark.decided:
             return
         try:
-            if self._last is None:
+            if self._last is None or not self.path.exists() or self.path.stat().st_size != self._size:
                 self._begin(state)
             else:
-                with self.path.open("ab") as file:
-                    file.write(state.lines(self._last))
-                    file.flush()
-                    if time.monotonic() - self._synced >= SECONDS_TO_DISK:
-                        os.fsync(file.fileno())
-                        self._synced = time.monotonic()
+                self._add(state.lines(self._last))
             self._last = mark
         except OSError as error:
             # After a line that was cut off nothing may follow.
@@ -245,13 +242,25 @@ class Journal:
                 self.notice(f"{self.path} cannot be written ({error.strerror}): the search goes on, and is not saved")
             self._failed = True
 
+    def _add(self, lines: bytes) -> None:
+        # Into the file that is there: one that was deleted since is not made, for it would have no header.
+        with self.path.open("r+b") as file:
+            file.seek(self._size)
+            file.write(lines)
+            file.flush()
+            self._size += len(lines)
+            if time.monotonic() - self._synced >= SECONDS_TO_DISK:
+                os.fsync(file.fileno())
+                self._synced = time.monotonic()
+
     def _begin(self, state: State) -> None:
         """As `State.save`, without waiting for the disk."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        part = self.path.with_name(f".{self.path.name}.{os.getpid()}.part")
+        part, content = self.path.with_name(f".{self.path.name}.{os.getpid()}.part"), state.header() + state.lines()
         try:
-            part.write_bytes(state.header() + state.lines())
+            part.write_bytes(content)
             part.replace(self.path)
+            self._size = len(content)
         finally:
             part.unlink(missing_ok=True)
 

@@ -81,7 +81,7 @@ def _known(spec: DiscoverSpec, at: Workshop) -> tuple[Fact, ...]:
 
 def _run(spec: DiscoverSpec, case: Case[Fact], at: Workshop, watch: Watch) -> Summary:
     asked = spec.run_spec(case.asked)
-    state = state_in(watch.searches, asked, at.model)
+    state = state_in(watch, asked, at.model)
     found = run(
         asked,
         at.relations,

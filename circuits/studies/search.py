@@ -13,7 +13,7 @@ from circuits.datasets import corrupted as corruption
 from circuits.datasets.objects import metric_for
 from circuits.discovery import find_method, prefilter
 from circuits.discovery.problem import Problem, Progress
-from circuits.discovery.state import Interrupted, Saves, State, fingerprint
+from circuits.discovery.state import Interrupted, ResumeError, Saves, State, fingerprint
 from circuits.engines import Ablation, Engine, make_engine
 from circuits.evaluation import KNOWN_RANK, Answers
 from circuits.facts import Fact, Relations
@@ -53,7 +53,7 @@ def search(spec: RunSpec, relations: Relations, model: Model, watch: Watch | Non
         circuits.discovery.state.Interrupted: on Ctrl-C.
     """
     watch, provenance = watch or Watch(), provenance_of(spec, model)
-    asked, state = fingerprint(provenance), state_in(watch.searches, spec, model)
+    asked, state = fingerprint(provenance), state_in(watch, spec, model)
     file = None if state is None else state.with_suffix(".json")
     if file is not None and file.exists():
         return Circuit.load(file, weights=model.weights)
@@ -73,9 +73,18 @@ def search(spec: RunSpec, relations: Relations, model: Model, watch: Watch | Non
     return Circuit.from_json(circuit.to_json())
 
 
-def state_in(folder: Path | None, spec: RunSpec, model: Model) -> Path | None:
-    """Where in a folder of many searches the state of this one is kept."""
-    return None if folder is None else folder / f"{fingerprint(provenance_of(spec, model))}.state"
+def state_in(watch: Watch, spec: RunSpec, model: Model) -> Path | None:
+    """Where in a folder of many searches the state of this one is kept. One that is damaged is gone: no one is there to delete it."""
+    if watch.searches is None:
+        return None
+    asked = fingerprint(provenance_of(spec, model))
+    file = watch.searches / f"{asked}.state"
+    try:
+        Saves(lambda _: file, lambda _: asked).resume(spec.tau)
+    except ResumeError as why:
+        watch.notice(f"a search is begun anew: {why}")
+        file.unlink(missing_ok=True)
+    return file
 
 
 def shown(watch: Watch) -> Callable[[Progress], None]:

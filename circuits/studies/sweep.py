@@ -149,7 +149,7 @@ class Pool:
     def outcomes(
         self, task: Task, cases: Sequence[Case[Any]], context: Any, watch: Watch
     ) -> Iterator[tuple[Outcome[Any], Exception | None]]:
-        waiting = deque(_grouped(cases))
+        waiting = deque(grouped(cases))
         threads = max(1, (os.cpu_count() or 1) // self.jobs)
         start = get_context(self.start_method)
         workers: list[_Worker] = []
@@ -178,7 +178,7 @@ class Pool:
                 worker.end(stopped)
 
 
-def _grouped(cases: Sequence[Case[Any]]) -> list[list[Case[Any]]]:
+def grouped(cases: Sequence[Case[Any]]) -> list[list[Case[Any]]]:
     """Cases that share work together, in the order in which their groups come up."""
     groups: dict[object, list[Case[Any]]] = {}
     for i, case in enumerate(cases):
