@@ -7,10 +7,13 @@ from dataclasses import replace
 import pytest
 
 from circuits.evaluation.claims import LEAST_CASES, Judgement, Pair, judged, paired_shares
+from circuits.facts import Fact
+from circuits.graph import Node
 from circuits.metrics import Share
+from circuits.model import Model
 from circuits.pages.claims import HEADER, as_rows, page, summary
 from circuits.records import from_json, to_json
-from circuits.studies.claims import recall
+from circuits.studies.claims import edits, recall, wrong
 from circuits.studies.claims.claim import Group, Laboratory, PaperClaim, in_turn
 from circuits.studies.claims.table import BY_CONSTRUCTION, CLAIMS, GROUPS, Tried, asked_for, claim_rows
 from circuits.studies.claims_specs import ClaimsSpec
@@ -158,3 +161,88 @@ def test_a_study_of_claims_keeps_its_cases_and_refuses_what_would_hold_whatever_
     assert "Not tried: it is true by its definition." in text
     assert "20 did not bear on it" in text
     assert from_json(Tried, to_json(Tried("yes", "yes 000", None))) == Tried("yes", "yes 000", None)
+
+
+# ---- what the claims measure, worked by hand -------------------------------------------------------------------------------
+
+FACT, OTHER = Fact("a is", "a", "b", "r"), Fact("c is", "c", "d", "r")
+HEADS = tuple(Node(0, "head", i) for i in range(4))
+
+
+def with_movers(lab: Laboratory, *movers: Node) -> None:
+    lab.once(("movers", "r"), lambda: movers)
+
+
+def test_movers_select_the_wrong_object_by_more_than_as_many_other_heads(lab: Laboratory) -> None:
+    """Two movers lead by 1.0 - 0.2 = 0.8 together; the others by 0.1 and 0.3, so as many by 2 * 0.2."""
+    with_movers(lab, *HEADS[:2])
+    given, rival = (
+        dict(zip(HEADS, (0.6, 0.4, 0.2, 0.3), strict=True)),
+        dict(zip(HEADS, (0.2, 0.0, 0.1, 0.0), strict=True)),
+    )
+    lab.once(("wrong", FACT), lambda: wrong.Pulls(given, rival))
+    lab.once(("recalled", OTHER), lambda: wrong.Pulls(rival, given))
+    lab.once(("typical", "r"), lambda: 1.5)
+    case = (FACT, "x", OTHER)
+    found = claim("movers-select-wrong").pair(lab, case)
+    assert found is not None
+    assert (found.value, found.control) == pytest.approx((0.8, 0.4))
+    # 1.0 is more than half of 1.5, here and where given and rival are turned: the matched fact is as effective.
+    assert claim("no-effective-mover").pair(lab, case) == Pair(0.0, 0.0)
+    assert claim("right-object-not-moved").pair(lab, case) == Pair(0.2, 0.2)
+
+
+def test_without_as_many_other_heads_there_is_no_control(lab: Laboratory) -> None:
+    with_movers(lab, *HEADS[:3])
+    lab.once(("wrong", FACT), lambda: wrong.Pulls(dict.fromkeys(HEADS, 1.0), dict.fromkeys(HEADS, 0.0)))
+    assert claim("movers-select-wrong").pair(lab, (FACT, "x", OTHER)) == Pair(3.0, None)
+
+
+def edited(took: bool = True, share: float = 0.0, at_once: bool = False, leaked: float | None = 0.0, **leads: float):
+    return edits.Edited(took, share, at_once, leads, leaked)
+
+
+def test_edits_are_compared_where_both_took_and_movers_turn_where_they_gave_the_old_object(lab: Laboratory) -> None:
+    asked = (FACT, "new")
+    with_movers(lab, HEADS[0])
+    names = [head.name for head in HEADS]
+    rome = edited(share=0.1, leaked=0.2, **dict(zip(names, (1.0, 2.0, -1.0, -1.0), strict=True)))
+    ft_m = edited(share=0.6, leaked=0.4, at_once=True, **dict(zip(names, (-1.0, 0.0, 0.0, 0.0), strict=True)))
+    lab.once((asked, edits.ROME), lambda: rome)
+    lab.once((asked, edits.FT_M), lambda: ft_m)
+    lab.once(("before", asked), lambda: dict.fromkeys(names, -1.0))
+    assert claim("ft-m-writes-directly").pair(lab, asked) == Pair(0.6, 0.1)
+    assert claim("ft-m-first-at-once").pair(lab, asked) == Pair(1.0, 0.0)
+    assert claim("ft-m-leaks").pair(lab, asked) == Pair(0.4, 0.2)
+    assert claim("movers-turn-by-rome-not-ft-m").pair(lab, asked) == Pair(1.0, 0.0)
+    beside = claim("movers-turn-after-rome").pair(lab, asked)
+    assert beside is not None
+    # One of the three other heads turns.
+    assert beside.control == pytest.approx(1 / 3, abs=0.2)
+    unmade = replace(lab, _made={**lab._made, (asked, edits.FT_M): edited(took=False)})
+    for each in edits.EDITS.claims[:5]:
+        if each.name != "movers-turn-by-own-layers":
+            assert each.pair(unmade, asked) is None
+
+
+def test_what_ft_m_cannot_but_do_at_the_last_layer_is_refused(lab: Laboratory) -> None:
+    """factlm's FT-M edits the last MLP, which no head reads."""
+    factlm = Laboratory(Model.default(), RELATIONS, SPEC)
+    assert "no head can read what MLP5 writes" in claim("movers-turn-by-own-layers").refused(factlm)
+    assert not any(each.refused(factlm) for each in edits.EDITS.claims if each.name != "movers-turn-by-own-layers")
+    assert claim("recalls-own-fact").refused(lab)
+
+
+def test_new_heads_attend_by_more_than_all_others_do_and_without_as_many_there_is_no_control(lab: Laboratory) -> None:
+    case, attend = (FACT, OTHER), claim("new-heads-attend-stated")
+    shares = {"a0.h0": 0.5, "a0.h1": 0.1, "a0.h2": 0.4, "a0.h3": 0.0, "a1.h0": 0.0}
+    for new, expected in (
+        ({"a0.h0", "a0.h1"}, Pair(0.5, 1 / 3)),
+        ({"a0.h0", "a0.h1", "a0.h2"}, Pair(2 / 3, None)),
+        (set(), None),
+    ):
+        planted = replace(lab, _made={("new heads", case): (shares, new)})
+        assert attend.pair(planted, case) == expected
+    # No new head reads the demonstrations: nothing is lost without them.
+    idle = replace(lab, _made={("new heads", case): (shares, {"a0.h1"})})
+    assert claim("new-heads-carry-stated").pair(idle, case) == Pair(0.0, 0.0)

@@ -78,8 +78,12 @@ class Laboratory:
 
     def movers(self, name: str) -> tuple[Node, ...]:
         """The relation's mover heads, mixtures among them."""
-        roles = self.roles(name)
-        return () if roles is None else tuple(each.head for each in roles.with_role("mover", "mixture"))
+
+        def found() -> tuple[Node, ...]:
+            roles = self.roles(name)
+            return () if roles is None else tuple(each.head for each in roles.with_role("mover", "mixture"))
+
+        return self.once(("movers", name), found)
 
     def circuit(self, *facts: Fact, absolute: bool = False) -> Circuit:
         """The circuit of these facts of one relation by MatchNLL and zero ablation, the paper's choices."""

@@ -7,14 +7,23 @@ from typing import Any
 from circuits.datasets import relations_for
 from circuits.evaluation.claims import Judgement, Pair, judged
 from circuits.model import library
-from circuits.studies.claims import recall
+from circuits.studies.claims import demonstrations, edits, hops, recall, wrong
 from circuits.studies.claims.claim import Group, Laboratory, PaperClaim
 from circuits.studies.claims_specs import ClaimsSpec
 from circuits.studies.options import AskedError, command
 from circuits.studies.requests import Unedited
 from circuits.studies.study import Case, Study, Watch
 
-GROUPS: tuple[Group, ...] = (recall.FACTS, recall.RELATIONS)
+GROUPS: tuple[Group, ...] = (
+    recall.FACTS,
+    recall.RELATIONS,
+    edits.EDITS,
+    wrong.WRONG,
+    demonstrations.STATED,
+    demonstrations.BARE,
+    hops.REVERSES,
+    hops.TWO_HOPS,
+)
 BY_CONSTRUCTION = "by construction"
 
 

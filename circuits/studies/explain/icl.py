@@ -261,7 +261,24 @@ def icl_cases(
     Bare questions are put of subjects that training never demonstrated, where a manifest says which. Stated ones are put of facts
     that training showed rarely, after ones that it showed often; without a manifest, of any.
     """
-    ground = Ground(relations, manifest, spec.seed)
+    asked = gained_subjects(model, relations, manifest, spec.seed, relation=relation, shots=shots, wording=wording)
+    for one, gained in asked:
+        for subject, shown in gained[:1]:
+            yield explain_icl(model, one, subject, relations, spec, shown=shown, wording=wording, watch=watch)
+
+
+def gained_subjects(
+    model: Model,
+    relations: Relations,
+    manifest: Manifest | None,
+    seed: int,
+    *,
+    relation: str | None = None,
+    shots: int = SHOTS,
+    wording: Wording = "stated",
+) -> Iterator[tuple[Relation, list[tuple[str, list[str]]]]]:
+    """Of each relation the subjects that `icl_cases` are about, the one that gains most first, each with those that are shown for it."""
+    ground = Ground(relations, manifest, seed)
     named = (
         ground.undemonstrated(relation)
         if wording == "bare"
@@ -274,9 +291,8 @@ def icl_cases(
         )
     )
     for one, asked, pool in sorted(named, key=lambda each: KINDS.index(each[0].kind)):
-        for subject in _gained(model, one, asked, pool, spec.seed, shots, wording)[:1]:
-            shown = _shown(one, subject, pool, spec.seed, shots)
-            yield explain_icl(model, one, subject, relations, spec, shown=shown, wording=wording, watch=watch)
+        subjects = _gained(model, one, asked, pool, seed, shots, wording)
+        yield one, [(subject, _shown(one, subject, pool, seed, shots)) for subject in subjects]
 
 
 def find_icl(

@@ -101,27 +101,9 @@ def multi_hop(
         BehaviourError: the first relation has no noun phrase, or the second says nothing of the object before or after.
         EditDidNotTake: the edit did not change the first hop, and ``force`` is off.
     """
-    first, second, subject, target = hop
-    one, two, method = relations[first], relations[second], method or edit.provenance.method
-    if not one.noun_phrases:
-        raise BehaviourError(
-            f"{first} has no noun phrase to build a two-hop prompt of; data/facts names those that have"
-        )
-    bridge = one.object_of(subject)
-    for object_ in (bridge, target):
-        if object_ not in two.subjects:
-            raise BehaviourError(f"{second} says nothing of {object_!r}, so there is no second hop to ask for")
-    old, new = two.object_of(bridge), two.object_of(target)
-    if old == new:
-        raise BehaviourError(
-            f"{second} gives {bridge!r} and {target!r} the same object {old!r}: the second hop could not show the edit"
-        )
-    prompts: dict[Prompt, Fact] = {
-        "one hop": Fact(one.fact(subject).prompt, subject, target, first),
-        "two hops": Fact(two_hop_prompt(one, two, subject), subject, new, second),
-        "first hop removed": Fact(two.templates[0].format(subject), subject, new, second),
-    }
-    follow = {"second-hop answer": new, "edited object": target, "old answer": old}
+    subject, target, method = hop.subject, hop.target, method or edit.provenance.method
+    prompts, follow = hop_prompts(hop, relations)
+    new, old = follow["second-hop answer"], follow["old answer"]
     require_distinct_beginnings(model, prompts["two hops"].prompt, tuple(follow.values()))
     bench = make_bench(model, prompts["two hops"], relations, spec, watch)
     with edit.on(model) as edited:
@@ -142,6 +124,36 @@ def multi_hop(
         diff=diff,
         verdict=_verdict(asked, follow, diff),
     )
+
+
+def hop_prompts(hop: EditedHop, relations: Relations) -> tuple[dict[Prompt, Fact], dict[str, str]]:
+    """(the edited hop, the question in two hops, and the same with the first hop removed; the answers to follow, by name).
+
+    Raises:
+        BehaviourError: see `multi_hop`.
+    """
+    first, second, subject, target = hop
+    one, two = relations[first], relations[second]
+    if not one.noun_phrases:
+        raise BehaviourError(
+            f"{first} has no noun phrase to build a two-hop prompt of; data/facts names those that have"
+        )
+    bridge = one.object_of(subject)
+    for object_ in (bridge, target):
+        if object_ not in two.subjects:
+            raise BehaviourError(f"{second} says nothing of {object_!r}, so there is no second hop to ask for")
+    old, new = two.object_of(bridge), two.object_of(target)
+    if old == new:
+        raise BehaviourError(
+            f"{second} gives {bridge!r} and {target!r} the same object {old!r}: the second hop could not show the edit"
+        )
+    prompts: dict[Prompt, Fact] = {
+        "one hop": Fact(one.fact(subject).prompt, subject, target, first),
+        "two hops": Fact(two_hop_prompt(one, two, subject), subject, new, second),
+        "first hop removed": Fact(two.templates[0].format(subject), subject, new, second),
+    }
+    follow = {"second-hop answer": new, "edited object": target, "old answer": old}
+    return prompts, follow
 
 
 def two_hop_cases(
