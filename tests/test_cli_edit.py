@@ -243,6 +243,23 @@ def test_one_method_is_measured_in_every_metric_with_retention(tiny, capsys):
     assert "success after the last of 4 edits" in shown
 
 
+def test_the_audit_and_the_general_ability_of_a_method_are_options(tiny, capsys, tmp_path):
+    text = tmp_path / "text.txt"
+    text.write_text("w40 w41 w42\nw43 w44 w45\n")
+    command = ["edit", "eval", "--method", "ft-m", "--layer", "1", *STRONG, *CASES, "--n", "2", *QUIET, *tiny]
+    asked = [*command, "--prefixes", "--general", "2", "--text", str(text)]
+    summary = json.loads(succeeds([*asked, "--json"], capsys))
+    rows = {row["metric"]: row for row in summary["metrics"]}
+    assert rows["perplexity"]["questions"] == rows["kl"]["questions"] == 6  # tokens
+    assert rows["kl"]["after"] > 0
+    named = [row["prefix"] for row in summary["prefixes"]]
+    # These cases know no other fact: only the old object can be said again.
+    assert named == ["no prefix", "the old object"]
+    assert summary["prefixes"][1]["n"] == 6
+    assert "before the prompt, the old object (n = 6)" in succeeds(asked, capsys)
+    assert "## Does the old" not in succeeds(command, capsys)
+
+
 def test_a_case_of_several_edits_is_one_of_n_and_is_told_by_case(tiny, capsys, tmp_path):
     def rewrite(subject: str, target: str) -> dict[str, object]:
         return {"prompt": "w1 {} w2", "subject": subject, "target_new": {"str": target}, "target_true": {"str": "w6"}}

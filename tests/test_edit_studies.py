@@ -17,6 +17,7 @@ from circuits.evaluation.edits.prefixes import prefixes_alone
 from circuits.evaluation.edits.superficial import NAMES
 from circuits.facts import Fact
 from circuits.model import Model
+from circuits.pages.edits_table import page
 from circuits.studies.diff import DIFF, Prompts, Watched, make_edit
 from circuits.studies.diff_table import DIFF_TABLE, FactsToEdit
 from circuits.studies.edit_specs import CompareSpec, DiffSpec, EvalSpec, TraceSpec
@@ -25,7 +26,7 @@ from circuits.studies.explain.sides import Benches, make_bench
 from circuits.studies.options import AskedError
 from circuits.studies.requests import Unedited, resources_of
 from circuits.studies.sequence import TRACE
-from circuits.studies.study import Outcome, Study
+from circuits.studies.study import Outcome, Study, Watch
 from circuits.studies.sweep import Folder, sweep
 from tests.editing_models import OTHER, REQUEST
 from tests.test_cli import fails
@@ -67,6 +68,31 @@ def test_an_evaluation_is_kept_with_all_that_is_shown_of_it(unedited: Unedited, 
     # The control: what another seed asks for is not there.
     other = spec.model_copy(update={"seed": 1})
     assert not any(one.kept for one in rows(EDITS, other, unedited, tmp_path))
+
+
+def test_prefixes_and_general_ability_are_asked_about_where_they_are_asked_for(
+    unedited: Unedited, tmp_path: Path
+) -> None:
+    text = tmp_path / "text.txt"
+    text.write_text("w10 w11 w51\nw52 w53 w54 w55\nw56 w57\n", encoding="utf-8")
+    # The first line names a subject of the requests.
+    beside = unedited.beside(2, str(text), Watch())
+    assert [case.unrelated is not None and len(case.unrelated.rows) for case in beside.cases] == [2, 2]
+    with pytest.raises(AskedError, match="found 2"):
+        unedited.beside(3, str(text), Watch())
+    (asked,) = sweep(EDITS, EvalSpec(method="ft-m", n=2, general=2, **QUICK), context=beside)
+    (plain,) = sweep(EDITS, EvalSpec(method="ft-m", n=2, **QUICK), context=unedited)
+    assert asked.row is not None
+    assert plain.row is not None
+    assert plain.row.value("perplexity") is None
+    found = asked.row.to_json()
+    assert found["perplexity"] != found["perplexity_before"] == asked.row.value("perplexity", before=True)
+    assert found["kl"] > 0
+    assert asked.row.value("success") == plain.row.value("success")
+    assert plain.row.prefixes == () == asked.row.prefixes
+    page_text = page([asked.row], unedited.model, "made by hand")
+    assert "## General ability" in page_text
+    assert "## General ability" not in page([plain.row], unedited.model, "made by hand")
 
 
 def test_one_method_evaluated_alone_stands_as_it_does_among_others(unedited: Unedited) -> None:

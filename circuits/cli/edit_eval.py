@@ -1,6 +1,7 @@
 """``kcircuit edit eval``: one method on many facts, in every metric."""
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 import typer
@@ -38,6 +39,10 @@ def _percent(share: float | None) -> str:
     return "–" if share is None else f"{100 * share:.1f} %"
 
 
+def _pair(shares: Sequence[float]) -> str:
+    return f"{100 * shares[0]:.0f} → {100 * shares[1]:.0f} %"
+
+
 def _print(summary: dict[str, Any]) -> None:
     from rich.table import Table
 
@@ -72,6 +77,11 @@ def _print(summary: dict[str, Any]) -> None:
         console.print(
             f"{metric}: {values['tokens']:.1f} % of tokens teacher-forced, {values['alone']:.1f} % of sentences written to their "
             f"end hold the right answer alone: {values['gap']:.1f} points less"
+        )
+    for row in summary["prefixes"]:
+        console.print(
+            f"before the prompt, {row['prefix']} (n = {row['n']}): old given {_pair(row['old_given'])}, at least as likely as the "
+            f"new {_pair(row['old_likelier'])}"
         )
     for kind, counts in summary["failures"].items():
         told = ", ".join(f"{count} {name}" for name, count in counts.items() if count)

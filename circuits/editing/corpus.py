@@ -32,9 +32,9 @@ class Corpus:
         return hashlib.sha256("\0".join(self.documents).encode()).hexdigest()
 
     @classmethod
-    def of_factlm(cls) -> "Corpus":
-        """factlm's own training text: one epoch of it."""
-        return cls("factlm", _factlm_documents())
+    def of_factlm(cls, epoch: int = 0) -> "Corpus":
+        """factlm's own training text: one epoch of it. The first is what second moments are taken over."""
+        return cls("factlm" if epoch == 0 else f"factlm, epoch {epoch}", _factlm_documents(epoch))
 
     @classmethod
     def from_file(cls, path: Path) -> "Corpus":
@@ -67,6 +67,6 @@ class Corpus:
 
 
 @cache
-def _factlm_documents() -> tuple[str, ...]:
+def _factlm_documents(epoch: int) -> tuple[str, ...]:
     """Rendered once a process: every edit that names no statistics of its own asks for them."""
-    return tuple(render_epoch(load_relations(), Manifest.load(), 0, FACTLM_EPOCHS))
+    return tuple(render_epoch(load_relations(), Manifest.load(), epoch, FACTLM_EPOCHS))

@@ -28,9 +28,16 @@ _VERSION = 2
 
 
 def own_corpus(
-    model: Model, *, seed: int = 0, cache: Path | None = None, progress: Callable[[str], None] = lambda _: None
+    model: Model,
+    *,
+    n_texts: int | None = None,
+    seed: int = 0,
+    cache: Path | None = None,
+    progress: Callable[[str], None] = lambda _: None,
 ) -> Corpus:
     """What the model writes from nothing, as a corpus; written once, and kept under the hash of the model's weights.
+
+    ``n_texts`` texts; by default as many as second moments need.
 
     Drawn from the model's own distribution at temperature 1, so that its keys are weighed as it uses them. A model whose texts
     begin with nothing is given its first token, which is then left out.
@@ -41,21 +48,19 @@ def own_corpus(
     start, length = nothing(model.vocabulary), min(model.n_ctx, TEXT_TOKENS)
     network = open_network(model, torch.tensor([start * length]))
     d_mlp = max(block.mlp.W_out.shape[0] for block in network.parts.blocks)
-    n_texts = max(AT_ONCE, -(-TOKENS_A_UNIT * d_mlp // length))
+    n = max(AT_ONCE, -(-TOKENS_A_UNIT * d_mlp // length)) if n_texts is None else n_texts
 
     def write() -> dict[str, Tensor]:
         texts: list[Ids] = []
-        while len(texts) < n_texts:
-            starts = [start] * min(AT_ONCE, n_texts - len(texts))
+        while len(texts) < n:
+            starts = [start] * min(AT_ONCE, n - len(texts))
             # A seed of its own for each lot.
-            own = seed * n_texts + len(texts)
+            own = seed * n + len(texts)
             texts += sample_texts(network, starts, length - 1, bos=model.vocabulary.bos, seed=own)
-            progress(f"{model.name} writes text for its second moments: {len(texts):,} of {n_texts:,} texts")
+            progress(f"{model.name} writes text of its own: {len(texts):,} of {n:,} texts")
         return {"ids": torch.tensor(texts)}
 
-    kept = Artefact("own-texts", f"{_VERSION} {model.weights} {start} {n_texts} {length} {seed}", cache).get(write)[
-        "ids"
-    ]
+    kept = Artefact("own-texts", f"{_VERSION} {model.weights} {start} {n} {length} {seed}", cache).get(write)["ids"]
     documents = tuple(model.vocabulary.decode(text[1:]) for text in kept.tolist())
     return Corpus(f"text that {model.name} wrote itself ({kept.numel():,} tokens, seed {seed})", documents)
 

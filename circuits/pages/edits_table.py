@@ -77,6 +77,10 @@ def page(standings: Sequence[Standing], model: Model, command: str) -> str:
             left=3,
         ),
     ]
+    if any(row["prefixes"] for row in rows):
+        parts += ["## Does the old answer come back?", *_prefixes(rows)]
+    if any(row["perplexity"] is not None for row in rows):
+        parts += ["## General ability", *_general(rows)]
     if any(row["by_case"][name] is not None for row in rows for name in BY_CASE):
         parts += ["## By case", *_by_case(rows)]
     retained = [standing for standing in standings if standing.retention]
@@ -133,6 +137,37 @@ def _free(rows: Sequence[dict[str, Any]]) -> tuple[str, str]:
     for row in rows:
         found = [row["free"].get(metric, {}).get(name) for metric in asked for name in ("tokens", "alone", "gap")]
         lines.append([*_name(row), *map(number, found)])
+    return text, table(header, lines, left=3)
+
+
+def _prefixes(rows: Sequence[dict[str, Any]]) -> tuple[str, str]:
+    text = (
+        "The edited prompt with something before it: an unrelated fact, another fact of the subject, or the old object again; a "
+        "third object, said as often, is the control. Old given: all of its tokens are the likeliest. Old likelier: at least as "
+        "likely as the new one, per token. In the unedited model → in the edited one."
+    )
+    lines = [
+        [*_name(row), one["prefix"], str(one["n"]), *(_shift(one[name]) for name in ("old_given", "old_likelier"))]
+        for row in rows
+        for one in row["prefixes"]
+    ]
+    header = ["method", "regime", "restraint", "before the prompt", "n", "old given, %", "old likelier, %"]
+    return text, table(header, lines, left=4)
+
+
+def _shift(shares: Sequence[float]) -> str:
+    return " → ".join(number(100 * share) for share in shares)
+
+
+def _general(rows: Sequence[dict[str, Any]]) -> tuple[str, str]:
+    text = (
+        "On text that names nothing of any edit: perplexity in the unedited model and in the edited ones, KL of the edited model "
+        "from the unedited one in nats a token, and the share of tokens at which both find the same next token likeliest; means "
+        "over requests, each of the model that it was asked of."
+    )
+    names = ("perplexity_before", "perplexity", "kl", "agreement")
+    lines = [[*_name(row), *(number(row[name], 4 if name == "kl" else 2) for name in names)] for row in rows]
+    header = ["method", "regime", "restraint", "perplexity, before", "after", "KL, nats", "agreement, %"]
     return text, table(header, lines, left=3)
 
 

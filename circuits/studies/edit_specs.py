@@ -106,6 +106,16 @@ class Evaluated(WhichEdits, Sampled):
 
     eval_at: EvalWhen = "end"
     restrain_each: Annotated[bool, Option("Restrain after every edit, instead of once before it is evaluated.")] = False
+    prefixes: Annotated[bool, Option("Ask the edited prompts after prefixes too: does the old answer come back?")] = (
+        False
+    )
+    general: Annotated[
+        int,
+        Option("Documents that no edit is about, for perplexity and KL before and after; 0: none.", least=0),
+    ] = 0
+    text: Annotated[
+        str | None, Option("Text file, one document a line, that they are taken from: real text, unseen by the method.")
+    ] = None
 
 
 class EvalSpec(Evaluated, AtLayer):

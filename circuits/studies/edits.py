@@ -11,10 +11,13 @@ from circuits.evaluation.edits import GROUPS, EvalAt, FluencySetting, failure_co
 from circuits.evaluation.edits.cases import CaseResult
 from circuits.evaluation.edits.evaluate import Checkpoint, Evaluation, Make, Restrain, Restrained, evaluate
 from circuits.evaluation.edits.failures import FailureClass
+from circuits.evaluation.edits.prefixes import with_prefixes
 from circuits.evaluation.edits.questions import QuestionKind
 from circuits.evaluation.edits.regimes import SINGLE, Regime, parse_eval_at
 from circuits.evaluation.edits.report import Way, by_case, case_value, failure_class, not_finite, scaled
 from circuits.evaluation.edits.retention import Retention
+from circuits.evaluation.edits.superficial import AfterPrefix, after_prefixes
+from circuits.facts import PREFIXED
 from circuits.model import Model
 from circuits.records import to_json
 from circuits.studies.edit_specs import CompareSpec, EvalSpec
@@ -22,6 +25,8 @@ from circuits.studies.requests import Unedited
 from circuits.studies.routing import pooled, routing_report
 from circuits.studies.study import Case, Study, Watch
 
+WITHOUT_WAYS = ("fluency", "perplexity", "kl", "agreement")
+"""Metrics that no question is counted for."""
 METRICS = ("success", "generality", "portability", "locality")
 LOCAL_KINDS = GROUPS["locality"]
 BY_CASE = ("instance_wise", "multi_hop")
@@ -133,6 +138,8 @@ class Standing:
     by_case: dict[str, float | None]
     """See `circuits.evaluation.edits.report.ByCase`, in percent: its fields, and with ``_before`` the unedited model's. None
     where nothing asks."""
+    prefixes: tuple[AfterPrefix, ...]
+    """What is said after prefixes; empty where they were not asked about."""
     failures: dict[FailureClass, int]
     """Of the answers to the edited prompts."""
     paraphrase_failures: dict[FailureClass, int]
@@ -160,6 +167,7 @@ class Standing:
             seconds=round(evaluation.seconds_per_request, 3),
             metrics=tuple(MetricRow(**row.to_json()) for row in tabulate(results)),
             by_case=_by_case(results),
+            prefixes=after_prefixes(results) if _asks_prefixes(results) else (),
             failures=failure_counts(results),
             paraphrase_failures=failure_counts(results, "paraphrase"),
             not_finite=not_finite(results),
@@ -184,6 +192,9 @@ class Standing:
             "attributes": self.value("attributes"),
             "free": self.free,
             "by_case": self.by_case,
+            "prefixes": [to_json(row) for row in self.prefixes],
+            **{name: self.value(name) for name in ("perplexity", "kl", "agreement")},
+            "perplexity_before": self.value("perplexity", before=True),
             "ES": self.value("success", way="probability"),
             "GS": self.value("generality", way="probability"),
             "LS": self.value("locality", "neighbour", way="probability"),
@@ -202,6 +213,7 @@ class Standing:
             "metrics": [to_json(row) for row in self.metrics],
             "free": self.free,
             "by_case": self.by_case,
+            "prefixes": [to_json(row) for row in self.prefixes],
             "failures": {"edit": self.failures, "paraphrase": self.paraphrase_failures},
             "not_finite": self.not_finite,
             "checkpoints": list(self.checkpoints),
@@ -224,9 +236,13 @@ class Standing:
     def value(
         self, metric: str, kind: QuestionKind | None = None, *, way: Way = "exact", before: bool = False
     ) -> float | None:
-        asked = (metric, kind, None if metric == "fluency" else way)
+        asked = (metric, kind, None if metric in WITHOUT_WAYS else way)
         row = next((row for row in self.metrics if (row.metric, row.kind, row.way) == asked), None)
         return None if row is None else row.before if before else row.after
+
+
+def _asks_prefixes(results: Sequence[CaseResult]) -> bool:
+    return any(outcome.question.kind in PREFIXED for result in results for outcome in result.outcomes)
 
 
 def _by_case(results: Sequence[CaseResult]) -> dict[str, float | None]:
@@ -274,7 +290,9 @@ def _open(spec: CompareSpec | EvalSpec, watch: Watch | None) -> Unedited:
     for each, _ in contestants:
         find_method(each.method).options(model, **chosen)
     n = max(count for _, count in contestants)
-    return Unedited.of(model, spec, n, _fluency(spec), written="changed", watch=watch or Watch())
+    probed = with_prefixes if spec.prefixes else None
+    found = Unedited.of(model, spec, n, _fluency(spec), written="changed", probed=probed, watch=watch or Watch())
+    return found.beside(spec.general, spec.text, watch or Watch()) if spec.general else found
 
 
 def _fluency(spec: CompareSpec | EvalSpec) -> FluencySetting:

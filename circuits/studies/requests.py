@@ -1,7 +1,7 @@
 """What edits are made of: requests that the model knows, or a file's, with its answers before them."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from circuits.datasets import relations_for
@@ -10,10 +10,13 @@ from circuits.datasets.knowedit import load_knowedit
 from circuits.datasets.mquake import load_mquake
 from circuits.datasets.zsre import load_zsre
 from circuits.editing import Corpus, Resources
+from circuits.editing.own_texts import own_corpus
 from circuits.evaluation.edits import EditCase, FluencySetting, prepare
 from circuits.evaluation.edits.cases import Written
 from circuits.evaluation.edits.regimes import in_cases
 from circuits.evaluation.edits.targets import known_requests
+from circuits.evaluation.edits.unrelated import unrelated
+from circuits.evaluation.general import UnrelatedText
 from circuits.facts import EditRequest
 from circuits.model import Model
 from circuits.studies.cores import fit_threads
@@ -22,6 +25,11 @@ from circuits.studies.options import AskedError
 from circuits.studies.study import Watch
 
 CASE_KINDS = ("counterfact", "zsre-alt", "zsre-true", "knowedit", "mquake")
+UNSEEN_EPOCH = 1
+UNSEEN_SEED = 10**6
+"""Draws that no second moments are on: theirs begin at 0."""
+SPARE = 4
+"""Texts written for each that is wanted: some name what an edit is about."""
 QUIET = FluencySetting(n_samples=0)
 """No text is sampled."""
 
@@ -49,18 +57,53 @@ class Unedited:
         fluency: FluencySetting = QUIET,
         *,
         written: Written = "nothing",
+        probed: Callable[[EditRequest], EditRequest] | None = None,
         watch: Watch,
     ) -> "Unedited":
         """``n`` cases of the spec's, put to the model; by default no text is sampled for its fluency.
+
+        Args:
+            probed: adds to what each request asks.
 
         Raises:
             AskedError: too few requests.
         """
         resources = resources_of(spec.corpus)
         requests = requests_of(model, spec.cases, n, spec.seed, notice=watch.notice)
+        requests = requests if probed is None else tuple(map(probed, requests))
         watch.progress(0, 1, f"asking {model.name} before the edits")
         cases = prepare(model, requests, fluency, written=written)
         return cls(model, cases, resources)
+
+    def beside(self, n: int, text: str | None, watch: Watch) -> "Unedited":
+        """The same, with ``n`` documents that name nothing of any request, on which general ability is measured.
+
+        Of that file; or of factlm's training text, another epoch than second moments are taken over; or what the unedited model
+        writes from nothing, with other draws than those. Only a file is text that no part of the model was made from.
+
+        Raises:
+            AskedError: there are fewer.
+        """
+        if text is not None:
+            corpus = Corpus.from_file(Path(text))
+        elif self.model.unedited.profile.corpus is not None:
+            corpus = Corpus.of_factlm(UNSEEN_EPOCH)
+        else:
+            corpus = own_corpus(
+                self.model.unedited,
+                n_texts=SPARE * n,
+                seed=UNSEEN_SEED,
+                cache=self.resources.cache,
+                progress=lambda line: watch.progress(0, 1, line),
+            )
+        documents = unrelated(corpus.documents, [case.request for case in self.cases])
+        found = UnrelatedText.of(corpus.name, self.model, documents, n)
+        if len(found.rows) < n:
+            raise AskedError(
+                f"expected {n} documents of {corpus.name} that name nothing of an edit, found {len(found.rows)}; ask for fewer "
+                "with --general, or give a longer --text"
+            )
+        return replace(self, cases=tuple(replace(case, unrelated=found) for case in self.cases))
 
     def first(self, n: int) -> tuple[EditCase, ...]:
         """The requests of the first ``n`` cases; a request of no case is one of its own."""

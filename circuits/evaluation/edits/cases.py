@@ -13,6 +13,7 @@ from circuits.evaluation.edits.failures import answers, contains
 from circuits.evaluation.edits.fluency import N_SAMPLES, N_TOKENS, sampled_fluency
 from circuits.evaluation.edits.generation import greedy, most_likely
 from circuits.evaluation.edits.questions import Question, questions
+from circuits.evaluation.general import GeneralAbility, UnrelatedText
 from circuits.facts import EditRequest
 from circuits.model import Model, Tokens
 
@@ -84,12 +85,15 @@ class EditCase:
     request: EditRequest
     asked: tuple[OpenQuestion, ...]
     fluency: float
+    unrelated: UnrelatedText | None = None
+    """What the edited model's general ability is measured on."""
 
     @property
     def unedited(self) -> "CaseResult":
         """What an edit that changes nothing comes to."""
         outcomes = tuple(QuestionOutcome(asked.question, asked.before, asked.before) for asked in self.asked)
-        return CaseResult(self.request, outcomes, self.fluency, self.fluency)
+        general = None if self.unrelated is None else self.unrelated.unedited
+        return CaseResult(self.request, outcomes, self.fluency, self.fluency, general)
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +113,8 @@ class CaseResult:
     outcomes: tuple[QuestionOutcome, ...]
     fluency_before: float
     fluency_after: float
+    general: GeneralAbility | None = None
+    """Of the edited model, whatever else was edited in it."""
 
     @property
     def own(self) -> QuestionOutcome:
@@ -178,12 +184,15 @@ def ask(
         _replies(edited, [(asked.question, asked.right, asked.rival) for asked in flat], after=True, written=written)
     )
     measured = fluency.measure(edited, [case.request for case in cases])
+    texts = {case.unrelated for case in cases}
+    general = {text: None if text is None else text.measure(edited) for text in texts}
     return tuple(
         CaseResult(
             case.request,
             tuple(QuestionOutcome(asked.question, asked.before, next(replies)) for asked in own),
             case.fluency,
             value,
+            general[case.unrelated],
         )
         for case, own, value in zip(cases, kept, measured, strict=True)
     )

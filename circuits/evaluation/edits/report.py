@@ -7,7 +7,7 @@ finite fails every metric; nothing is dropped.
 
 import math
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -15,6 +15,7 @@ from circuits.evaluation.edits.cases import CaseResult, QuestionOutcome, Reply
 from circuits.evaluation.edits.failures import FAILURE_CLASSES, FailureClass, classify
 from circuits.evaluation.edits.questions import GROUPS, QuestionKind
 from circuits.evaluation.edits.regimes import in_cases
+from circuits.evaluation.general import GeneralAbility
 from circuits.metrics import Measurement
 
 Way = Literal["exact", "tokens", "generated", "alone", "probability", "rival"]
@@ -49,7 +50,7 @@ WAY_NAMES: Mapping[Way, str] = {
 
 @dataclass(frozen=True, slots=True)
 class EditMetric:
-    """One metric, counted in one way: shares from 0 to 1, one a request; for fluency, bits."""
+    """One metric, counted in one way: shares from 0 to 1, one a request; for fluency, bits; perplexity; KL, in nats."""
 
     metric: str
     way: Way | None
@@ -97,7 +98,20 @@ def tabulate(results: Sequence[CaseResult]) -> tuple[EditMetric, ...]:
         before = Measurement("fluency", "bits", tuple(result.fluency_before for result in fluent))
         after = Measurement("fluency", "bits", tuple(result.fluency_after for result in fluent))
         rows.append(EditMetric("fluency", None, None, before, after, len(fluent)))
-    return tuple(rows)
+    return (*rows, *_general([result.general for result in results if result.general is not None]))
+
+
+def _general(found: Sequence[GeneralAbility]) -> Iterator[EditMetric]:
+    """One value a request, of the model that it was asked of: requests of one chain share theirs."""
+    sides = {
+        "perplexity": ("", [(one.perplexity_before, one.perplexity) for one in found]),
+        "kl": ("nats", [(0.0, one.kl) for one in found]),
+        "agreement": ("%", [(1.0, one.agreement) for one in found]),
+    }
+    for name, (unit, pairs) in sides.items():
+        if pairs:
+            before, after = (Measurement(name, unit, tuple(side)) for side in zip(*pairs, strict=True))
+            yield EditMetric(name, None, None, before, after, found[0].n_tokens)
 
 
 def find_metric(
