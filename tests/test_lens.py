@@ -1,6 +1,5 @@
 """The logit lens against states and probabilities worked out by hand."""
 
-import dataclasses
 import math
 from collections.abc import Callable
 
@@ -12,7 +11,6 @@ from circuits.analysis.lens import (
     read_circuit,
     read_facts,
     read_nodes,
-    read_states,
     residual_states,
     trajectories,
     trajectory,
@@ -155,25 +153,6 @@ def test_facts_of_unlike_length_in_one_call_read_as_each_does_alone(small_model:
             assert own.answer_probability == pytest.approx(single.answer_probability, abs=1e-5)
     # The control: the facts do differ.
     assert len({path.ranks for path in paths}) > 1
-
-
-@pytest.mark.parametrize("name", MODELS)
-def test_every_state_has_its_tokens_and_the_trajectorys_ranks_and_the_last_reads_as_the_logits_node(
-    small_model: LoadModel, name: str
-) -> None:
-    model = small_model(name)
-    end, paths = [parse_node("logits", model.shape)], trajectories(model, FACTS)
-    for fact, states, path in zip(FACTS, read_states(model, FACTS, top=3), paths, strict=True):
-        assert tuple(state.label for state in states) == path.labels
-        assert tuple(state.answer_rank for state in states) == path.ranks
-        assert [state.answer_probability for state in states] == pytest.approx(path.probabilities, abs=1e-5)
-        (whole,) = read_nodes(model, fact, end, top=3)
-        assert [score.token for score in states[-1].promoted] == [score.token for score in whole.promoted]
-        assert [score.token for score in states[-1].suppressed] == [score.token for score in whole.suppressed]
-    # Another object in the answer's place is another target.
-    other = dataclasses.replace(FACTS[0], object=FACTS[1].object)
-    (asked,) = read_states(model, [other], top=1)
-    assert asked[-1].answer_rank == trajectory(model, other).ranks[-1]
 
 
 @pytest.mark.parametrize("name", MODELS)

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from circuits.analysis import nulls
-from circuits.analysis.lens import LOGITS_AT_ONCE, read_facts, read_states, trajectories
+from circuits.analysis.lens import LOGITS_AT_ONCE, read_facts, trajectories
 from circuits.analysis.roles import find_roles
 from circuits.evaluation import whole_model
 from circuits.evaluation.continuations import read
@@ -39,7 +39,6 @@ def test_a_lens_on_all_nodes_of_many_facts_holds_a_bounded_number_of_logits() ->
     assert len(nodes) * N_WORDS > LOGITS_AT_ONCE, "there must be more than is held"
     for work in (
         lambda: read_facts(model, facts, nodes, top=3),
-        lambda: read_states(model, facts, top=3),
         lambda: trajectories(model, facts),
     ):
         # Probabilities are taken in float64.

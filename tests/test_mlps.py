@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from circuits.analysis.mlps import deciding_mlp, read_mlps
+from circuits.analysis.mlps import AnswerMlp, read_mlps
 from circuits.analysis.tracing import open_parts, traces
 from circuits.facts import Fact
 from circuits.graph import Node
@@ -48,21 +48,25 @@ def decided_by_hand(attention: float, first: float, second: float) -> Model:
     return plain_model(weights, "a b")
 
 
+def deciding(model: Model, fact: Fact) -> AnswerMlp | None:
+    return next((found for found in read_mlps(model, fact) if found.puts_on_top), None)
+
+
 def test_the_first_mlp_that_takes_the_answer_to_the_first_rank_decides() -> None:
     fact = Fact("a a", "a", "b")
-    found = deciding_mlp(decided_by_hand(0.5, 0.2, 0.6), fact)
+    found = deciding(decided_by_hand(0.5, 0.2, 0.6), fact)
     assert found is not None
     assert (found.mlp.layer, found.rank_before, found.rank_after) == (1, 2, 1)
     assert found.contribution == found.bias == pytest.approx(0.3)  # half of 0.6: against the mean of two words
-    first = deciding_mlp(decided_by_hand(0.5, 0.7, 0.1), fact)
+    first = deciding(decided_by_hand(0.5, 0.7, 0.1), fact)
     assert first is not None
     assert first.mlp.layer == 0
 
 
 def test_no_mlp_decides_where_attention_does_or_nothing_does() -> None:
     fact = Fact("a a", "a", "b")
-    assert deciding_mlp(decided_by_hand(1.5, 0.2, 0.2), fact) is None
-    assert deciding_mlp(decided_by_hand(0.1, 0.2, 0.2), fact) is None
+    assert deciding(decided_by_hand(1.5, 0.2, 0.2), fact) is None
+    assert deciding(decided_by_hand(0.1, 0.2, 0.2), fact) is None
 
 
 @pytest.mark.parametrize("name", ["gpt2", "llama", "neox", "gptj"])

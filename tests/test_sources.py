@@ -170,7 +170,7 @@ def test_the_three_readings_of_planted_heads_are_those_of_their_weights() -> Non
     own = dict(zip(ROLES, readings, strict=True))
     assert own["mover"].tokens == ("the", "language", "of", "s0", "is")
     assert own["mover"].classes == ("relation", "relation", "relation", "subject", "last")
-    assert own["mover"].attention_to("subject") > 0.99
+    assert own["mover"].attention[own["mover"].classes.index("subject")] > 0.99
     # It writes only the logit of its subject's object: (a) is that, (b) an eighth of it less its share of the vocabulary.
     strength = own["mover"].answer[3]
     assert strength > 2

@@ -129,10 +129,6 @@ class SourceReading:
     words: tuple[float, ...]
     """(c), in logits."""
 
-    def attention_to(self, which: PositionClass) -> float:
-        """The share of its attention that goes to one class of positions."""
-        return sum(weight for weight, own in zip(self.attention, self.classes, strict=True) if own == which)
-
 
 @torch.no_grad()
 def read_sources(

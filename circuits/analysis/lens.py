@@ -45,20 +45,6 @@ class NodeReadout:
 
 
 @dataclass(frozen=True, slots=True)
-class StateReadout:
-    """The residual stream after one sub-layer, read through the lens, and where the answer stands in it."""
-
-    label: str
-    """Input, L0 attn, L0 MLP, ...: see `Trajectory`."""
-    promoted: tuple[TokenScore, ...]
-    """The tokens of highest logit, best first."""
-    suppressed: tuple[TokenScore, ...]
-    """The tokens of lowest logit, lowest first."""
-    answer_rank: int
-    answer_probability: float
-
-
-@dataclass(frozen=True, slots=True)
 class Trajectory:
     """The answer's rank and probability in the residual stream after every sub-layer (paper 2, Figure 3).
 
@@ -150,25 +136,6 @@ def _logits(
     for some, target in zip(vectors.split(step), targets.split(step), strict=True):
         logits = model.readout(some)
         yield logits, target.to(logits.device)
-
-
-@torch.no_grad()
-def read_states(
-    model: Model, facts: Sequence[Fact], *, top: int = 10, position: int | Sequence[int] = -1
-) -> tuple[tuple[StateReadout, ...], ...]:
-    """For each fact, the lens on the residual stream after the input and after every sub-layer, many facts in one call.
-
-    The last state reads as the model's own output. A fact with another object asks about that one's first token.
-
-    Args:
-        position: one for all prompts, or one for each; negative ones count from the prompt's end.
-    """
-    at = [position] * len(facts) if isinstance(position, int) else list(position)
-    found: dict[int, tuple[StateReadout, ...]] = {}
-    for row, labels, states in _states_of(model, facts, at):
-        read = _read(model, states, [model.tokens(facts[row]).at_end] * len(labels), top)
-        found[row] = tuple(StateReadout(label, *each) for label, each in zip(labels, read, strict=True))
-    return tuple(found[row] for row in range(len(facts)))
 
 
 def _outputs(

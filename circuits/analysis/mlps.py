@@ -67,11 +67,6 @@ class AnswerMlp:
         return self.rank_before > 1 and self.rank_after == 1
 
 
-def deciding_mlp(model: Model, fact: Fact, *, top: int = 10) -> AnswerMlp | None:
-    """The first MLP whose write takes the answer to rank 1; None if no MLP's does (attention may, or nothing)."""
-    return next((found for found in read_mlps(model, fact, top=top) if found.puts_on_top), None)
-
-
 @torch.no_grad()
 def read_mlps(model: Model, fact: Fact, *, top: int = 10) -> tuple[AnswerMlp, ...]:
     """Every MLP's part in the answer of ``fact``, layer by layer, with its ``top`` neurons.

@@ -24,9 +24,9 @@ FACTS = tuple(Fact(f"{word} is", word, word) for word in "abc")
 CORRUPTED = (FACTS[1], FACTS[2], FACTS[0])
 
 
-def draft(d_mlp: int = 4) -> Draft:
+def draft(*, d_stream: int = 8, d_mlp: int = 4) -> Draft:
     """The words and what they write; `circuits.planted.either` and `suppression` start from here too."""
-    made = Draft("a b c is", d_stream=8, n_ctx=2, d_head=3, d_mlp=d_mlp)
+    made = Draft("a b c is", d_stream=d_stream, n_ctx=2, d_head=3, d_mlp=d_mlp)
     for i, word in enumerate("abc"):
         made.embed(word, SUBJECT[i], IS_SUBJECT[0])
     made.embed("is", IS[0])

@@ -16,7 +16,7 @@ answers have 6, and S = log 2 nats. So this ablation shows each head; it would n
 neutral.
 """
 
-from circuits.planted.base import Draft, Planted, edges
+from circuits.planted.base import Planted, edges
 from circuits.planted.copying import CORRUPTED, FACTS, IS, IS_SUBJECT, SUBJECT, draft
 
 ANSWER = range(5, 8)
@@ -24,12 +24,7 @@ MOVED = range(8, 11)
 
 
 def either() -> Planted:
-    copying = draft()
-    made = Draft(copying.words, d_stream=11, n_ctx=2, d_head=3, d_mlp=6)
-    for i, word in enumerate("abc"):
-        made.embed(word, SUBJECT[i], IS_SUBJECT[0])
-    made.embed("is", IS[0])
-    made.answers(a=ANSWER[0], b=ANSWER[1], c=ANSWER[2])
+    made = draft(d_stream=11, d_mlp=6)
     for head in ("a0.h0", "a0.h1"):
         made.head(head, query=IS, key=IS_SUBJECT, value=SUBJECT, writes=MOVED)
     for i in range(3):

@@ -13,7 +13,6 @@ from circuits.evaluation.edits.fluency import words
 
 FailureClass = Literal["correct", "unchanged", "meaningless", "missing", "partial", "irrelevant"]
 FAILURE_CLASSES: tuple[FailureClass, ...] = ("correct", "unchanged", "meaningless", "missing", "partial", "irrelevant")
-FAILURES = FAILURE_CLASSES[1:]
 
 MIN_DISTINCT_BIGRAMS = 0.3
 """A text with a smaller share of different bi-grams among all only repeats itself."""
