@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from circuits import cli
 from circuits.circuit import Circuit, Provenance
 from circuits.discovery import METHODS
 from circuits.discovery.acdc import acdc
@@ -27,6 +26,7 @@ from circuits.studies.run import Run
 from circuits.studies.search import search
 from circuits.studies.specs import RunSpec
 from circuits.studies.sweep import Folder, sweep
+from tests.commands import succeeds
 from tests.test_about_the_fact import RELATIONS
 from tests.test_certificate import FACTS, GRAPH, LOOKUP, MODEL, SAME
 
@@ -230,16 +230,11 @@ def test_certify_prints_every_line_and_puts_them_on_the_page(
 ) -> None:
     fact = ["--fact", "w1 w2 w3 w4 => w5", "--subject", "w3", "--model", str(model_folder("gpt2")), "--force"]
 
-    def said(words: list[str]) -> str:
-        with pytest.raises(SystemExit) as stop:
-            cli.main(words)
-        output = capsys.readouterr()
-        assert stop.value.code == 0, output.err
-        return output.out
-
-    quick = json.loads(said(["discover", *fact, "--tau", "0.05", "--out", str(tmp_path), "--json"]))["certificate"]
+    quick = json.loads(succeeds(["discover", *fact, "--tau", "0.05", "--out", str(tmp_path), "--json"], capsys))[
+        "certificate"
+    ]
     options = ["--n", "2", "--random", "3", "--others", "1"]
-    found = json.loads(said(["certify", str(tmp_path), *options, "--json"]))
+    found = json.loads(succeeds(["certify", str(tmp_path), *options, "--json"], capsys))
     assert found.keys() >= quick.keys() - {"verdict"}
     assert found["verdict"] in ("failed", "undecided")
     assert {line["check"] for line in found["lines"]} >= {

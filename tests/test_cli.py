@@ -19,6 +19,7 @@ from circuits.circuit import Circuit
 from circuits.cli.app import fit_threads
 from circuits.graph import Shape
 from circuits.studies.run import Run
+from tests.commands import fails, succeeds
 
 FACT = "w1 w2 w3 w4 => w5"
 SUMMARY_KEYS = {
@@ -48,27 +49,6 @@ def tiny_gpt2(model_folder: Callable[[str], Path]) -> Path:
 def discover(tiny_gpt2: Path) -> list[str]:
     """The arguments of a quick search in a small random model."""
     return ["discover", "--fact", FACT, "--subject", "w3", "--model", str(tiny_gpt2), "--force", "--tau", "0.05"]
-
-
-def fails(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
-    """What a command that must fail says on stderr."""
-    with pytest.raises(SystemExit) as stop:
-        cli.main(arguments)
-    output = capsys.readouterr()
-    assert stop.value.code not in (0, None)
-    assert "Traceback" not in output.err
-    # On a busy machine a line that says how far it is may stand before.
-    assert any(line.startswith("error: ") for line in output.err.splitlines())
-    return output.err
-
-
-def succeeds(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
-    """What a command that must succeed prints on stdout."""
-    with pytest.raises(SystemExit) as stop:
-        cli.main(arguments)
-    output = capsys.readouterr()
-    assert stop.value.code == 0, output.err
-    return output.out
 
 
 # ---- what it does ----------------------------------------------------------------------------------------------------

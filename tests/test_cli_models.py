@@ -5,27 +5,19 @@ from pathlib import Path
 
 import pytest
 
-from circuits.cli import main
 from circuits.evaluation.beginnings import beginnings, sample_facts
 from circuits.facts import Relations
 from circuits.model import Model
 from circuits.paths import CACHE_VARIABLE
+from tests.commands import fails, succeeds
 from tests.models import END
-
-
-def out(capsys: pytest.CaptureFixture[str], *words: str, status: int = 0) -> str:
-    with pytest.raises(SystemExit) as ended:
-        main(list(words))
-    assert (ended.value.code or 0) == status
-    captured = capsys.readouterr()
-    return captured.out if status == 0 else captured.err
 
 
 def test_models_are_listed_with_what_is_known_of_them_and_one_that_is_not_at_hand_says_how_to_get_it(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path))
-    rows = {row["name"]: row for row in json.loads(out(capsys, "models", "--json"))}
+    rows = {row["name"]: row for row in json.loads(succeeds(["models", "--json"], capsys))}
     factlm, smollm2 = rows["factlm"], rows["smollm2"]
     del factlm["where"], smollm2["where"]
     assert factlm == {
@@ -38,14 +30,14 @@ def test_models_are_listed_with_what_is_known_of_them_and_one_that_is_not_at_han
     }
     unknown = {"architecture": None, "layers": None, "heads": None}
     assert smollm2 == {"name": "smollm2", "present": False, **unknown, "bos": END}
-    assert "kcircuit models get smollm2" in out(capsys, "models")
-    refused = out(capsys, "facts", "--model", "smollm2", status=1)
+    assert "kcircuit models get smollm2" in succeeds(["models"], capsys)
+    refused = fails(["facts", "--model", "smollm2"], capsys)
     assert refused.startswith("error: smollm2 is not at hand; run `kcircuit models get smollm2`")
-    assert "factlm is in" in out(capsys, "models", "get", "factlm")
+    assert "factlm is in" in succeeds(["models", "get", "factlm"], capsys)
 
 
 def test_the_check_prints_every_beginning_and_marks_the_models_own(capsys: pytest.CaptureFixture[str]) -> None:
-    rows = json.loads(out(capsys, "models", "check", "factlm", "--n", "40", "--json"))
+    rows = json.loads(succeeds(["models", "check", "factlm", "--n", "40", "--json"], capsys))
     assert [(row["bos"], row["chosen"], row["habit"]) for row in rows] == [(END, True, False), (None, False, True)]
     assert rows[0]["hit10"] > 0.9  # it was trained so
     assert rows[0]["nll"] < rows[1]["nll"]

@@ -14,6 +14,7 @@ from circuits.facts import Fact
 from circuits.graph import Shape, parse_node
 from circuits.studies.run import Run
 from circuits.studies.specs import RunSpec
+from tests.commands import fails, succeeds
 
 SCORING = ["eap", "eap-ig", "eap-ig-activations", "exact", "ifr", "random"]
 
@@ -24,34 +25,13 @@ def discover(model_folder: Callable[[str], Path]) -> list[str]:
     return [*arguments, "--model", str(model_folder("llama"))]
 
 
-def run(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
-    """What a command that must succeed prints on stdout."""
-    with pytest.raises(SystemExit) as stop:
-        cli.main(arguments)
-    output = capsys.readouterr()
-    assert stop.value.code == 0, output.err
-    return output.out
-
-
-def refused(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
-    """What a command that must fail says on stderr."""
-    with pytest.raises(SystemExit) as stop:
-        cli.main(arguments)
-    output = capsys.readouterr()
-    assert stop.value.code == 1
-    said = output.err.splitlines()[-1]
-    assert said.startswith("error: ")
-    assert "Traceback" not in output.err
-    return said
-
-
 @pytest.mark.parametrize("method", SCORING)
 def test_a_method_that_scores_every_edge_keeps_as_many_as_asked_and_its_command_does_it_again(
     method: str, discover: list[str], capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     steps = ["--steps", "3"] if method.startswith("eap-ig") else []
     first = [*discover, "--method", method, "--edges", "12", *steps, "--out", str(tmp_path / "one")]
-    summary = json.loads(run([*first, "--json"], capsys))
+    summary = json.loads(succeeds([*first, "--json"], capsys))
     assert summary["method"] == method
     assert summary["edges_asked"] == 12
     assert 0 < summary["edges_kept"] <= 12
@@ -66,7 +46,7 @@ def test_a_method_that_scores_every_edge_keeps_as_many_as_asked_and_its_command_
     assert "at most 12 (12)" in page
     assert "<dt>tau</dt>" not in page
     again = shlex.split(Run.load(tmp_path / "one").command())[1:]
-    run([*again, "--out", str(tmp_path / "two")], capsys)
+    succeeds([*again, "--out", str(tmp_path / "two")], capsys)
     for path in (tmp_path / "one").iterdir():
         assert path.read_bytes() == (tmp_path / "two" / path.name).read_bytes(), path.name
 
@@ -75,7 +55,7 @@ def test_scores_of_no_unit_are_shown_without_one(
     discover: list[str], capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     for method in ("ifr", "eap"):
-        run([*discover, "--method", method, "--edges", "12", "--out", str(tmp_path / method)], capsys)
+        succeeds([*discover, "--method", method, "--edges", "12", "--out", str(tmp_path / method)], capsys)
     flow, slope = ((tmp_path / method / "report.html").read_text() for method in ("ifr", "eap"))
     assert "the sender’s share of what the reader reads" in flow
     assert ">Score</th>" in flow
@@ -86,9 +66,9 @@ def test_scores_of_no_unit_are_shown_without_one(
 
 
 def test_a_share_of_edges_is_of_all_edges(discover: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    summary = json.loads(run([*discover, "--method", "random", "--edges", "10%", "--json"], capsys))
+    summary = json.loads(succeeds([*discover, "--method", "random", "--edges", "10%", "--json"], capsys))
     assert summary["edges_asked"] == -(-summary["edges_total"] // 10)
-    default = json.loads(run([*discover, "--method", "random", "--json"], capsys))
+    default = json.loads(succeeds([*discover, "--method", "random", "--json"], capsys))
     assert default["edges_asked"] == -(-summary["edges_total"] // 50)
 
 
@@ -96,7 +76,7 @@ def test_signed_scores_leave_suppressive_edges_out_until_they_are_asked_for(
     discover: list[str], capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     for name, more in (("signed", []), ("absolute", ["--absolute"])):
-        run([*discover, "--method", "exact", "--edges", "15", *more, "--out", str(tmp_path / name)], capsys)
+        succeeds([*discover, "--method", "exact", "--edges", "15", *more, "--out", str(tmp_path / name)], capsys)
     signed, absolute = (Circuit.load(tmp_path / name / "circuit.json") for name in ("signed", "absolute"))
     assert min(signed.score(edge) for edge in signed) > 0
     assert min(absolute.score(edge) for edge in absolute) < 0
@@ -106,8 +86,8 @@ def test_a_prefiltered_search_says_what_it_lost(
     discover: list[str], capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     search = [*discover, "--tau", "0.02", "--prefilter", "eap-ig", "--steps", "3", "--keep", "40%"]
-    summary = json.loads(run([*search, "--prefilter-check", "--json", "--out", str(tmp_path / "some")], capsys))
-    full = json.loads(run([*discover, "--tau", "0.02", "--json", "--out", str(tmp_path / "all")], capsys))
+    summary = json.loads(succeeds([*search, "--prefilter-check", "--json", "--out", str(tmp_path / "some")], capsys))
+    full = json.loads(succeeds([*discover, "--tau", "0.02", "--json", "--out", str(tmp_path / "all")], capsys))
     some, whole = (Circuit.load(tmp_path / name / "circuit.json") for name in ("some", "all"))
     assert summary["candidates"] == -(-2 * summary["edges_total"] // 5)
     assert summary["edges_kept"] == some.n_edges < summary["candidates"]
@@ -122,12 +102,14 @@ def test_a_prefiltered_search_says_what_it_lost(
     assert saved.prefiltered.candidates == summary["candidates"]
     assert "--prefilter eap-ig --keep 40% " in saved.command()
     assert saved.command().endswith("--prefilter-check --force")
-    said = run([*search, "--prefilter-check"], capsys)
+    said = succeeds([*search, "--prefilter-check"], capsys)
     assert "edges that the full search keeps" in said
 
 
 def test_without_a_check_the_full_search_is_not_made(discover: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    summary = json.loads(run([*discover, "--tau", "0.02", "--prefilter", "random", "--keep", "10", "--json"], capsys))
+    summary = json.loads(
+        succeeds([*discover, "--tau", "0.02", "--prefilter", "random", "--keep", "10", "--json"], capsys)
+    )
     assert summary["candidates"] == 10
     assert "share_lost" not in summary
     assert summary["evaluations"] <= 11
@@ -135,7 +117,7 @@ def test_without_a_check_the_full_search_is_not_made(discover: list[str], capsys
 
 def test_several_thresholds_share_one_prefilter(discover: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     filtered = ["--prefilter", "eap-ig", "--steps", "3", "--keep", "90%"]
-    rows = json.loads(run([*discover, "--tau", "0.002,0.2", *filtered, "--json"], capsys))
+    rows = json.loads(succeeds([*discover, "--tau", "0.002,0.2", *filtered, "--json"], capsys))
     assert [row["tau"] for row in rows] == [0.002, 0.2]
     assert rows[0]["candidates"] == rows[1]["candidates"]
     assert rows[0]["edges_kept"] > rows[1]["edges_kept"]
@@ -163,7 +145,7 @@ def test_several_thresholds_share_one_prefilter(discover: list[str], capsys: pyt
 def test_options_that_make_no_sense_together_are_refused(
     options: list[str], message: str, discover: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert message in refused([*discover, *options], capsys)
+    assert message in fails([*discover, *options], capsys)
 
 
 def test_ctrl_c_in_a_search_that_cannot_be_continued_says_so(
@@ -194,7 +176,7 @@ def test_special_heads_and_the_story_are_printed_and_come_with_the_json(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     france = ["discover", "--fact", "The official language of France is French", "--method", "ifr", "--edges", "40"]
-    record = json.loads(run([*france, "--out", str(tmp_path), "--json"], capsys))
+    record = json.loads(succeeds([*france, "--out", str(tmp_path), "--json"], capsys))
     assert {"head", "role", "in_circuit", "attention_subject", "answer_fall", "promoted"} <= record["heads"][0].keys()
     assert "mover" in {head["role"] for head in record["heads"]}
     assert all(sentence["numbers"] for sentence in record["story"])

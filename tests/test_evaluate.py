@@ -6,23 +6,16 @@ from pathlib import Path
 
 import pytest
 
-from circuits import cli
 from circuits.circuit import Circuit
 from circuits.cli.evaluate import read_circuit_file
 from circuits.exchange import write_gexf, write_graphml, write_mib
 from circuits.facts import Fact
 from circuits.studies.runs import run
 from circuits.studies.specs import RunSpec
+from tests.commands import ends
 
 FACT = ["--fact", "w1 w2 w3 w4 => w5", "--subject", "w3"]
 DRAWS = ["--draws", "2", "--json"]
-
-
-def ends(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[int, str, str]:
-    with pytest.raises(SystemExit) as stop:
-        cli.main(arguments)
-    output = capsys.readouterr()
-    return int(stop.value.code or 0), output.out, output.err
 
 
 @pytest.fixture(scope="module")

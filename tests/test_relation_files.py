@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 
-from circuits import cli
 from circuits.datasets import DatasetError, load_relations_file, named, relations_for
 from circuits.datasets.manifest import Manifest
 from circuits.facts import Relation, Relations
@@ -17,6 +16,7 @@ from circuits.model import Model
 from circuits.model.profile import Profile
 from circuits.records import file_name
 from circuits.studies.explain.cases import Ground
+from tests.commands import fails, succeeds
 from tests.models import guessed_relation
 
 
@@ -49,18 +49,7 @@ def guessed(small_model: Callable[..., Model]) -> Relation:
 
 def runs(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> Any:
     """What a command prints as JSON."""
-    with pytest.raises(SystemExit) as stop:
-        cli.main([*arguments, "--json"])
-    output = capsys.readouterr()
-    assert stop.value.code == 0, output.err
-    return json.loads(output.out)
-
-
-def refused(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
-    with pytest.raises(SystemExit) as stop:
-        cli.main(arguments)
-    assert stop.value.code == 1
-    return capsys.readouterr().err
+    return json.loads(succeeds([*arguments, "--json"], capsys))
 
 
 # ---- names -------------------------------------------------------------------------------------------------------------
@@ -133,10 +122,10 @@ def test_a_circuit_of_a_files_relation_is_found_and_evaluated_as_any(
     assessed = runs(["evaluate", str(out), "--draws", "2"], capsys)
     assert assessed["ablation"] == "mean"
     assert assessed["hit10_model"] == 1
-    assert f"{path} holds 2 relations; name one: {path}:P1, {path}:P2" in refused(
+    assert f"{path} holds 2 relations; name one: {path}:P1, {path}:P2" in fails(
         [*found, "--relation", str(path)], capsys
     )
-    assert "and no file of relations" in refused([*found, "--relation", f"{tmp_path}/gone.json"], capsys)
+    assert "and no file of relations" in fails([*found, "--relation", f"{tmp_path}/gone.json"], capsys)
 
 
 def test_a_table_of_a_file_has_a_row_a_relation_and_keeps_them(

@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from circuits import cli
 from circuits.analysis.tracing import head_nodes, open_parts
 from circuits.facts import Relation
 from circuits.model import Batch
@@ -19,6 +18,7 @@ from circuits.studies.heads import HEADS, HEADS_SURVEY, Labels, Surveyed, Unlabe
 from circuits.studies.roles import RoleChecks, check_roles
 from circuits.studies.setting import Setting
 from circuits.studies.sweep import sweep
+from tests.commands import ends
 from tests.planted_heads import FACTS, ROLES, planted
 
 RELATION = Relation(
@@ -101,15 +101,8 @@ def test_a_relations_labels_read_back_as_they_were_kept(checks: RoleChecks) -> N
 # ---- the command -----------------------------------------------------------------------------------------------------
 
 
-def ends(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[int, str, str]:
-    with pytest.raises(SystemExit) as stop:
-        cli.main(["heads", *arguments])
-    output = capsys.readouterr()
-    return int(stop.value.code or 0), output.out, output.err
-
-
 def test_the_command_gives_every_heads_role_with_its_evidence(capsys: pytest.CaptureFixture[str]) -> None:
-    code, printed, error = ends(["--relation", "country_language", "--n", "8", "--json"], capsys)
+    code, printed, error = ends(["heads", "--relation", "country_language", "--n", "8", "--json"], capsys)
     assert code == 0, error
     record = json.loads(printed)
     assert len(record["heads"]) == 48
@@ -121,7 +114,7 @@ def test_the_command_gives_every_heads_role_with_its_evidence(capsys: pytest.Cap
 def test_the_table_shows_the_share_of_the_write_beside_that_of_the_attention_and_says_what_a_sink_is(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    code, printed, _ = ends(["--relation", "country_language", "--n", "8"], capsys)
+    code, printed, _ = ends(["heads", "--relation", "country_language", "--n", "8"], capsys)
     assert code == 0
     header = next(line for line in printed.splitlines() if "head" in line and "role" in line)
     for column in ("to sink", "to subject", "from subject", "to relation", "from relation"):
@@ -143,7 +136,7 @@ def test_the_table_shows_the_share_of_the_write_beside_that_of_the_attention_and
 def test_bad_input_is_refused_in_one_line(
     arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    code, printed, error = ends(arguments, capsys)
+    code, printed, error = ends(["heads", *arguments], capsys)
     assert code == 1
     assert printed == ""
     assert message in error

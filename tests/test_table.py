@@ -12,7 +12,7 @@ from xml.etree import ElementTree
 import pytest
 import torch
 
-from circuits import cli, datasets
+from circuits import datasets
 from circuits.cli.table import print_table
 from circuits.datasets.split import split_facts
 from circuits.discovery.state import Interrupted
@@ -33,6 +33,7 @@ from circuits.studies.table import Row, Skipped, Table, TableSpec, load_publishe
 from circuits.studies.table import table as table_module
 from circuits.studies.table.row import AtTau, RandomLevel, Scored
 from circuits.studies.table.table import average, by_tau
+from tests.commands import ends
 from tests.models import guessed_relation, plain_model, zero_weights
 
 # ---- the oracle: a lookup with a suppressor ------------------------------------------------------------------------------
@@ -494,13 +495,6 @@ def test_a_relation_without_a_row_is_listed_with_its_reason():
 
 
 # ---- the command ---------------------------------------------------------------------------------------------------------
-
-
-def ends(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[int, str, str]:
-    with pytest.raises(SystemExit) as stop:
-        cli.main(arguments)
-    output = capsys.readouterr()
-    return (int(stop.value.code or 0), output.out, output.err)
 
 
 def test_the_command_writes_the_table(
