@@ -8,7 +8,7 @@ import pytest
 import typer
 
 from circuits import cli
-from circuits.choices import counted
+from circuits.choices import counted, listed
 from circuits.cli import progress
 from circuits.cli.app import app
 from circuits.datasets import load_relations
@@ -157,3 +157,10 @@ def test_a_device_is_asked_of_the_machine_by_every_command(
         cli.main([*arguments, "--device", "banana"])
     assert stop.value.code == 1
     assert "expected a device such as cpu, cuda or cuda:1, got 'banana'" in capsys.readouterr().err
+
+
+def test_of_many_names_some_are_told_and_how_many_others_there_are() -> None:
+    names = [f"L0H{head}" for head in range(7)]
+    assert listed(names[:5]) == "L0H0, L0H1, L0H2, L0H3, L0H4"
+    assert listed(names[:6]) == "L0H0, L0H1, L0H2, L0H3, L0H4 and 1 other"
+    assert listed(names, 2) == "L0H0, L0H1 and 5 others"

@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict
 
 from circuits.analysis.attribution import SINK, written_shares
 from circuits.analysis.tracing import open_parts, traces
+from circuits.choices import listed
 from circuits.datasets.corpus import demonstration
 from circuits.datasets.manifest import Manifest
 from circuits.evaluation import whole_model
@@ -211,7 +212,7 @@ def _verdict(model: Model, bare: Fact, full: Fact, heads: Sequence[CircuitHead],
         if not cut:
             continue
         lost, elsewhere, *others = cuts.losses(cut, seed)
-        named = ", ".join(label_of(name) for name in cut)
+        named = listed([label_of(name) for name in cut])
         evidence.append(
             Evidence(
                 name=f"lost without what {named} carry from the demonstrations",
