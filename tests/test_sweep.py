@@ -107,7 +107,7 @@ def _run(words: list[str]) -> None:
     [
         (["sweep", "nothing"], "no study called 'nothing'"),
         (["sweep", "table"], "ask `kcircuit table`"),
-        (["sweep", "discover", "--on", "moon"], "expected --on local or pool"),
+        (["sweep", "discover", "--on", "moon"], "expected --on local, pool or ray"),
         (["sweep", "discover", "--budget", "soon"], "90s, 30m or 8h"),
         (["sweep", "discover", "--set", "banana=1"], "no field 'banana'"),
         (["store", "query", "none.db", "SELECT 1"], "no store at none.db"),

@@ -45,6 +45,8 @@ def run(spec: Spec, case: Case[int], context: Context, watch: Watch) -> Row:
             raise ValueError("13 is unlucky")
         case 66:
             os.kill(os.getpid(), signal.SIGKILL)
+        case slow if 200 <= slow < 300:
+            time.sleep(0.2)
         case 100:
             watch.notice("100 takes long")
             try:

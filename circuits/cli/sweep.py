@@ -19,8 +19,9 @@ if TYPE_CHECKING:
     from circuits.studies.product import Contexts, Product
     from circuits.studies.store import Database
     from circuits.studies.study import Case
+    from circuits.studies.sweep import Where
 
-ALONE = frozenset({"table", "stability", "certify", "criteria", "claims"})
+ALONE = frozenset({"table", "stability", "certify", "criteria"})
 """Studies that are given more than their spec, by a command of their own."""
 UNITS = {"": 1, "s": 1, "m": 60, "min": 60, "h": 3600}
 
@@ -46,10 +47,12 @@ def sweep(
     store: Annotated[
         Path, typer.Option(help="SQLite file that keeps every case; a sweep that was stopped goes on.")
     ] = Path("kcircuit.db"),
-    on: Annotated[str, typer.Option(help="local: in this process; pool: in several.")] = "local",
-    jobs: Annotated[
-        int | None, typer.Option(min=1, help="Processes of a pool. [default: one a core, as memory allows]")
+    on: Annotated[str, typer.Option(help="local: in this process; pool: in several; ray: on a cluster.")] = "local",
+    jobs: Annotated[int | None, typer.Option(min=1, help="Processes. [default: one a core, as memory allows]")] = None,
+    address: Annotated[
+        str | None, typer.Option(help="Of a Ray cluster, or auto. [default: one is started on this machine]")
     ] = None,
+    gpus: Annotated[float, typer.Option(min=0.0, help="With ray: what each process takes of a GPU.")] = 0.0,
     plan: Annotated[
         bool, typer.Option("--plan", help="Say how many cases, how long and how much memory; do nothing.")
     ] = False,
@@ -67,10 +70,14 @@ def sweep(
     named = find_study(study)
     if study in ALONE:
         raise CommandError(f"{study} is given more than settings: ask `kcircuit {study}`")
+    if on not in ("local", "pool", "ray"):
+        raise CommandError(f"expected --on local, pool or ray, got {on!r}")
+    if address is not None and on != "ray":
+        raise CommandError("--address is that of a Ray cluster: add --on ray")
     if on == "ray":
-        raise CommandError("--on ray: there is no cluster support in this version; expected local or pool")
-    if on not in ("local", "pool"):
-        raise CommandError(f"expected --on local or pool, got {on!r}")
+        from circuits.studies.cluster import require_ray
+
+        require_ray()
     limit = None if budget is None else _seconds(budget)
     fixed, over = _asked(file, setting or [])
     fixed |= {} if n is None else {"n": n}
@@ -87,22 +94,24 @@ def sweep(
         for spec in specs:
             kept.asked(each.of, spec)
         cases = each.cases(specs, contexts)
-        jobs = _jobs(contexts, jobs) if on == "pool" else 1
+        where = _where(on, contexts, jobs, address, gpus)
         if plan:
-            _print_plan(_plan(each, specs, contexts, cases, kept, jobs), as_json)
+            n = where.jobs if isinstance(where, Pool) else (jobs or 1) if on == "ray" else 1
+            _print_plan(_plan(each, specs, contexts, cases, kept, n), as_json)
             return
-        done = skipped = failed = 0
+        done = skipped = failed = seen = 0
         outcomes = work(
             each,
             specs,
             context=contexts,
-            where=Pool(jobs) if jobs > 1 else None,
+            where=where,
             store=kept,
             watch=replace(watch, searches=searches),
             finished=finished,
             failures="retry" if retry else "keep",
         )
         for outcome in outcomes:
+            seen += 1
             skipped += outcome.kept
             failed += outcome.error is not None
             done += not outcome.kept and outcome.error is None
@@ -115,10 +124,10 @@ def sweep(
         "done": done,
         "skipped": skipped,
         "failed": failed,
-        "left": len(cases) - done - skipped - failed if limit is not None else 0,
+        "left": len(cases) - seen,
         "seconds": round(time.perf_counter() - began, 2),
     }
-    if done + skipped == len(cases):
+    if not failed and not told["left"]:
         # What a case that is done has searched, nothing asks for again.
         shutil.rmtree(searches, ignore_errors=True)
     if as_json:
@@ -175,11 +184,22 @@ def _all_relations(model: str | None) -> list[str]:
     return list(relations_for(library.profile_of(model or FACTLM)))
 
 
-def _jobs(contexts: "Contexts", jobs: int | None) -> int:
-    from circuits.studies.cores import fitting
+def _where(on: str, contexts: "Contexts", jobs: int | None, address: str | None, gpus: float) -> "Where | None":
+    """Where cases are worked off, by the model of the first; None for this process."""
+    from circuits.studies.cores import fitting, process_bytes
+    from circuits.studies.sweep import Pool
 
     model = getattr(contexts.at(0), "model", None)
-    return fitting(jobs, model) if model is not None else jobs or 1
+    match on:
+        case "ray":
+            from circuits.studies.cluster import Cluster
+
+            return Cluster(jobs, address, gpus=gpus, memory=0 if model is None else process_bytes(model))
+        case "pool":
+            n = fitting(jobs, model) if model is not None else jobs or 1
+            return Pool(n) if n > 1 else None
+        case _:
+            return None
 
 
 def _plan(
