@@ -232,8 +232,8 @@ def certificate_lines(certificate: "Certificate") -> tuple[str, ...]:
 
 def print_summary(result: "Run", summary: dict[str, Any]) -> None:
     from rich.console import Console
-    from rich.table import Table
 
+    from circuits.pages.tables import grid, show
     from circuits.pages.verdict import verdict
 
     console = Console(highlight=False, soft_wrap=True)
@@ -243,20 +243,16 @@ def print_summary(result: "Run", summary: dict[str, Any]) -> None:
     if result.certificate:
         for line in certificate_lines(result.certificate):
             console.print(line, markup=False)
-    table = Table(show_edge=False, pad_edge=False)
-    for column in ("", "model", "circuit alone"):
-        table.add_column(column, justify="left" if not column else "right")
-    table.add_row("edges", f"{summary['edges_total']:,}", f"{summary['edges_kept']:,}")
-    table.add_row("NLL of the answer, nats", f"{summary['nll_model']:.4f}", f"{summary['nll_circuit']:.4f}")
-    table.add_row("rank of the answer", f"{summary['rank_model']:,}", f"{summary['rank_circuit']:,}")
-    table.add_row("Hit@10", f"{summary['hit10_model']:.2f}", f"{summary['hit10_circuit']:.2f}")
+    lines = [
+        ("edges", f"{summary['edges_total']:,}", f"{summary['edges_kept']:,}"),
+        ("NLL of the answer, nats", f"{summary['nll_model']:.4f}", f"{summary['nll_circuit']:.4f}"),
+        ("rank of the answer", f"{summary['rank_model']:,}", f"{summary['rank_circuit']:,}"),
+        ("Hit@10", f"{summary['hit10_model']:.2f}", f"{summary['hit10_circuit']:.2f}"),
+    ]
     if "hit10_test_model" in summary:
-        table.add_row(
-            f"Hit@10 on {summary['test_facts']} other facts",
-            f"{summary['hit10_test_model']:.2f}",
-            f"{summary['hit10_test_circuit']:.2f}",
-        )
-    console.print(table)
+        hits = (f"{summary[f'hit10_test_{side}']:.2f}" for side in ("model", "circuit"))
+        lines.append((f"Hit@10 on {summary['test_facts']} other facts", *hits))
+    show(grid(("", "model", "circuit alone"), lines))
     share = 100 * summary["edges_kept"] / summary["edges_total"]
     decided = result.trajectory.decided
     console.print(

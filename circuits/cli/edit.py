@@ -249,7 +249,7 @@ KIND_TITLES = {
 
 
 def print_edit(summary: Mapping[str, Any]) -> None:
-    from rich.table import Table
+    from circuits.pages.tables import grid, show
 
     console = wide_console()
     change = summary["edit"]
@@ -259,32 +259,25 @@ def print_edit(summary: Mapping[str, Any]) -> None:
     console.print(
         f"{summary['method']} on {summary['model']}, layer {_layers(where)}, {summary['seconds']:.1f} s", markup=False
     )
-    table = Table(show_edge=False, pad_edge=False)
-    for column in ("", "probability before", "after", "rank before", "after"):
-        table.add_column(column, justify="left" if not column else "right")
-    for name, object_ in (("target", summary["target"]), ("old", summary["old"])):
-        row = change[name]
-        table.add_row(
-            f"{'new' if name == 'target' else 'old'} object, {object_}",
-            _probability(row["probability_before"]),
-            _probability(row["probability_after"]),
-            f"{row['rank_before']:,}",
-            f"{row['rank_after']:,}",
+    objects = [
+        (
+            f"{which} object, {summary[name]}",
+            *(_probability(change[name][f"probability_{when}"]) for when in ("before", "after")),
+            *(f"{change[name][f'rank_{when}']:,}" for when in ("before", "after")),
         )
-    console.print(table)
-    console.print()
-    table = Table(show_edge=False, pad_edge=False)
-    for column in ("", "prompt", "said before", "says after", "wanted", ""):
-        table.add_column(column)
-    for probe in summary["probes"]:
-        table.add_row(
+        for which, name in (("new", "target"), ("old", "old"))
+    ]
+    show(grid(("", "probability before", "after", "rank before", "after"), objects))
+    probes = [
+        (
             KIND_TITLES[probe["kind"]],
-            *(_plain(probe[key]) for key in ("prompt", "said_before", "said_after")),
-            _plain(probe["answer"]) if probe["should"] == "change" else "as before",
+            *(_short(probe[key]) for key in ("prompt", "said_before", "said_after")),
+            _short(probe["answer"]) if probe["should"] == "change" else "as before",
             "ok" if probe["right"] else "WRONG",
         )
-    console.print(table)
-    console.print()
+        for probe in summary["probes"]
+    ]
+    show(grid(("", "prompt", "said before", "says after", "wanted", ""), probes, left=6), width=220)
     for row in summary["matrices"]:
         console.print(_matrix_line(row), markup=False)
     for row in summary["metrics"]:
@@ -318,7 +311,5 @@ def _probability(value: float | None) -> str:
     return "not finite" if value is None else f"{value:.4f}"
 
 
-def _plain(text: str) -> str:
-    from rich.markup import escape
-
-    return escape(text if len(text) <= 60 else text[:59] + "…")
+def _short(text: str) -> str:
+    return text if len(text) <= 60 else text[:59] + "…"

@@ -44,9 +44,8 @@ def _pair(shares: Sequence[float]) -> str:
 
 
 def _print(summary: dict[str, Any]) -> None:
-    from rich.table import Table
-
     from circuits.evaluation.edits.report import WAY_NAMES
+    from circuits.pages.tables import grid, show
     from circuits.studies.columns import number
     from circuits.studies.edits import BY_CASE
 
@@ -58,21 +57,14 @@ def _print(summary: dict[str, Any]) -> None:
         style="bold",
         markup=False,
     )
-    table = Table(show_edge=False, pad_edge=False)
-    for column in ("metric", "of", "counted", "before", "after", "n", "questions"):
-        table.add_column(column, justify="left" if column in ("metric", "of", "counted") else "right")
+    lines = list[tuple[str, ...]]()
     for row in summary["metrics"]:
         unit = " %" if row["unit"] == "%" else f" {row['unit']}"
         digits = 1 if row["unit"] == "%" else 2
-        table.add_row(
-            row["metric"],
-            (row["kind"] or "").replace("_", " "),
-            WAY_NAMES[row["way"]] if row["way"] else "",
-            *(number(row[key], digits) + unit for key in ("before", "after")),
-            f"{row['n']:,}",
-            f"{row['questions']:,}",
-        )
-    console.print(table)
+        words = row["metric"], (row["kind"] or "").replace("_", " "), WAY_NAMES[row["way"]] if row["way"] else ""
+        values = (number(row[key], digits) + unit for key in ("before", "after"))
+        lines.append((*words, *values, f"{row['n']:,}", f"{row['questions']:,}"))
+    show(grid(("metric", "of", "counted", "before", "after", "n", "questions"), lines, left=3))
     for metric, values in summary["free"].items():
         console.print(
             f"{metric}: {values['tokens']:.1f} % of tokens teacher-forced, {values['alone']:.1f} % of sentences written to their "

@@ -152,7 +152,8 @@ def _require_same_graph(circuit: "Circuit", model: "Model") -> None:
 
 def _print(result: "Assessment", content: dict[str, Any]) -> None:
     from rich.console import Console
-    from rich.table import Table
+
+    from circuits.pages.tables import grid, show
 
     console = Console(highlight=False, soft_wrap=True)
     facts = result.facts
@@ -160,18 +161,18 @@ def _print(result: "Assessment", content: dict[str, Any]) -> None:
         f"{result.circuit}; on " + (f"“{facts[0].statement}”" if len(facts) == 1 else f"{len(facts)} facts"),
         markup=False,
     )
-    table = Table(show_edge=False, pad_edge=False)
-    columns = ("", "model", "circuit alone", *(f"random, {level.draw}" for level in result.chance))
-    for column in columns:
-        table.add_column(column, justify="right" if column else "left")
-    table.add_row("Hit@10", *_both(content, "hit10"), *(str(level.hit10) for level in result.chance))
-    table.add_row("Hit@1", *_both(content, "hit1"))
-    table.add_row("MRR", *_both(content, "mrr"))
-    table.add_row("NLL, nats", *_both(content, "nll"))
-    table.add_row(
-        "faithfulness", "1", f"{result.faithfulness:.3f}", *(str(level.faithfulness) for level in result.chance)
+    header, blank = (
+        ("", "model", "circuit alone", *(f"random, {level.draw}" for level in result.chance)),
+        [""] * len(result.chance),
     )
-    console.print(table)
+    lines = [
+        ("Hit@10", *_both(content, "hit10"), *(str(level.hit10) for level in result.chance)),
+        ("Hit@1", *_both(content, "hit1"), *blank),
+        ("MRR", *_both(content, "mrr"), *blank),
+        ("NLL, nats", *_both(content, "nll"), *blank),
+        ("faithfulness", "1", f"{result.faithfulness:.3f}", *(str(level.faithfulness) for level in result.chance)),
+    ]
+    show(grid(header, lines))
     minimal, complete = content["minimality"], content["completeness"]
     if minimal["share_minimal"] is not None:
         least = minimal["edges"][-1]

@@ -1,7 +1,6 @@
 """``kcircuit facts``: what the dataset holds and the model knows."""
 
 import json
-import sys
 from typing import Annotated
 
 import typer
@@ -47,21 +46,8 @@ def facts(
     if as_json:
         typer.echo(json.dumps(rows, ensure_ascii=False, indent=1))
         return
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.table import Table
+    from circuits.pages.tables import grid, show
 
-    table = Table(
-        "relation",
-        "prompt",
-        "object",
-        "rank",
-        "probability",
-        title=f"{counted(len(rows), 'fact')}, as {model} ranks them",
-    )
-    table.columns[3].justify = table.columns[4].justify = "right"
-    for row in rows:
-        table.add_row(
-            row["relation"], escape(row["prompt"]), escape(row["object"]), str(row["rank"]), f"{row['probability']:.3f}"
-        )
-    Console(width=None if sys.stdout.isatty() else 140).print(table)
+    header = ("relation", "prompt", "object", "rank", "probability")
+    lines = [(*(row[key] for key in header[:3]), str(row["rank"]), f"{row['probability']:.3f}") for row in rows]
+    show(grid(header, lines, left=3), title=f"{counted(len(rows), 'fact')}, as {model} ranks them")

@@ -90,15 +90,15 @@ def _as_json(model: str, found: "Roles", example: "Reading", checks: "RoleChecks
 
 def _print(model: str, found: "Roles", example: "Reading", checks: "RoleChecks | None", every: bool) -> None:
     from rich.console import Console
-    from rich.markup import escape
-    from rich.table import Table
 
     from circuits.pages.style import token_text
+    from circuits.pages.tables import grid, show
 
     console = Console(width=None if sys.stdout.isatty() else 170, highlight=False)
-    table = Table(
+    header = (
         "head",
         "role",
+        f"promotes at “{example.fact.prompt}”",
         "to sink",
         "to subject",
         "to relation",
@@ -106,11 +106,8 @@ def _print(model: str, found: "Roles", example: "Reading", checks: "RoleChecks |
         "from relation",
         "answer falls by",
         "range falls by",
-        f"promotes at “{escape(example.fact.prompt)}”",
-        title=f"{found.relation} in {model}, over {len(found.facts)} facts",
     )
-    for column in range(2, 9):
-        table.columns[column].justify = "right"
+    lines = list[tuple[str, ...]]()
     shown = {each.head: each for each in example.heads}
     rest = tuple(verdict for verdict in found.heads if verdict.role == "other") if every else ()
     for verdict in (*found.labelled, *rest):
@@ -118,20 +115,13 @@ def _print(model: str, found: "Roles", example: "Reading", checks: "RoleChecks |
         tokens = (
             [token_text(score.token) for score in shown[verdict.head].promoted[:5]] if verdict.head in shown else []
         )
-        table.add_row(
-            verdict.head.label,
-            verdict.role,
-            f"{e.attention_sink:.0%}",
-            f"{e.attention_subject:.0%}",
-            f"{e.attention_relation:.0%}",
-            f"{e.reading_subject:.0%}",
-            f"{e.reading_relation:.0%}",
-            _effect(e.subject_cut.mean, e.subject_cut.low, e.subject_cut.high),
-            _effect(e.relation_cut.mean, e.relation_cut.low, e.relation_cut.high),
-            escape(" ".join(tokens)),
-        )
+        shares = e.attention_sink, e.attention_subject, e.attention_relation, e.reading_subject, e.reading_relation
+        falls = (_effect(fall.mean, fall.low, fall.high) for fall in (e.subject_cut, e.relation_cut))
+        words = verdict.head.label, verdict.role, " ".join(tokens)
+        lines.append((*words, *(f"{share:.0%}" for share in shares), *falls))
     if found.labelled or every:
-        console.print(table)
+        title = f"{found.relation} in {model}, over {len(found.facts)} facts"
+        show(grid(header, lines, left=3), title=title, width=200)
         console.print(
             "To: attention from the last token, mean over facts; the sink is the first token, where attention rests whatever stands "
             "there. From: of what the head writes, the share that it draws from there. Falls are in logits, "

@@ -1,7 +1,6 @@
 """``kcircuit models``: what is at hand, getting what is not, and how a model's prompts should begin."""
 
 import json
-import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, no_type_check
@@ -32,17 +31,17 @@ def models(context: typer.Context, as_json: JsonOption = False) -> None:
     if as_json:
         typer.echo(json.dumps(rows, ensure_ascii=False, indent=1))
         return
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.table import Table
+    from circuits.pages.tables import grid, show
 
-    table = Table("name", "present", "architecture", "layers", "heads", "bos", "where")
-    for row in rows:
-        row["present"] = "yes" if row["present"] else "no"
-        table.add_row(*("" if value is None else escape(str(value)) for value in row.values()))
-    console = Console(width=None if sys.stdout.isatty() else 160)
-    console.print(table)
-    console.print("Any HuggingFace folder, GGUF file (llama, qwen2, qwen3) or hub name serves as --model too.")
+    lines = [
+        [
+            "" if value is None else str(value)
+            for value in (row | {"present": "yes" if row["present"] else "no"}).values()
+        ]
+        for row in rows
+    ]
+    show(grid(("name", "present", "architecture", "layers", "heads", "bos", "where"), lines, left=7))
+    typer.echo("Any HuggingFace folder, GGUF file (llama, qwen2, qwen3) or hub name serves as --model too.")
 
 
 @models_app.command()
@@ -86,21 +85,20 @@ def check(
     if as_json:
         typer.echo(json.dumps(rows, ensure_ascii=False, indent=1))
         return
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.table import Table
+    from circuits.pages.tables import grid, show
 
-    table = Table("prompts begin with", "Hit@1", "Hit@10", "NLL", "", title=f"{model}: {counted(len(asked), 'fact')}")
-    for row in rows:
-        marks = [word for word in ("chosen", "habit") if row[word]]
-        table.add_row(
-            "nothing" if row["bos"] is None else escape(row["bos"]),
+    lines = [
+        (
+            "nothing" if row["bos"] is None else row["bos"],
+            ", ".join(word for word in ("chosen", "habit") if row[word]),
             f"{row['hit1']:.1%}",
             f"{row['hit10']:.1%}",
             f"{row['nll']:.2f}",
-            ", ".join(marks),
         )
-    Console(width=None if sys.stdout.isatty() else 120).print(table)
+        for row in rows
+    ]
+    made = grid(("prompts begin with", "", "Hit@1", "Hit@10", "NLL"), lines, left=2)
+    show(made, title=f"{model}: {counted(len(asked), 'fact')}")
     typer.echo(
         'Where another one is better, say so in a profile.json beside the model: {"bos": "<its text>"}, or null.'
     )

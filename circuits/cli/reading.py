@@ -13,10 +13,9 @@ TOP = 4
 def print_reading(result: "Run") -> None:
     """The special heads as a table, then the story."""
     from rich.console import Console
-    from rich.markup import escape
-    from rich.table import Table
 
     from circuits.pages.style import token_text
+    from circuits.pages.tables import grid, show
 
     reading = result.reading
     if reading is None:
@@ -24,35 +23,23 @@ def print_reading(result: "Run") -> None:
     console = Console(highlight=False, width=None if sys.stdout.isatty() else 130)
     if reading.heads and reading.roles is not None:
         inside = set(result.circuit.nodes)
-        table = Table(show_edge=False, pad_edge=False)
-        for column in ("special head", "role", "in the circuit"):
-            table.add_column(column)
-        for column in (
-            "to sink",
-            "to subject",
-            "to relation",
-            "from subject",
-            "from relation",
-            "answer falls",
-            "range falls",
-        ):
-            table.add_column(column, justify="right")
-        table.add_column("promotes")
-        for each in reading.heads:
-            tokens = " ".join(token_text(score.token) for score in each.promoted[:TOP])
-            table.add_row(
+        words = ("special head", "role", "in the circuit", "promotes")
+        shares = ("to sink", "to subject", "to relation", "from subject", "from relation")
+        lines = [
+            (
                 each.head.label,
                 each.role,
                 "yes" if each.head in inside else "no",
+                " ".join(token_text(score.token) for score in each.promoted[:TOP]),
                 f"{each.sink:.0%}",
                 *(f"{reading.drawn(each.attention, which):.0%}" for which in ("subject", "relation")),
                 *(f"{reading.drawn(each.write, which):.0%}" for which in ("subject", "relation")),
                 f"{each.subject_cut:+.2f}",
                 f"{each.relation_cut:+.2f}",
-                escape(tokens),
             )
-        console.print()
-        console.print(table)
+            for each in reading.heads
+        ]
+        show(grid((*words, *shares, "answer falls", "range falls"), lines, left=4))
         console.print(
             f"Roles for {reading.roles.relation}, told from {len(reading.roles.facts)} facts. To: attention from this prompt's last "
             "token; the sink is the first token, where attention rests whatever stands there. From: of what the head writes, the share "

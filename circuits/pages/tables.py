@@ -112,7 +112,7 @@ def terminal(made: Grid, *, title: str | None = None) -> "Table":
 
     table = Table(box=box.SIMPLE, pad_edge=False, padding=(0, 1, 0, 0), title=title)
     for i, name in enumerate(made.header):
-        table.add_column(Text(name), justify="left" if i < made.left else "right", no_wrap=True)
+        table.add_column(Text(name), justify="left" if i < made.left else "right", no_wrap=i >= made.left)
     for i, line in enumerate(made.lines):
         table.add_row(*(Text(cell) for cell in line), style="bold" if i in made.strong else None)
     return table
