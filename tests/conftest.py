@@ -1,5 +1,7 @@
 """Models that several test files share: made once a session, in a temporary folder, with no network."""
 
+# ruff: noqa: E402  # Two things are to be done before some of the imports.
+
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -7,6 +9,11 @@ from pathlib import Path
 # Before anything imports a HuggingFace library: tests never reach for the network.
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TRANSFORMERS_OFFLINE"] = "1"
+
+# And before anything imports the package.
+from tests import checked
+
+checked.use()
 
 import pytest
 import torch

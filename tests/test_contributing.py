@@ -60,6 +60,7 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in (
         "pyproject.toml",
         "tests/conftest.py",
+        "tests/checked.py",
         "tests/models.py",
         "tests/editing_models.py",
         "tests/memory.py",
