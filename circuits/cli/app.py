@@ -134,6 +134,7 @@ RESULTS = {
     "run.json": "a run",
     "diff.json": "a diff",
     "edit.json": "an edit",
+    "facts.json": "the circuits of several facts",
     "table.json": "a table",
     "result.json": "an explanation",
     "survey.json": "a survey",

@@ -5,6 +5,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -19,13 +20,14 @@ from circuits.cli.app import (
     parse_memory,
     put_edit,
     require_writable_folder,
+    typed_command,
 )
 from circuits.cli.options import asks
 from circuits.cli.progress import bar_or_lines
 from circuits.cli.reading import print_reading
 from circuits.discovery import find_method
 from circuits.graph import label_of
-from circuits.studies.specs import DEFAULT_TAU, RunSpec, WhichFacts
+from circuits.studies.specs import DEFAULT_TAU, RunSpec, WhichOfMany
 
 if TYPE_CHECKING:
     from circuits.evaluation.certificate import Certificate
@@ -37,13 +39,16 @@ STATE_FILE = "acdc-state.json"
 
 
 @app.command()
-@asks(WhichFacts, RunSpec)
+@asks(WhichOfMany, RunSpec)
 def discover(
     asked: dict[str, Any],
     split: Annotated[str, typer.Option(help="Half of the relation's facts to build from: val or test.")] = "val",
     max_memory: Annotated[str | None, typer.Option(help="Memory the fast engine may use, such as 4GB.")] = None,
     out: Annotated[
-        Path | None, typer.Option(help="Folder for run.json, circuit.json, circuit.gv, report.html.")
+        Path | None,
+        typer.Option(
+            help="Folder for run.json, circuit.json, circuit.gv, report.html; of several facts, one in it each."
+        ),
     ] = None,
     siblings: Annotated[
         int,
@@ -54,17 +59,19 @@ def discover(
     certificate: Annotated[bool, typer.Option(help="Certify the circuit of a single fact.")] = True,
     as_json: JsonOption = False,
 ) -> None:
-    """Find the knowledge circuit of a fact, or one circuit for several facts of a relation."""
-    which = WhichFacts(**{name: asked.pop(name) for name in WhichFacts.model_fields.keys() & asked.keys()})
-    fact, relation = which.fact, which.relation
+    """Find the knowledge circuit of a fact, of each of several, or one circuit for several facts of a relation."""
+    which = WhichOfMany(**{name: asked.pop(name) for name in WhichOfMany.model_fields.keys() & asked.keys()})
+    words, relation = which.fact, which.relation
     if relation is not None and (which.subject is not None or which.object is not None):
         raise CommandError("--subject and --object belong to --fact; a relation's facts have their own")
-    if (fact is None) == (relation is None):
-        raise CommandError("expected either --fact or --relation, got " + ("neither" if fact is None else "both"))
-    if siblings and fact is None:
+    if bool(words) == (relation is not None):
+        raise CommandError("expected either --fact or --relation, got " + ("both" if words else "neither"))
+    if len(words) > 1 and which.object is not None:
+        raise CommandError("--object belongs to a single --fact; 'prompt => object' says it of each")
+    if siblings and not words:
         raise CommandError("--siblings belongs to --fact: a relation's circuit is built from as many facts as --n says")
     if out is not None:
-        require_writable_folder(out, "run.json")
+        require_writable_folder(out, "run.json" if len(words) < 2 else "facts.json")
     method, edit = asked["method"], asked.get("with_edit")
     if "tau" in asked and not find_method(method).has_threshold:
         raise CommandError(f"--tau is acdc's threshold; method {method} keeps the best edges, as many as --edges says")
@@ -76,18 +83,14 @@ def discover(
 
     relations = relations_for(library.profile_of(asked["model"]), relation)
     asked["tau"] = taus[0]
-    if fact is not None:
+    specs: list[RunSpec] = []
+    if words:
         from circuits.facts import parse_fact
 
-        spec = RunSpec(
-            facts=(parse_fact(fact, relations.values(), subject=which.subject, object=which.object),), **asked
-        )
-        loaded = put_edit(_load(spec), edit)
-        if siblings:
-            from circuits.studies.subjects import beside
-
-            others = beside(spec.facts[0], relations, loaded, siblings, spec.seed)
-            spec = spec.model_copy(update={"siblings": others})
+        for text in words:
+            fact = parse_fact(text, relations.values(), subject=which.subject, object=which.object)
+            specs.append(RunSpec(facts=(fact,), **asked))
+        loaded = put_edit(_load(specs[0]), edit)
     else:
         from circuits.studies.setting import find_relation
 
@@ -98,27 +101,123 @@ def discover(
         spec = RunSpec(facts=chosen.facts(), **asked)
         loaded = put_edit(_load(spec), edit)
         facts, test = _split(chosen, split, which.n, loaded, spec.seed, spec.force)
-        spec = RunSpec(facts=facts, test_facts=test, **asked)
-    from circuits.pages.export import export_run
-    from circuits.studies.summary import summary_of
-
-    # A sweep writes one folder a threshold.
-    folders = {one: out if out is None or len(taus) == 1 else out / f"tau-{one:g}" for one in taus}
-    summaries = []
-    for result in _search(spec, folders, relations, loaded, memory, certificate):
-        folder = folders[result.spec.tau]
-        if folder is not None:
-            export_run(result, folder)
-        summary = {**summary_of(result).to_json(), "seconds": round(time.perf_counter() - started, 2)}
-        summaries.append(summary)
-        if not as_json:
-            print_summary(result, summary)
-            print_reading(result)
-            if folder is not None:
-                typer.echo(f"\nOpen {folder / 'report.html'}")
-        started = time.perf_counter()
+        specs.append(RunSpec(facts=facts, test_facts=test, **asked))
+    maker = _Maker(relations, loaded, taus, siblings, memory, certificate, as_json, started)
+    if len(specs) > 1:
+        _each(specs, maker, out)
+        return
+    summaries = [summary for _, summary in maker.made(specs[0], out)]
     if as_json:
         typer.echo(json.dumps(summaries[0] if len(summaries) == 1 else summaries, ensure_ascii=False))
+
+
+@dataclass
+class _Maker:
+    """What makes, prints and exports the runs of one search after another."""
+
+    relations: "Relations"
+    model: "Model"
+    taus: tuple[float, ...]
+    siblings: int
+    memory: int | None
+    certified: bool
+    quiet: bool
+    started: float
+
+    def folders(self, out: Path | None) -> dict[float, Path | None]:
+        """A sweep writes one folder a threshold."""
+        return {one: out if out is None or len(self.taus) == 1 else out / f"tau-{one:g}" for one in self.taus}
+
+    def asked(self, spec: RunSpec) -> RunSpec:
+        """Beside its siblings.
+
+        Raises:
+            circuits.facts.FactError: the model knows too few.
+        """
+        if not self.siblings:
+            return spec
+        from circuits.studies.subjects import beside
+
+        others = beside(spec.facts[0], self.relations, self.model, self.siblings, spec.seed)
+        return spec.model_copy(update={"siblings": others})
+
+    def made(self, spec: RunSpec, out: Path | None) -> "Iterator[tuple[Run, dict[str, Any]]]":
+        """Each threshold's run and its summary."""
+        from circuits.pages.export import export_run
+        from circuits.studies.summary import summary_of
+
+        folders = self.folders(out)
+        for result in _search(self.asked(spec), folders, self.relations, self.model, self.memory, self.certified):
+            folder = folders[result.spec.tau]
+            if folder is not None:
+                export_run(result, folder)
+            summary = {**summary_of(result).to_json(), "seconds": round(time.perf_counter() - self.started, 2)}
+            if not self.quiet:
+                print_summary(result, summary)
+                print_reading(result)
+                if folder is not None:
+                    typer.echo(f"\nOpen {folder / 'report.html'}")
+            yield result, summary
+            self.started = time.perf_counter()
+
+    def kept(self, spec: RunSpec, out: Path | None) -> "list[Run]":
+        """The runs of all thresholds, where whole ones of these settings and weights lie there already."""
+        from circuits.studies.run import Run, RunFileError
+        from circuits.studies.search import provenance_of
+
+        found = []
+        for tau, folder in self.folders(out).items():
+            if folder is None or not (folder / "report.html").exists():
+                return []
+            try:
+                run = Run.load(folder)
+            except RunFileError:
+                return []
+            asked = self.asked(spec).model_copy(update={"tau": tau})
+            same = run.spec == asked and run.circuit.provenance == provenance_of(asked, self.model)
+            if not same or (self.certified and run.certificate is None):
+                return []
+            found.append(run)
+        return found
+
+
+def _each(specs: list[RunSpec], maker: _Maker, out: Path | None) -> None:
+    """A circuit and a folder for each fact, and a page of all. What is there is kept; a fact that fails loses no other.
+
+    Raises:
+        CommandError: a fact has no circuit; said when all others have theirs.
+    """
+    from circuits.pages.several import Single, index
+    from circuits.records import to_text, write_files
+    from circuits.studies.discover import by_names
+    from circuits.studies.summary import summary_of
+
+    singles: list[Single] = []
+    summaries: list[dict[str, Any]] = []
+    for (name, fact), spec in zip(by_names([spec.facts[0] for spec in specs]).items(), specs, strict=True):
+        folder = None if out is None else out / name
+        try:
+            runs = maker.kept(spec, folder)
+            summaries += [summary_of(run).to_json() for run in runs]
+            for run, summary in () if runs else maker.made(spec, folder):
+                runs.append(run)
+                summaries.append(summary)
+            folders = maker.folders(folder)
+            singles += [Single(fact.statement, folders[run.spec.tau] or Path(), run) for run in runs]
+        except (ValueError, FloatingPointError) as error:
+            singles.append(Single(fact.statement, folder or Path(), error=str(error)))
+            summaries.append({"fact": fact.statement, "error": str(error)})
+            typer.echo(f"{fact.statement}: {error}", err=True)
+        if out is not None:
+            # After each fact, so that what is done can be opened when the command is stopped.
+            page = index(singles, out, command=typed_command())
+            write_files(out, {"facts.json": to_text(summaries), "index.html": page})
+    if maker.quiet:
+        typer.echo(json.dumps(summaries, ensure_ascii=False))
+    elif out is not None:
+        typer.echo(f"\nOpen {out / 'index.html'}")
+    if failed := sum(single.run is None for single in singles):
+        raise CommandError(f"{failed} of {len(specs)} facts have no circuit")
 
 
 def _load(spec: RunSpec) -> "Model":

@@ -5,9 +5,8 @@ from pathlib import Path
 
 from circuits.choices import counted
 from circuits.discovery import find_method
-from circuits.pages.page import asset
+from circuits.pages.document import document
 from circuits.pages.table_figures import figure_2, figure_6, tau_figure
-from circuits.pages.tables import STYLE as TABLE_STYLE
 from circuits.pages.tables import Grid, grid, markdown, plain
 from circuits.pages.tables import to_html as to_grid
 from circuits.studies.options import command as spec_command
@@ -277,12 +276,12 @@ def to_html(table: Table, published: PublishedTable | None, *, relations: str = 
     def card(*parts: str) -> str:
         return '<section class="card">\n' + "\n".join(parts) + "\n</section>"
 
-    body = [
-        '<header class="wrap">',
+    header = [
         f'<p class="eyebrow">Relation by relation</p>\n<h1>{plain(title)}</h1>',
         f'<div class="verdict-first"><p>{plain(summary(table))}</p></div>',
         f'<p class="caption">Made by <code>{plain(command(table, relations))}</code>.</p>',
-        '</header>\n<main class="wrap">',
+    ]
+    cards = [
         card(to_grid(main_grid(table, published)), items(notes(table, published))),
         *(
             [card("<h2>How the result moves with tau</h2>", to_grid(tau_grid(table)), tau_figure(table))]
@@ -292,18 +291,8 @@ def to_html(table: Table, published: PublishedTable | None, *, relations: str = 
         card("<h2>Where a circuit beats the model</h2>", items(beaten_lines(table))),
         card("<h2>Where in the model the circuits lie</h2>", figure_2(table)),
         card("<h2>Where in the model the answer appears</h2>", figure_6(table)),
-        "</main>",
     ]
-    head = (
-        '<meta charset="utf-8">\n<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; style-src \'unsafe-inline\'; '
-        'img-src data:">\n<meta name="viewport" content="width=device-width, initial-scale=1">\n<link rel="icon" href="data:,">'
-    )
-    text = "\n".join(body)
-    return (
-        f'<!doctype html>\n<html lang="en">\n<head>\n{head}\n<title>{plain(title)}</title>\n'
-        f"<style>{asset('page.css')}{TABLE_STYLE}{STYLE}</style>\n</head>\n"
-        f"<body>\n{text}\n</body>\n</html>\n"
-    )
+    return document(title, header, cards, style=STYLE)
 
 
 def files(table: Table, published: PublishedTable | None, *, relations: str = "all") -> dict[str, str]:

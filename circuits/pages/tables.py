@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 from circuits.records import write_whole
 from circuits.studies.columns import cells, columns
@@ -82,16 +83,26 @@ tr.average td { font-weight: 600; }"""
 """What a page's style needs for its tables."""
 
 
-def to_html(made: Grid) -> str:
-    def line(tag: str, values: Sequence[str], kind: str = "") -> str:
+def to_html(made: Grid, *, links: Sequence[str] = (), linked: int = 0) -> str:
+    """The table.
+
+    Args:
+        links: what the first lines open, an address each.
+        linked: the column whose words open it.
+    """
+
+    def line(tag: str, values: Sequence[str], kind: str = "", link: str = "") -> str:
         words, numbers = (f'<{tag} class="text">', f"<{tag}>")
-        inner = "".join(
-            f"{words if i < made.left else numbers}{plain(value)}</{tag}>" for i, value in enumerate(values)
-        )
+        shown = [plain(value) for value in values]
+        if link:
+            shown[linked] = f'<a href="{html.escape(quote(link))}">{shown[linked]}</a>'
+        inner = "".join(f"{words if i < made.left else numbers}{value}</{tag}>" for i, value in enumerate(shown))
         return f"<tr{kind}>{inner}</tr>"
 
+    opens = [*links, *[""] * (len(made.lines) - len(links))]
     body = "\n".join(
-        line("td", values, ' class="average"' if i in made.strong else "") for i, values in enumerate(made.lines)
+        line("td", values, ' class="average"' if i in made.strong else "", opens[i])
+        for i, values in enumerate(made.lines)
     )
     head = line("th", made.header)
     return f'<div class="wide"><table><thead>{head}</thead><tbody>\n{body}\n</tbody></table></div>'

@@ -48,15 +48,18 @@ def _open(spec: DiscoverSpec, _: Any) -> Workshop:
 
 
 def _cases(spec: DiscoverSpec, at: Workshop) -> list[Case[Fact]]:
-    facts = at.facts or _known(spec, at)
-    cases: dict[str, Case[Fact]] = {}
+    return [Case(name, fact) for name, fact in by_names(at.facts or _known(spec, at)).items()]
+
+
+def by_names(facts: Sequence[Fact]) -> dict[str, Fact]:
+    """The facts by names of their own, in letters that a file can be called by."""
+    named: dict[str, Fact] = {}
     for fact in facts:
-        # In letters that a file can be called by.
         name = base = re.sub(r"\W+", "-", fact.statement).strip("-")[:100]
-        while name in cases:
-            name = f"{base}-{len(cases)}"
-        cases[name] = Case(name, fact)
-    return list(cases.values())
+        while name in named:
+            name = f"{base}-{len(named)}"
+        named[name] = fact
+    return named
 
 
 def _known(spec: DiscoverSpec, at: Workshop) -> tuple[Fact, ...]:

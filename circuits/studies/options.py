@@ -223,6 +223,9 @@ Processed = Annotated[Processing, Option("compatibility (folded, centred weights
 Steps = Annotated[int | None, Option("Steps of integrated gradients (eap-ig). 20 by default.")]
 WithEdit = Annotated[str | None, Option("Folder of an edit saved by `kcircuit edit --out`, put on the model first.")]
 FactInWords = Annotated[str | None, Option("A sentence that ends with its object, or 'prompt => object'.")]
+FactsInWords = Annotated[
+    tuple[str, ...], Option("A sentence that ends with its object, or 'prompt => object'; again for another.")
+]
 Subject = Annotated[str | None, Option("The subject, as spelled in the prompt.")]
 Object = Annotated[str | None, Option("The object, where it is more than the last word.")]
 NewObject = Annotated[str | None, Option("The new object.")]

@@ -21,6 +21,7 @@ from circuits.studies.options import (
     Device,
     Engine,
     FactInWords,
+    FactsInWords,
     FloatType,
     MeasuredBy,
     MethodOptions,
@@ -52,16 +53,27 @@ DEFAULT_EDGES = "2%"
 TauInNats = Annotated[float, Option("Threshold in nats.")]
 
 
-class WhichFacts(Asked):
-    """One fact in words, or a relation and how many of its facts."""
+class OfRelation(Asked):
+    """What is said of facts beside their words, and a relation and how many of its facts."""
 
-    fact: FactInWords = None
     subject: Subject = None
     object: Object = None
     relation: Annotated[
         str | None, Option(f"Ask about one circuit of several facts of this relation: {A_RELATION}.")
     ] = None
     n: Annotated[int, Option("How many facts of the relation.", least=1)] = 20
+
+
+class WhichFacts(OfRelation):
+    """One fact in words, or a relation and how many of its facts."""
+
+    fact: FactInWords = None
+
+
+class WhichOfMany(OfRelation):
+    """Facts in words, or a relation and how many of its facts."""
+
+    fact: FactsInWords = ()
 
 
 class SearchSpec(Asked):
@@ -212,9 +224,7 @@ class RunSpec(SearchSpec):
 class DiscoverSpec(SearchSpec):
     """Circuits of many facts, one each."""
 
-    fact: Annotated[
-        tuple[str, ...], Option("A sentence that ends with its object, or 'prompt => object'; again for another.")
-    ] = ()
+    fact: FactsInWords = ()
     subject: Subject = None
     relation: Annotated[str | None, Option(f"Facts of this relation, {A_RELATION}; of all in turn by default.")] = None
     n: Annotated[int, Option("How many facts that the model knows, where none is named.", least=1)] = 20
