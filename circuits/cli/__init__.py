@@ -13,6 +13,7 @@ from circuits.cli import (  # noqa: F401  # isort: skip
     certify,
     criteria,
     claims,
+    role_errors,
     facts,
     models,
     groundtruth,

@@ -24,3 +24,12 @@ class ClaimsSpec(Asked):
     def names(self) -> tuple[str, ...]:
         """What ``only`` names; none: all."""
         return tuple(dict.fromkeys(part.strip() for part in (self.only or "").split(",") if part.strip()))
+
+
+class RoleErrorsSpec(Asked):
+    """Labels of heads where there is nothing to label."""
+
+    model: ModelName = FACTLM
+    n: Annotated[int, Option("Scrambled models.", least=1)] = 100
+    device: Device = "cpu"
+    seed: Annotated[int, Option("Of scrambles, tests and splits of ranges.", least=0)] = 0

@@ -42,6 +42,7 @@ STUDIES: dict[str, Named] = {
     "survey": Named(explain_specs.SurveySpec, "circuits.studies.explain.survey:SURVEY"),
     "trace": Named(edit_specs.TraceSpec, "circuits.studies.sequence:TRACE"),
     "layers": Named(edit_specs.LayersSpec, "circuits.studies.layers:LAYERS"),
+    "role-errors": Named(claims_specs.RoleErrorsSpec, "circuits.studies.role_errors:ROLE_ERRORS"),
     "stability": Named(specs.StabilitySpec, "circuits.studies.stability:STABILITY"),
     "table": Named(specs.TableSpec, "circuits.studies.table.table:TABLE"),
     "truth": Named(specs.TruthSpec, "circuits.studies.truth:TRUTH"),
