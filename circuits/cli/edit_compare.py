@@ -14,7 +14,7 @@ from circuits.studies.edit_specs import CompareSpec
 from circuits.studies.options import command
 
 if TYPE_CHECKING:
-    from circuits.model import Model
+    pass
 
 
 @edit_app.command()
@@ -26,8 +26,8 @@ def compare(
 ) -> None:
     """Compare editing methods: success, generality, portability, locality in percent, fluency, seconds a fact."""
     require_file(out)
-    from circuits.pages.edits_table import page
-    from circuits.pages.tables import write_page
+    from circuits.pages.edits_table import compared, page
+    from circuits.pages.tables import show, write_page
     from circuits.studies.edits import EDITS
 
     spec = CompareSpec(**asked)
@@ -39,26 +39,9 @@ def compare(
         asked_for = {"model": spec.model, "weights": unedited.model.weights, "seed": spec.seed}
         typer.echo(json.dumps({**asked_for, "rows": rows}))
         return
-    _print(unedited.model, rows)
+    show(
+        compared(rows),
+        title=f"Edits of {unedited.model.name}; shares in percent, fluency in bits, seconds a fact",
+    )
     if out is not None:
         typer.echo(f"\nWrote {out}")
-
-
-def _print(model: "Model", rows: list[dict[str, Any]]) -> None:
-    from circuits.pages.tables import grid, show
-    from circuits.studies.columns import number
-    from circuits.studies.edits import METRICS
-
-    header = ["method", "regime", "n", *METRICS, "fluency, bits", "seconds a fact"]
-    lines = [
-        [
-            row["method"],
-            row["regime"] + (f" + {row['restrain']}" if row["restrain"] else ""),
-            str(row["n"]),
-            *(number(row[metric]) for metric in METRICS),
-            number(row["fluency"], 2),
-            number(row["seconds"], 2),
-        ]
-        for row in rows
-    ]
-    show(grid(header, lines, left=2), title=f"Edits of {model.name}; shares in percent")

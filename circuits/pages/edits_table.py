@@ -6,7 +6,7 @@ from typing import Any
 
 from circuits.evaluation.edits.failures import FAILURE_CLASSES
 from circuits.model import Model
-from circuits.pages.tables import grid, markdown
+from circuits.pages.tables import Grid, grid, markdown
 from circuits.paths import data_dir
 from circuits.studies.columns import number
 from circuits.studies.edits import BY_CASE, METRICS, WRITTEN_METRICS, Standing
@@ -34,20 +34,7 @@ def page(standings: Sequence[Standing], model: Model, command: str) -> str:
         "stays, token by token. A request's value is the mean over its kinds of question, the metric the mean over requests. "
         "Fluency is the weighted bi-gram and tri-gram entropy, in bits, of sampled text. Seconds are those of making the edit, "
         "for each fact.",
-        table(
-            ["method", "regime", "restraint", "n", *METRICS, "fluency", "seconds"],
-            [
-                [
-                    *_name(row),
-                    str(row["n"]),
-                    *(number(row[metric]) for metric in METRICS),
-                    number(row["fluency"], 2),
-                    number(row["seconds"], 2),
-                ]
-                for row in rows
-            ],
-            left=3,
-        ),
+        markdown(compared(rows)),
         "The unedited model's values on the same questions:",
         table(
             ["method", "regime", "restraint", *METRICS, "fluency"],
@@ -91,6 +78,21 @@ def page(standings: Sequence[Standing], model: Model, command: str) -> str:
         parts += ["## Where MEMoE's tokens go", _routing(routed)]
     parts += ["## What papers report", _published({row["method"] for row in rows})]
     return "\n\n".join(parts) + "\n"
+
+
+def compared(rows: Sequence[dict[str, Any]]) -> Grid:
+    """A method a line, in every regime: what is compared, and what it costs."""
+    lines = [
+        [
+            *_name(row),
+            str(row["n"]),
+            *(number(row[metric]) for metric in METRICS),
+            number(row["fluency"], 2),
+            number(row["seconds"], 2),
+        ]
+        for row in rows
+    ]
+    return grid(["method", "regime", "restraint", "n", *METRICS, "fluency", "seconds"], lines, left=3)
 
 
 def _name(row: dict[str, Any]) -> list[str]:

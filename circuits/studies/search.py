@@ -108,7 +108,7 @@ def searches(
 ) -> Iterator[Found]:
     """The circuit at each threshold, in rising order, by the method that ``spec`` names."""
     find = _searched if find_method(spec.method).has_threshold else _scored
-    return find(spec, taus, problem_of(spec, relations, model, engine), engine, provenance, saves, progress)
+    return find(spec, taus, problem_of(spec, relations, model, engine), provenance, saves, progress)
 
 
 def problem_of(spec: RunSpec, relations: Relations, model: Model, engine: Engine) -> Problem:
@@ -127,7 +127,6 @@ def _searched(
     spec: RunSpec,
     taus: Sequence[float],
     problem: Problem,
-    engine: Engine,
     provenance: Callable[[float], Provenance],
     saves: Saves,
     progress: Callable[[Progress], None],
@@ -139,7 +138,7 @@ def _searched(
     if spec.prefilter is not None:
         scores = _scores(spec.prefilter, spec, problem, provenance(spec.tau), progress)
         candidates = prefilter.candidates(scores, spec.keep or prefilter.KEEP)
-        begins = prefilter.start(engine, candidates, problem.model.network.d_vocab)
+        begins = prefilter.start(problem.engine, candidates, problem.model.network.d_vocab)
         if not spec.force:
             prefilter.require_alive(begins, spec.prefilter, spec.keep or prefilter.KEEP)
         prefiltered = Prefiltered(method=spec.prefilter, candidates=int(candidates.sum()), nll_start=begins.nll)
@@ -176,17 +175,16 @@ def _scored(
     spec: RunSpec,
     taus: Sequence[float],
     problem: Problem,
-    engine: Engine,
     provenance: Callable[[float], Provenance],
     saves: Saves,
     progress: Callable[[Progress], None],
 ) -> Iterator[Found]:
     """The best edges of a method that scores them all: the same at each threshold, for it has none."""
-    before = engine.evaluations
+    before = problem.engine.evaluations
     scores = _scores(spec.method, spec, problem, provenance(spec.tau), progress)
     n = prefilter.n_edges(spec.edges or DEFAULT_EDGES, scores.graph.n_edges)
     circuit = scores.connected(n, absolute=spec.absolute)
-    done = State("", [], [], evaluations=engine.evaluations - before)
+    done = State("", [], [], evaluations=problem.engine.evaluations - before)
     for tau in sorted(taus):
         yield tau, circuit, done, None
 
