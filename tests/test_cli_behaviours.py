@@ -20,7 +20,7 @@ from circuits.studies.explain_specs import SurveySpec
 from circuits.studies.setting import Setting
 from circuits.studies.study import Watch
 from circuits.studies.sweep import Folder, sweep
-from tests.test_cli import fails, succeeds
+from tests.commands import fails, succeeds
 
 FRANCE = "The official language of France is French"
 

@@ -16,7 +16,7 @@ from circuits.evaluation.edits.targets import TooFewFacts, known_requests
 from circuits.facts import Relation
 from circuits.model import Batch, Model
 from circuits.studies.edits import Contestant
-from tests.test_cli import fails, succeeds
+from tests.commands import fails, succeeds
 
 FACT = ["--fact", "w1 w10 w2 => w6", "--subject", "w10"]
 STRONG = ["--set", "lr=0.05", "--set", "steps=10"]

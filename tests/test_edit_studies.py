@@ -28,8 +28,8 @@ from circuits.studies.requests import Unedited, resources_of
 from circuits.studies.sequence import TRACE
 from circuits.studies.study import Outcome, Study, Watch
 from circuits.studies.sweep import Folder, sweep
+from tests.commands import fails
 from tests.editing_models import OTHER, REQUEST
-from tests.test_cli import fails
 from tests.test_edit_sweep import PROBED
 
 FRANCE = Fact("The official language of France is", "France", "French", "country_language")

@@ -342,7 +342,7 @@ def print_summary(result: "Run", summary: dict[str, Any]) -> None:
     if result.certificate:
         for line in certificate_lines(result.certificate):
             console.print(line, markup=False)
-    lines = [
+    lines: list[tuple[str, ...]] = [
         ("edges", f"{summary['edges_total']:,}", f"{summary['edges_kept']:,}"),
         ("NLL of the answer, nats", f"{summary['nll_model']:.4f}", f"{summary['nll_circuit']:.4f}"),
         ("rank of the answer", f"{summary['rank_model']:,}", f"{summary['rank_circuit']:,}"),
