@@ -330,18 +330,15 @@ def certificate_lines(certificate: "Certificate") -> tuple[str, ...]:
 
 
 def print_summary(result: "Run", summary: dict[str, Any]) -> None:
-    from rich.console import Console
-
     from circuits.pages.tables import grid, show
     from circuits.pages.verdict import verdict
 
-    console = Console(highlight=False, soft_wrap=True)
-    console.print(summary["fact"], style="bold", markup=False)
-    console.print(f"in {summary['model']}, method {summary['method']}, engine {summary['engine']}", markup=False)
-    console.print(verdict(result)[0], markup=False)
+    typer.secho(summary["fact"], bold=True)
+    typer.echo(f"in {summary['model']}, method {summary['method']}, engine {summary['engine']}")
+    typer.echo(verdict(result)[0])
     if result.certificate:
         for line in certificate_lines(result.certificate):
-            console.print(line, markup=False)
+            typer.echo(line)
     lines: list[tuple[str, ...]] = [
         ("edges", f"{summary['edges_total']:,}", f"{summary['edges_kept']:,}"),
         ("NLL of the answer, nats", f"{summary['nll_model']:.4f}", f"{summary['nll_circuit']:.4f}"),
@@ -354,29 +351,29 @@ def print_summary(result: "Run", summary: dict[str, Any]) -> None:
     show(grid(("", "model", "circuit alone"), lines))
     share = 100 * summary["edges_kept"] / summary["edges_total"]
     decided = result.trajectory.decided
-    console.print(
+    typer.echo(
         f"The circuit keeps {share:.1f} % of the edges and {summary['nodes_kept']} nodes. "
         + (f"In the whole model the answer is first from {decided} on. " if decided else "")
         + f"{summary['evaluations']:,} evaluations, {summary['seconds']:.1f} s."
     )
     if "edges_asked" in summary and summary["edges_kept"] < summary["edges_asked"]:
-        console.print(
+        typer.echo(
             f"{summary['edges_asked']:,} edges were asked for: these are as many of the best as lie on paths from input to logits."
         )
     if "candidates" in summary:
-        console.print(
+        typer.echo(
             f"The prefilter {summary['prefilter']} let {summary['candidates']:,} of {summary['edges_total']:,} edges through; with "
             f"these alone, where the search began, the answer's NLL is {summary['nll_start']:.3g} nats."
         )
     if "share_lost" in summary:
-        console.print(
+        typer.echo(
             f"Of the {summary['edges_full_search']:,} edges that the full search keeps, the filter dropped "
             f"{summary['share_filtered_out']:.1%}, and this circuit lacks {summary['share_lost']:.1%}; "
             f"it has {summary['edges_extra']:,} others."
         )
     if summary["near_ties"]:
         ties, more = ", ".join(map(label_of, result.near_tie_edges[:3])), " ..." if summary["near_ties"] > 3 else ""
-        console.print(
+        typer.echo(
             f"{summary['near_ties']} steps came within {summary['noise']:.1e} nats of tau, which is rounding: on other hardware "
             f"they may fall the other way ({ties}{more})."
         )

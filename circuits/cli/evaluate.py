@@ -151,16 +151,10 @@ def _require_same_graph(circuit: "Circuit", model: "Model") -> None:
 
 
 def _print(result: "Assessment", content: dict[str, Any]) -> None:
-    from rich.console import Console
-
     from circuits.pages.tables import grid, show
 
-    console = Console(highlight=False, soft_wrap=True)
     facts = result.facts
-    console.print(
-        f"{result.circuit}; on " + (f"“{facts[0].statement}”" if len(facts) == 1 else f"{len(facts)} facts"),
-        markup=False,
-    )
+    typer.echo(f"{result.circuit}; on " + (f"“{facts[0].statement}”" if len(facts) == 1 else f"{len(facts)} facts"))
     header, blank = (
         ("", "model", "circuit alone", *(f"random, {level.draw}" for level in result.chance)),
         [""] * len(result.chance),
@@ -176,16 +170,14 @@ def _print(result: "Assessment", content: dict[str, Any]) -> None:
     minimal, complete = content["minimality"], content["completeness"]
     if minimal["share_minimal"] is not None:
         least = minimal["edges"][-1]
-        console.print(
+        typer.echo(
             f"Minimality: {minimal['share_minimal']:.0%} of the edges are worth {minimal['tau']:g} nats or more in the circuit; the least, "
-            f"{label_of(least['edge'])}, is worth {least['worth']:+.3g}.",
-            markup=False,
+            f"{label_of(least['edge'])}, is worth {least['worth']:+.3g}."
         )
-        console.print(
+        typer.echo(
             f"Completeness: circuit and model are {complete['gap_intact']:.3g} nats apart, {complete['gap_random']:.3g} with random parts "
             f"of the circuit knocked out of both (they agree on {complete['agreement_random']:.0%} of the facts), "
-            f"{complete['gap_worst']:.3g} at worst, without {', '.join(map(label_of, complete['edges_worst'])) or 'nothing'}.",
-            markup=False,
+            f"{complete['gap_worst']:.3g} at worst, without {', '.join(map(label_of, complete['edges_worst'])) or 'nothing'}."
         )
 
 

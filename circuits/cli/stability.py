@@ -88,15 +88,11 @@ def stability(
 
 
 def _print(result: dict[str, Any]) -> None:
-    from rich.console import Console
-
     from circuits.pages.tables import grid, show
 
-    console = Console(highlight=False, soft_wrap=True)
-    console.print(result["fact"], style="bold", markup=False)
-    console.print(
-        f"in {result['model']}, tau {result['tau']:g} nats: {result['edges']:,} of {result['edges_total']:,} edges",
-        markup=False,
+    typer.secho(result["fact"], bold=True)
+    typer.echo(
+        f"in {result['model']}, tau {result['tau']:g} nats: {result['edges']:,} of {result['edges_total']:,} edges"
     )
     header = (
         "change",
@@ -123,9 +119,8 @@ def _print(result: dict[str, Any]) -> None:
     ]
     show(grid(header, lines, left=2))
     for row in result["skipped"]:
-        console.print(f"{row['change']}: left out: {row['reason']}", markup=False)
-    console.print(
+        typer.echo(f"{row['change']}: left out: {row['reason']}")
+    typer.echo(
         "Nodes are heads and MLPs. Random: pairs of circuits of the same sizes, drawn uniformly from the graph; joined: with every edge "
-        "on a path from input to logits.",
-        markup=False,
+        "on a path from input to logits."
     )

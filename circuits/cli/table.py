@@ -88,19 +88,15 @@ def table(
 
 
 def print_table(made: "Table") -> None:
-    from rich.console import Console
-
     from circuits.pages.table import beaten_lines, main_grid, notes, summary, tau_cells
     from circuits.pages.tables import show
     from circuits.studies.table import load_published
 
     published = load_published()
     show(main_grid(made, published, narrow=True), width=180)
-    console = Console(highlight=False, soft_wrap=True)
     for line in tau_cells(made) if len(made.spec.taus) > 1 else ():
-        console.print(
+        typer.echo(
             f"tau {line[0]}: {line[2]} of the edges, Hit@10 {line[3]} on D_val, {line[5]} on D_test "
-            f"({line[6]} of the model's)",
-            markup=False,
+            f"({line[6]} of the model's)"
         )
-    console.print("\n".join(["", *beaten_lines(made), "", *notes(made, published), "", summary(made)]), markup=False)
+    typer.echo("\n".join(["", *beaten_lines(made), "", *notes(made, published), "", summary(made)]))
