@@ -34,8 +34,7 @@ def page(edits: Path, survey: Path) -> str:
     for each in surveys:
         counted = ", ".join(f"{name} ({count})" for name, count in each["conclusions"].items())
         claims = [
-            f"- {'Holds' if claim['holds'] else 'Does not hold'}: {claim['claim']} ({claim['numbers']})."
-            for claim in each["claims"]
+            f"- {claim['verdict'].capitalize()}: {claim['claim']} ({claim['numbers']})." for claim in each["claims"]
         ]
         behaviour = each["behaviour"]
         cases = [f"- {case}" for case in each["cases"]]

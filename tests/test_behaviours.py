@@ -23,7 +23,6 @@ from circuits.studies.diff_table import (
     NEIGHBOURS,
     EditNumbers,
     FactsToEdit,
-    MethodRow,
     claims,
     method_row,
     method_rows,
@@ -37,6 +36,7 @@ from circuits.studies.explain.icl import _circuit_heads, demonstrated, explain_i
 from circuits.studies.explain.multihop import find_case, multi_hop
 from circuits.studies.explain.reverse import explain_reverse, reverse_facts, reversed_fact
 from circuits.studies.explain.sides import Bench, Benches, make_bench, relation_of
+from circuits.studies.explain.survey import survey_reverses
 from circuits.studies.explain.verdict import BehaviourError
 from circuits.studies.runs import run
 from circuits.studies.specs import RunSpec
@@ -168,24 +168,40 @@ def test_the_prompts_of_an_edit_are_known_and_the_neighbour_has_the_same_object_
     assert whole_model(model, asked).rank.per_example == (1,) * len(asked)
 
 
-def row(method: str, **values) -> MethodRow:
-    numbers = dict.fromkeys(
-        ("edge_jaccard", "paraphrase_jaccard", "random_jaccard", "share_edited", "share_movers", "share_others"), 0.2
-    )
-    fixed = {"layers": (1,), "n": 3, "took": 3, "first_at_edited_layer": 0.0, "leaked": 0.0, "neighbours": 3}
-    return MethodRow(method=method, **{**numbers, **fixed, "movers_turned": 0.4, "delay": 2.0, **values})
+def edit_of(method: str, i: int, **values) -> EditNumbers:
+    fixed = {
+        "layers": (1,),
+        "took": True,
+        "share_edited": 0.2,
+        "movers_before": -1.0,
+        "movers_after": -1.0,
+        "delay": 2,
+        "leaked": 0,
+    }
+    rest = dict.fromkeys(("edge_jaccard", "paraphrase_jaccard", "random_jaccard", "share_movers", "share_others"), 0.2)
+    return EditNumbers(method=method, statement=f"fact {i}", **{**rest, **fixed, "neighbours": 3, **values})
 
 
-def test_a_claim_holds_or_not_as_the_tables_numbers_say():
-    rome, ft_m = (
-        row("rome", leaked=0.1, movers_turned=0.9),
-        row("ft-m", leaked=0.9, share_edited=0.8, first_at_edited_layer=1.0),
-    )
-    assert [claim.holds for claim in claims((rome, ft_m))] == [True] * 6
-    rome, ft_m = row("rome", leaked=0.9, share_edited=0.7, movers_turned=0.3), row("ft-m")
-    assert [claim.holds for claim in claims((rome, ft_m))] == [False] * 6
-    assert claims(()) == claims((row("ft-m", took=0),)) == ()
-    assert str(claims((row("ft-m"),))[0]).startswith("Does not hold: FT-M writes the new object directly")
+def test_a_claim_about_methods_is_decided_on_the_same_facts_and_layers_alone():
+    direct = {"share_edited": 0.8, "delay": 0, "leaked": 3}
+    rome = [edit_of("rome", i, movers_after=1.0) for i in range(12)]
+    ft_m = [edit_of("ft-m", i, **direct) for i in range(12)]
+    assert [claim.verdict for claim in claims((*rome, *ft_m))] == ["holds"] * 4
+    turned = [replace(each, method="ft-m" if each.method == "rome" else "rome") for each in (*rome, *ft_m)]
+    assert [claim.verdict for claim in claims(turned)] == ["does not"] * 4
+    # Few facts, or the methods' own layers, which differ, decide nothing.
+    assert {claim.verdict for claim in claims((*rome[:8], *ft_m[:8]))} == {"undecided"}
+    elsewhere = [replace(each, layers=(5,)) for each in ft_m]
+    assert {claim.verdict for claim in claims((*rome, *elsewhere))} == {"undecided"}
+    assert "no control" in str(claims((*rome, *elsewhere))[0])
+    assert claims(()) == claims([replace(each, took=False) for each in (*rome, *ft_m)]) == ()
+
+
+def test_a_survey_without_a_control_decides_nothing():
+    curse = survey_reverses((), 5, 96).claims[0]
+    assert curse.verdict == "undecided"
+    assert str(curse).startswith("Undecided: a fact that is known in one direction")
+    assert "5 of 96" in curse.numbers
 
 
 def edited(**values) -> EditNumbers:

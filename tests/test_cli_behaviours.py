@@ -111,7 +111,7 @@ def test_a_stopped_survey_goes_on_with_the_behaviours_that_it_lacks(tmp_path, mo
             asked.append(name)
             if len(asked) == 2:
                 raise KeyboardInterrupt
-            claim = Claim(claim="some hold", holds=True, numbers=f"{spec.n} of {spec.n}")
+            claim = Claim(claim="some hold", verdict="undecided", numbers=f"{spec.n} of {spec.n}")
             return Survey(behaviour=name, cases=("one",), conclusions={"none": 1}, claims=(claim,))
 
         return look

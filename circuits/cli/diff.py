@@ -96,7 +96,8 @@ def _many_facts(spec: DiffSpec, jobs: int | None, out: Path | None, as_json: boo
         jobs=lambda context: min(fitting(jobs, context.model), spec.n),
     )
     rows = method_rows(spec, facts)
-    said, edits = claims(rows), [edit for fact in facts for edit in fact.edits]
+    edits = [edit for fact in facts for edit in fact.edits]
+    said = claims(edits)
     record = {name: list(map(to_json, values)) for name, values in (("rows", rows), ("claims", said), ("edits", edits))}
     text = table_text(rows, said, spec)
     if out is not None:

@@ -9,6 +9,7 @@ from circuits.datasets.manifest import manifest_of
 from circuits.datasets.probes import edit_facts, other_object
 from circuits.editing import Resources
 from circuits.evaluation import distinct_beginnings, known, said
+from circuits.evaluation.claims import Pair
 from circuits.evaluation.roles import known_facts, template_of
 from circuits.facts import Fact, Relations
 from circuits.metrics import Measurement
@@ -248,52 +249,46 @@ def method_rows(spec: DiffSpec, facts: Sequence[FactEdits]) -> tuple[MethodRow, 
 # ---- the paper's claims ----------------------------------------------------------------------------------------------
 
 
-def claims(rows: Sequence[MethodRow]) -> tuple[Claim, ...]:
-    """Paper 2, section 5, put as comparisons of the table's numbers; those whose methods are in the table, and took."""
-    by_name = {row.method: row for row in rows if row.took}
-    found = []
-    for method in ("ft-m", "ft-l"):
-        if row := by_name.get(method):
-            name = method.upper()
-            found += [
-                Claim(
-                    claim=f"{name} writes the new object directly: the edited MLP writes most of its logit",
-                    holds=row.share_edited > 0.5,
-                    numbers=f"edited MLP {row.share_edited:.0%}, mover heads {row.share_movers:.0%}",
-                ),
-                Claim(
-                    claim=f"after {name} the new object is first in the stream directly, from the edited MLP on",
-                    holds=row.first_at_edited_layer > 0.5,
-                    numbers=f"{row.first_at_edited_layer:.0%} of the edits; {row.delay:.1f} sub-layers later on average",
-                ),
-            ]
+def claims(edits: Sequence[EditNumbers]) -> tuple[Claim, ...]:
+    """Paper 2, section 5: FT-M beside ROME on the same facts, where both took. At different layers neither is the other's control."""
+    took = {(each.method, each.statement): each for each in edits if each.took}
     # The paper's ROME stores its values at the subject.
-    if rome := by_name.get("rome@subject") or by_name.get("rome"):
-        row = rome
-        found += [
-            Claim(
-                claim="ROME adds information at the subject, and later nodes bring it to the last token",
-                holds=row.share_edited < 0.5 and row.first_at_edited_layer < 0.5,
-                numbers=f"edited MLP {row.share_edited:.0%} of the new object's logit; first {row.delay:.1f} sub-layers after it",
-            ),
-            Claim(
-                claim="after ROME mover heads give the new object where they gave the old one",
-                holds=row.movers_turned > 0.5,
-                numbers=f"movers that favoured the old object favour the new one after {row.movers_turned:.0%} of the edits",
-            ),
-        ]
-    if rome and (ft_m := by_name.get("ft-m")):
-        found += [
-            Claim(
-                claim="movers turn after ROME more than after FT-M",
-                holds=rome.movers_turned > ft_m.movers_turned,
-                numbers=f"ROME {rome.movers_turned:.0%}, FT-M {ft_m.movers_turned:.0%}; they write {rome.share_movers:.0%} and "
-                f"{ft_m.share_movers:.0%} of the new object's logit",
-            ),
-            Claim(
-                claim="FT-M leaks into neighbours more than ROME does",
-                holds=ft_m.leaked > rome.leaked,
-                numbers=f"FT-M {ft_m.leaked:.0%}, ROME {rome.leaked:.0%} of neighbours given the new object",
-            ),
-        ]
-    return tuple(found)
+    rome = "rome@subject" if any(method == "rome@subject" for method, _ in took) else "rome"
+    both = [
+        (ft_m, other)
+        for (method, statement), ft_m in took.items()
+        if method == "ft-m" and (other := took.get((rome, statement))) is not None
+    ]
+    if not both:
+        return ()
+
+    def pair(value: float, control: float, at: tuple[EditNumbers, EditNumbers]) -> Pair:
+        return Pair(value, control if at[0].layers == at[1].layers else None)
+
+    def directly(each: EditNumbers) -> float:
+        return float(each.delay is not None and each.delay <= 0)
+
+    found = (
+        (
+            "FT-M writes the new object directly, more than ROME: the edited MLP's share of its logit",
+            [pair(a.share_edited, b.share_edited, (a, b)) for a, b in both if a.share_edited == a.share_edited],
+        ),
+        (
+            "after FT-M the new object is first in the stream from the edited MLP on, and not after ROME",
+            [pair(directly(a), directly(b), (a, b)) for a, b in both],
+        ),
+        (
+            "movers turn to the new object after ROME more than after FT-M",
+            [pair(float(b.movers_turned), float(a.movers_turned), (a, b)) for a, b in both if b.movers_before < 0],
+        ),
+        (
+            "FT-M leaks into neighbours more than ROME does",
+            [
+                pair(a.leaked / a.neighbours, b.leaked / b.neighbours, (a, b))
+                for a, b in both
+                if a.neighbours and b.neighbours
+            ],
+        ),
+    )
+    layers = f"FT-M at {both[0][0].layers}, ROME at {both[0][1].layers}"
+    return tuple(Claim.of(claim, [each for each in own if each.value == each.value], layers) for claim, own in found)

@@ -43,6 +43,8 @@ ALPHA = 0.05
 LEAST_GAIN = 1.0
 """Nats. With `find_icl`, demonstrations must gain as much: there must be something to lose."""
 CASES = 6
+NEW_HEADS_CARRY = "new heads read the demonstrations and carry the gain"
+"""The paper's conclusion."""
 
 
 class CircuitHead(BaseModel):
@@ -204,7 +206,7 @@ def _verdict(model: Model, bare: Fact, full: Fact, heads: Sequence[CircuitHead],
     gain = whole_model(model, (bare,)).nll.value - whole_model(model, (full,)).nll.value
     evidence = [Evidence(name="gain of the demonstrations", value=gain, unit="nats")]
     conclusions = (
-        (new, "new heads read the demonstrations and carry the gain"),
+        (new, NEW_HEADS_CARRY),
         (readers, "heads that read the demonstrations carry the gain, not the new ones alone"),
     )
     cuts, reason = ReadingCuts(model, full, demonstration_positions(model, bare, full), graph), ""

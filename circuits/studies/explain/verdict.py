@@ -1,10 +1,12 @@
 """How an explanation ends: in a conclusion with the numbers that it rests on, or in "inconclusive" with the reason."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from itertools import islice
 from typing import Protocol, TypeVar, runtime_checkable
 
 from pydantic import BaseModel, ConfigDict
+
+from circuits.evaluation.claims import Pair, Ruling, judged
 
 INCONCLUSIVE = "inconclusive"
 
@@ -75,13 +77,20 @@ def first_conclusive(cases: Iterable[Explained], limit: int, none: str) -> Expla
 
 
 class Claim(BaseModel):
-    """One of the paper's claims, and whether it holds here."""
+    """One of the paper's claims, and what the cases at hand come to by the rule of `circuits.evaluation.claims`."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     claim: str
-    holds: bool
+    verdict: Ruling
     numbers: str
 
+    @classmethod
+    def of(cls, claim: str, pairs: Sequence[Pair], numbers: str) -> "Claim":
+        """Of cases each beside its control; ``numbers`` says in words what was counted."""
+        found = judged(pairs)
+        shown = f"{found.effect:+.2f} [{found.low:+.2f}, {found.high:+.2f}] beyond its control, n {found.n}"
+        return cls(claim=claim, verdict=found.verdict, numbers=f"{numbers}; {shown if found.n else 'no control'}")
+
     def __str__(self) -> str:
-        return f"{'Holds' if self.holds else 'Does not hold'}: {self.claim} ({self.numbers})."
+        return f"{self.verdict.capitalize()}: {self.claim} ({self.numbers})."
