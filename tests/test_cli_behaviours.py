@@ -79,6 +79,7 @@ def test_an_explanation_prints_one_json_object_and_writes_its_page(capsys, tmp_p
     found = json.loads(succeeds(words, capsys))
     assert found["verdict"]["conclusion"] in (
         "forward only",
+        "both ways, one circuit",
         "both ways, overlapping circuits",
         "both ways, different circuits",
     )

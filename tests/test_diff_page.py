@@ -11,18 +11,17 @@ import pytest
 from circuits.circuit import Circuit
 from circuits.evaluation.edits.relapse import Relapse, Standoff
 from circuits.evaluation.edits.superficial import AfterPrefix, Audit
-from circuits.pages import diff as diff_page
-from circuits.pages.diff import render_diff, union
+from circuits.pages import pair as pair_page
+from circuits.pages.diff import render_diff
 from circuits.pages.diff_figures import trajectories, who_writes
+from circuits.pages.pair import union
 from circuits.pages.sides import SideNames, headline
 from circuits.pages.stills import answers_still, ranks_still, writers_still
 from circuits.studies.diffs import CircuitDiff
-from circuits.studies.explain.verdict import Evidence, Verdict
 from tests.models import traces
 from tests.test_diffs import EDITED, HERE, SKY, circuit, diff, path, side
 from tests.test_viz import HOSTILE, Elements, browser, drive
 
-PULL = Evidence(name="pull", value=0.5, unit="logits", against=0.1, against_name="chance")
 FOUND = diff("input->m0 m0->logits a0.h0->m1", "input->m1 m0->logits m1->logits")
 
 DRIVE_DIFF = """<script>
@@ -93,7 +92,7 @@ def test_every_edge_is_drawn_once_and_marked_kept_lost_or_gained():
 
 def test_a_diff_too_large_to_draw_shows_the_strongest_edges_and_says_so(monkeypatch: pytest.MonkeyPatch):
     assert "strongest of" not in render_diff(FOUND)
-    monkeypatch.setattr(diff_page, "DRAWN", 2)
+    monkeypatch.setattr(pair_page, "DRAWN", 2)
     text = render_diff(FOUND)
     assert "The 2 strongest of 5 edges are drawn." in text
     assert sum(tag == "path" for tag, _ in Elements(text).tags) == 2
@@ -158,11 +157,10 @@ def test_two_circuits_of_one_model_on_one_prompt_are_called_by_their_names_and_r
     names = SideNames.of(found)
     assert (names.lost, names.gained, names.one_reading) == ("wrong answer only", "right answer only", True)
     assert [trace.name for trace in traces(trajectories(found))] == ["blue", "green"]
-    text = render_diff(found, verdict=Verdict(conclusion="no mover", sentence="none pulls", evidence=(PULL,)))
+    text = render_diff(found, verdict="no mover\nnone pulls")
     shown = re.sub(r"<script.*?</script>|<style.*?</style>|<svg.*?</svg>", "", text, flags=re.S)
     assert not re.search(r"\b(before|after)\b(?! every)", re.sub(r"<[^>]*>", " ", shown), re.I)
-    assert "<p>No mover</p><p>None pulls</p>" in text
-    assert '<th scope="row">pull</th><td class="num">0.5 logits</td><td>chance 0.1 logits</td>' in text
+    assert "<p>no mover</p><p>none pulls</p>" in text
     assert "Heads with a role, at this prompt" in text
     # The control: an edit has a before and an after, though nothing else be read.
     edit = found.model_copy(update={"differs": "edit"})

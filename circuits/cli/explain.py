@@ -89,9 +89,9 @@ def _explain(name: str, asked: dict[str, Any], out: Path | None, as_json: bool) 
     spec = named.spec(**asked)
     _, (found,) = carried_out(named.load(), spec, "cases", searches=None if out is None else out / SEARCHES)
     if out is not None:
-        from circuits.pages.diff import render_diff
+        from circuits.pages.explain import render_explained
 
-        page = render_diff(found.diff, verdict=found.verdict, command=typed_command())
+        page = render_explained(found, command=typed_command())
         write_files(out, {"result.json": found.model_dump_json(indent=1) + "\n", "report.html": page})
     if as_json:
         record = found.model_dump(mode="json", exclude={"diff"})

@@ -9,15 +9,31 @@ from torch import Tensor
 
 from circuits.analysis.attribution import SINK
 from circuits.analysis.tracing import open_parts, source_parts, traces
-from circuits.facts import Fact
+from circuits.datasets.corpus import demonstration
+from circuits.facts import Fact, Relation
 from circuits.graph import Graph, Node, Slot
 from circuits.metrics import match_nll
 from circuits.model import Model
 from circuits.model.taps import ReaderKind, Taps
+from circuits.studies.explain_specs import Wording
 
 DRAWS = 40
 """Sets of other heads, of any layers, that a cut is compared with."""
 VARIANTS_AT_ONCE = 64
+
+
+def demonstrated(
+    relation: Relation, subject: str, shown: Sequence[str], wording: Wording = "stated"
+) -> tuple[Fact, Fact]:
+    """(the question, the question after demonstrations of the relation on the subjects ``shown``)."""
+    object_ = relation.object_of(subject)
+    if wording == "bare":
+        pairs = [(each, relation.object_of(each)) for each in shown]
+        asked, after = demonstration((), subject), demonstration(pairs, subject)
+    else:
+        asked = relation.fact(subject).prompt
+        after = ". ".join((*(relation.fact(each).statement for each in shown), asked))
+    return Fact(asked, subject, object_, relation.name), Fact(after, subject, object_, relation.name)
 
 
 def demonstration_positions(model: Model, question: Fact, full: Fact) -> range:

@@ -29,6 +29,7 @@ from circuits.studies.diffs import CircuitDiff
 from circuits.studies.explain.asked import one_case, open_case
 from circuits.studies.explain.cases import Ground
 from circuits.studies.explain.sides import Bench, Benches, compared, fact_of, make_bench, relation_of
+from circuits.studies.explain.told import HeadsTold, HeadTold, Put, Told, course, ending, model_of, overlap
 from circuits.studies.explain.verdict import INCONCLUSIVE, BehaviourError, Evidence, Verdict, first_conclusive
 from circuits.studies.explain_specs import ExplainFactSpec
 from circuits.studies.setting import Setting
@@ -39,6 +40,8 @@ NEIGHBOURS = 12
 """Recalled facts of the relation that the movers' pull is measured on."""
 WEAK = 0.5
 """Movers that pull less than this share of what they do at a typical recalled fact are not effective."""
+SELECTS_WRONG, NO_MOVER = "a mover selects wrong information", "no effective mover"
+"""What a verdict may conclude."""
 CASES = 12
 """Candidates that `find_hallucination` looks into."""
 
@@ -80,6 +83,53 @@ class Hallucination(BaseModel):
 
     def __str__(self) -> str:
         return f"{self.fact.prompt} … {self.wrong} (right: {self.fact.object})\n{self.verdict}"
+
+    @property
+    def failing(self) -> str | None:
+        """The mover that brings the wrong object before the right one by most, where one selects it; where none is effective,
+        the one that brings least of what it brings at recalled facts. None where neither was found."""
+        by = {
+            SELECTS_WRONG: lambda each: each.wrong - each.right,
+            NO_MOVER: lambda each: each.recalled - max(each.right, each.wrong),
+        }.get(self.verdict.conclusion)
+        return max(self.movers, key=by).head if by and self.movers else None
+
+    @property
+    def told(self) -> Told:
+        right, wrong, side = self.fact.object, self.wrong, self.diff.after
+        does = {each.head: each for each in side.heads}
+        rows = (
+            HeadTold(
+                label_of(each.head),
+                (each.right, each.wrong, each.recalled),
+                f"{does[each.head]}" if each.head in does else "",
+                each.head == self.failing,
+            )
+            for each in self.movers
+        )
+        undecided = "" if self.verdict.conclusive else "why is undecided: "
+        counted = (
+            f"Of the relation's movers {self.mover_count} are in the circuit of the wrong answer; "
+            f"in those of recalled facts {self.mover_count_neighbours:.1f} on average."
+        )
+        return Told(
+            question="Why a wrong answer",
+            title=f"{self.fact.prompt} …",
+            verdict=f"{model_of(self.diff)} says {wrong!r} where {right!r} is right: {undecided}{self.verdict.sentence}",
+            put=(
+                Put("Wrong answer, which the model gives", self.fact.prompt, wrong, ending(side, wrong), False),
+                Put("Right answer", self.fact.prompt, right, ending(side, right), True),
+            ),
+            heads=HeadsTold(
+                "The heads that should bring the answer",
+                f"What cutting a mover's reading of the subject takes from an object against the relation's others, in logits: at "
+                f"this prompt, and from the right objects of {len(self.neighbours)} facts that the model recalls.",
+                tuple((name, "logits") for name in (f"towards {right!r}", f"towards {wrong!r}", "at recalled facts")),
+                tuple(sorted(rows, key=lambda each: not each.marked)),
+                "No head is an established mover for this relation.",
+            ),
+            story=(course(side, wrong), course(side, right), *([counted] if self.movers else []), overlap(self.diff)),
+        )
 
 
 @dataclass(frozen=True)
@@ -239,7 +289,7 @@ def _verdict(fact: Fact, wrong: str, since: str | None, movers: Sequence[MoverPu
     if false >= WEAK * recalled and false - right >= MIN_EFFECT:
         worst = max(movers, key=lambda each: each.wrong - each.right)
         return Verdict(
-            conclusion="a mover selects wrong information",
+            conclusion=SELECTS_WRONG,
             sentence=f"{label_of(worst.head)} carries {wrong!r} from the subject rather than {fact.object!r}{where}.",
             evidence=(
                 *evidence,
@@ -254,7 +304,7 @@ def _verdict(fact: Fact, wrong: str, since: str | None, movers: Sequence[MoverPu
         )
     if max(false, right) < WEAK * recalled:
         return Verdict(
-            conclusion="no effective mover",
+            conclusion=NO_MOVER,
             sentence=f"the relation's mover heads carry neither {fact.object!r} nor {wrong!r} as they do at recalled "
             f"facts; {wrong!r} wins without them{where}.",
             evidence=evidence,

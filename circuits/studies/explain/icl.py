@@ -17,7 +17,6 @@ from pydantic import BaseModel, ConfigDict
 from circuits.analysis.attribution import SINK, written_shares
 from circuits.analysis.tracing import open_parts, traces
 from circuits.choices import listed
-from circuits.datasets.corpus import demonstration
 from circuits.datasets.manifest import Manifest
 from circuits.evaluation import whole_model
 from circuits.facts import KINDS, Fact, Relation, Relations
@@ -26,8 +25,9 @@ from circuits.model import ContextError, Model
 from circuits.studies.diffs import CircuitDiff
 from circuits.studies.explain.asked import one_case, open_case
 from circuits.studies.explain.cases import Ground
-from circuits.studies.explain.demonstrations import ReadingCuts, demonstration_positions
+from circuits.studies.explain.demonstrations import ReadingCuts, demonstrated, demonstration_positions
 from circuits.studies.explain.sides import compared, make_bench
+from circuits.studies.explain.told import HeadsTold, HeadTold, Put, Told, course, ending, model_of, overlap
 from circuits.studies.explain.verdict import INCONCLUSIVE, BehaviourError, Evidence, Verdict, first_conclusive
 from circuits.studies.explain_specs import InContextSpec, Wording
 from circuits.studies.setting import Setting
@@ -62,13 +62,23 @@ class CircuitHead(BaseModel):
     reads: tuple[tuple[str, float], ...]
     """The tokens that it draws most of its write from, the first position apart, with their shares of the write."""
 
-    def __str__(self) -> str:
+    @property
+    def _named(self) -> tuple[str, str]:
+        """(its name, what it draws most of its write from)."""
         tokens = ", ".join(f"{token.strip()!r} {share:.0%}" for token, share in self.reads)
-        new = " (new)" if self.new else ""
+        return label_of(self.head) + (" (new)" if self.new else ""), tokens
+
+    def __str__(self) -> str:
+        name, tokens = self._named
         return (
-            f"{label_of(self.head)}{new} draws {self.demonstrations:.0%} of its write from the demonstrations "
+            f"{name} draws {self.demonstrations:.0%} of its write from the demonstrations "
             f"({self.attention:.0%} of its attention): {tokens}"
         )
+
+    def told(self, written: float, *, marked: bool) -> HeadTold:
+        """As a row of a page; ``written`` is what it writes of the answer, in logits."""
+        name, tokens = self._named
+        return HeadTold(name, (100 * self.demonstrations, 100 * self.attention, written), tokens, marked)
 
 
 class InContext(BaseModel):
@@ -89,19 +99,36 @@ class InContext(BaseModel):
         readers = [str(each) for each in self.heads if each.demonstrations >= READS]
         return "\n".join([f"{self.few_shot.prompt} {self.few_shot.object}", *readers, str(self.verdict)])
 
-
-def demonstrated(
-    relation: Relation, subject: str, shown: Sequence[str], wording: Wording = "stated"
-) -> tuple[Fact, Fact]:
-    """(the question, the question after demonstrations of the relation on the subjects ``shown``)."""
-    object_ = relation.object_of(subject)
-    if wording == "bare":
-        pairs = [(each, relation.object_of(each)) for each in shown]
-        asked, after = demonstration((), subject), demonstration(pairs, subject)
-    else:
-        asked = relation.fact(subject).prompt
-        after = ". ".join((*(relation.fact(each).statement for each in shown), asked))
-    return Fact(asked, subject, object_, relation.name), Fact(after, subject, object_, relation.name)
+    @property
+    def told(self) -> Told:
+        answer, before, after = self.few_shot.object, self.diff.before, self.diff.after
+        written, readers = after.written(answer), [each for each in self.heads if each.demonstrations >= READS]
+        chief = next((each for each in readers if each.new), readers[0] if readers else None)
+        found = self.verdict.conclusion if self.verdict.conclusive else "what carries the gain is undecided"
+        return Told(
+            question="What demonstrations add",
+            title=f"{self.zero_shot.prompt} …",
+            verdict=f"Without demonstrations {model_of(self.diff)} does not say {answer!r} ({ending(before, answer)}), with "
+            f"{self.shots} it does ({ending(after, answer)}): {found}; {self.verdict.sentence}",
+            put=(
+                Put("Without demonstrations", self.zero_shot.prompt, f"not {answer!r}", ending(before, answer), False),
+                Put(f"With {self.shots} demonstrations", self.few_shot.prompt, answer, ending(after, answer), True),
+            ),
+            heads=HeadsTold(
+                "The heads that read the demonstrations",
+                f"Heads of the circuit with demonstrations that draw {READS:.0%} or more of their write from these, the first "
+                "position apart.",
+                (("of its write", "%"), ("of its attention", "%"), (f"writes {answer!r}", "logits")),
+                tuple(each.told(written[each.head], marked=each == chief) for each in readers),
+                "No head of the circuit reads the demonstrations.",
+                "What it draws most from",
+            ),
+            story=(
+                f"Without demonstrations {course(before, answer)}",
+                f"With {self.shots} {course(after, answer)}",
+                overlap(self.diff),
+            ),
+        )
 
 
 def explain_icl(

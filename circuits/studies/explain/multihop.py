@@ -10,12 +10,14 @@ from circuits.datasets.manifest import Manifest
 from circuits.editing import Edit, find_method
 from circuits.evaluation import distinct_beginnings, require_distinct_beginnings, said, whole_model
 from circuits.facts import Fact, Relations
+from circuits.graph import label_of
 from circuits.model import Model
 from circuits.studies.diff import EditDidNotTake, edited_nodes, make_edit
 from circuits.studies.diffs import CircuitDiff
 from circuits.studies.explain.asked import one_case, open_case
 from circuits.studies.explain.cases import Ground
 from circuits.studies.explain.sides import Bench, compared, make_bench
+from circuits.studies.explain.told import HeadsTold, HeadTold, Put, Told, course, model_of, overlap, probability
 from circuits.studies.explain.verdict import INCONCLUSIVE, BehaviourError, Evidence, Verdict
 from circuits.studies.explain_specs import MultiHopSpec
 from circuits.studies.requests import resources_of
@@ -75,6 +77,71 @@ class MultiHop(BaseModel):
     def __str__(self) -> str:
         edit = f"{self.asked['one hop'].prompt} {self.edited_object} (after {self.method})"
         return "\n".join([edit, f"{self.asked['two hops'].prompt} …", str(self.verdict)])
+
+    @property
+    def told(self) -> Told:
+        follows, target, old = self.second_hop_answer, self.edited_object, self.old_answer
+        named: dict[Winner, str] = {"second-hop answer": follows, "edited object": target, "old answer": old}
+        before, after = self.diff.before, self.diff.after
+        answered = {
+            "second-hop answer": f"with {follows!r}, which follows from it",
+            "edited object": f"with {target!r} itself; {follows!r} would follow from it",
+            "old answer": f"with {old!r}, as before the edit; {follows!r} would follow",
+            "another token": f"with none of {follows!r}, which follows, {target!r}, which was put in, and {old!r}, which was said before",
+        }[self.asked["two hops"].winner]
+        written = [after.written(answer) for answer in (follows, target, old)]
+        movers = [each.head for each in after.heads if each.role in ("mover", "mixture")]
+        chief = (
+            max(movers, key=lambda head: written[1][head] - written[0][head], default=None) if self.saturated else None
+        )
+        rows = (
+            HeadTold(label_of(head), tuple(each[head] for each in written), self._does(head), head == chief)
+            for head in sorted(movers, key=lambda head: (head != chief, -max(each[head] for each in written)))
+        )
+        names: dict[Prompt, tuple[str, Winner | None]] = {
+            "one hop": ("First hop, edited", "edited object"),
+            "two hops": ("Second hop", "second-hop answer"),
+            "first hop removed": ("The words of the first hop removed", None),
+        }
+        return Told(
+            question="An edit of one hop, asked in two",
+            title=f"{self.asked['two hops'].prompt} …",
+            verdict=f"After {self.method} has put {target!r} in the first hop, {model_of(self.diff)} answers the second hop {answered}.",
+            put=tuple(
+                Put(
+                    name,
+                    self.asked[kind].prompt,
+                    named.get(self.asked[kind].winner, "another token"),
+                    "; ".join(
+                        f"{answer!r} {probability(self.asked[kind].probability_after[answer])}, "
+                        f"{probability(was).removeprefix('p ')} before"
+                        for answer, was in self.asked[kind].probability_before.items()
+                    ),
+                    None if right is None else self.asked[kind].winner == right,
+                )
+                for kind, (name, right) in names.items()
+            ),
+            heads=HeadsTold(
+                "The mover heads, at the second hop",
+                "The logits that each of the relation's movers writes of each answer after the edit, and what it does before and after.",
+                tuple(
+                    (name, "logits")
+                    for name in (f"{follows!r}, follows", f"{target!r}, put in", f"{old!r}, said before")
+                ),
+                tuple(rows),
+                "No head is an established mover for this relation.",
+            ),
+            story=(
+                self.verdict.sentence[:1].upper() + self.verdict.sentence[1:],
+                f"Before the edit {course(before, old)}",
+                *(f"After it {course(after, answer)}" for answer in (target, follows)),
+                overlap(self.diff),
+            ),
+        )
+
+    def _does(self, head: str) -> str:
+        found = [(name, side.head(head)) for name, side in (("before", self.diff.before), ("after", self.diff.after))]
+        return "; ".join(f"{name}: {reading.words()}" for name, reading in found if reading is not None)
 
 
 def multi_hop(

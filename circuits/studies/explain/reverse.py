@@ -12,6 +12,7 @@ from circuits.studies.diffs import CircuitDiff
 from circuits.studies.explain.asked import one_case, open_case
 from circuits.studies.explain.cases import Ground
 from circuits.studies.explain.sides import compared, fact_of, make_bench, relation_of
+from circuits.studies.explain.told import HeadsTold, HeadTold, Put, Told, course, ending, first, model_of, overlap
 from circuits.studies.explain.verdict import INCONCLUSIVE, BehaviourError, Evidence, Verdict
 from circuits.studies.explain_specs import ExplainFactSpec
 from circuits.studies.floors import Floor, floor_of
@@ -20,6 +21,16 @@ from circuits.studies.specs import RunSpec
 from circuits.studies.study import Case, Study, Watch
 
 CASES = 12
+SHOWN = 10
+"""Heads that are told of."""
+FORWARD_ONLY = "forward only"
+ONE, OVERLAPPING, DIFFERENT = (
+    "both ways, one circuit",
+    "both ways, overlapping circuits",
+    "both ways, different circuits",
+)
+"""What a verdict may conclude of a fact that is known both ways: of the share of edges that the two directions have in common,
+at least as much as two wordings of the forward question; less, and at least halfway there from random circuits; less than that."""
 
 
 class Reversal(BaseModel):
@@ -37,6 +48,52 @@ class Reversal(BaseModel):
 
     def __str__(self) -> str:
         return f"{self.forward.statement}; {self.backward.statement}\n{self.verdict}"
+
+    @property
+    def told(self) -> Told:
+        sides = ((self.diff.before, self.forward.object), (self.diff.after, self.backward.object))
+        (ahead, there), (behind, back) = sides
+        writes, returns = ahead.written(there), behind.written(back)
+        heads = {node.name: node for side, _ in sides for node in side.circuit.nodes if node.kind == "head"}
+        largest = sorted(heads, key=lambda name: -max(writes[name], returns[name]))[:SHOWN]
+        # What is said in one direction only fails by the head that brings the answer there and not here.
+        failing = max(largest, key=lambda name: writes[name] - returns[name], default=None)
+        rows = (
+            HeadTold(
+                heads[name].label,
+                (writes[name], returns[name]),
+                "; ".join(f"{side.label}: {found}" for side, _ in sides if (found := side.head(name)) is not None),
+                name == failing and self.verdict.conclusion == FORWARD_ONLY,
+            )
+            for name in largest
+        )
+        return Told(
+            question="A is B against B is A",
+            title=f"{self.forward.subject} and {self.forward.object}, forward and backward",
+            verdict=f"Forward {model_of(self.diff)} says {there!r} ({ending(ahead, there)}), backward "
+            f"{'it says' if first(behind, back) else 'it does not say'} {back!r} ({ending(behind, back)}): {self.verdict.sentence}",
+            put=tuple(
+                Put(
+                    name,
+                    fact.prompt,
+                    answer if first(side, answer) else f"not {answer!r}",
+                    ending(side, answer),
+                    first(side, answer),
+                )
+                for name, fact, (side, answer) in zip(
+                    ("Forward", "Backward"), (self.forward, self.backward), sides, strict=True
+                )
+            ),
+            heads=HeadsTold(
+                "The heads that write the answer, each way",
+                f"The logits that each head of either circuit writes of the answer of its direction, the {SHOWN} largest, and what it "
+                "does there.",
+                ((f"forward, of {there!r}", "logits"), (f"backward, of {back!r}", "logits")),
+                tuple(sorted(rows, key=lambda each: not each.marked)),
+                "Neither circuit has heads.",
+            ),
+            story=(f"Forward {course(ahead, there)}", f"Backward {course(behind, back)}", overlap(self.diff)),
+        )
 
 
 def reversed_fact(relation: Relation, subject: str, template: int = 0) -> Fact:
@@ -83,11 +140,11 @@ def explain_reverse(
         rank_forward=forward_rank,
         rank_backward=backward_rank,
         diff=diff,
-        verdict=_verdict(model.name, diff, backward, backward_rank, diff.floors),
+        verdict=judged(model.name, diff, backward, backward_rank, diff.floors),
     )
 
 
-def _verdict(name: str, diff: CircuitDiff, backward: Fact, rank: int, floors: Sequence[Floor]) -> Verdict:
+def judged(name: str, diff: CircuitDiff, backward: Fact, rank: int, floors: Sequence[Floor]) -> Verdict:
     evidence = (
         Evidence(name="rank backward", value=rank),
         Evidence(
@@ -103,23 +160,26 @@ def _verdict(name: str, diff: CircuitDiff, backward: Fact, rank: int, floors: Se
             f"{name} does not say {backward.object!r} after {backward.prompt!r} (rank {rank:,}): what it was taught in one "
             "direction has no circuit in the other."
         )
-        return Verdict(conclusion="forward only", sentence=sentence, evidence=evidence)
+        return Verdict(conclusion=FORWARD_ONLY, sentence=sentence, evidence=evidence)
     if len(floors) < 2:
         sentence = "the relation has one wording only, so that there is nothing to read the overlap against."
         return Verdict(conclusion=INCONCLUSIVE, sentence=sentence, evidence=evidence)
-    # Nearer to what a change of words does than to what chance does.
-    halfway = (floors[0].edge_jaccard + floors[-1].edge_jaccard) / 2
-    same = diff.edge_jaccard >= halfway
-    conclusion = "both ways, overlapping circuits" if same else "both ways, different circuits"
-    sentence = (
-        f"both directions are known, and the circuits share {diff.edge_jaccard:.0%} of their edges: nearer to "
-        + (
-            f"what two wordings of one direction share ({floors[0].edge_jaccard:.0%}) than to chance."
-            if same
-            else f"chance than to what two wordings of one direction share ({floors[0].edge_jaccard:.0%})."
+    words, chance, measured = floors[0].edge_jaccard, floors[-1].edge_jaccard, diff.edge_jaccard
+    bar = (words + chance) / 2
+    beside = f"the circuits share {measured:.0%} of their edges, two wordings of one direction {words:.0%}, random circuits {chance:.0%}"
+    if measured >= words:
+        conclusion, ruled = ONE, "as many as two wordings share, which is the bar of one circuit"
+    elif measured >= bar:
+        conclusion, ruled = (
+            OVERLAPPING,
+            f"above {bar:.0%}, halfway from chance to two wordings, and below what one circuit takes",
         )
+    else:
+        conclusion, ruled = DIFFERENT, f"below {bar:.0%}, halfway from chance to two wordings"
+    evidence = (*evidence, Evidence(name="the bar of circuits that overlap", value=bar))
+    return Verdict(
+        conclusion=conclusion, sentence=f"both directions are known, and {beside}: {ruled}.", evidence=evidence
     )
-    return Verdict(conclusion=conclusion, sentence=sentence, evidence=evidence)
 
 
 def reverse_facts(
