@@ -632,6 +632,62 @@ def test_in_a_browser_the_slider_hides_edges_and_a_click_fills_the_panel(tmp_pat
     assert result["zoomedBy"] == pytest.approx(1.25, abs=0.01)
 
 
+ADDRESS = """<script>
+(async () => {
+  const result = {};
+  const heading = () => document.getElementById("panel-heading").textContent;
+  await kcircuit.ready;
+  result.opened = [heading(), document.querySelectorAll("#canvas .node.chosen").length];
+  const turn = () => new Promise((done) => addEventListener("hashchange", () => setTimeout(done), { once: true }));
+  let waits = turn();
+  location.hash = "#m0";
+  await waits;
+  result.other = heading();
+  waits = turn();
+  location.hash = "#nothing-of-the-kind";
+  await waits;
+  result.unknown = heading();
+  kcircuit.select(null);
+  result.none = location.hash;
+  [...document.querySelectorAll("#canvas .node")].find((node) => node.textContent.includes("L1H2"))
+    .dispatchEvent(new MouseEvent("click", { bubbles: true }));
+  result.address = location.hash;
+  kcircuit.select(null);
+  const { text, width, height } = kcircuit.still();
+  result.still = text;
+  result.size = [width, height];
+  const image = new Image();
+  image.src = `data:image/svg+xml;charset=utf-8,${encodeURIComponent(text)}`;
+  await image.decode();
+  const canvas = document.createElement("canvas");
+  canvas.width = width; canvas.height = height;
+  const brush = canvas.getContext("2d");
+  brush.drawImage(image, 0, 0);
+  result.colours = new Set(new Uint32Array(brush.getImageData(0, 0, width, height).data.buffer)).size;
+  result.problems = problems;
+  document.documentElement.dataset.result = JSON.stringify(result);
+})();
+</script>"""
+
+
+@browser
+def test_a_component_has_an_address_and_the_drawing_is_a_picture_that_needs_no_page(tmp_path: Path) -> None:
+    opened_at = "</script><script>history.replaceState(null, '', '#L1H2');"
+    result = drive(draw(page_of()), tmp_path, before=opened_at, script=ADDRESS)
+    assert result["problems"] == []
+    assert result["opened"] == ["L1H2", 1]
+    assert (result["other"], result["unknown"]) == ("MLP0", "MLP0")
+    assert (result["none"], result["address"]) == ("", "#L1H2")
+    picture = ElementTree.fromstring(result["still"])
+    assert [float(picture.get(side) or 0) for side in ("width", "height")] == result["size"]
+    assert "class=" not in result["still"]
+    assert "var(" not in result["still"]
+    for node in SMALL.nodes:
+        assert node.label in result["still"]
+    # It is drawn where no style sheet is: in more colours than its ground and its ink.
+    assert result["colours"] > 10
+
+
 SURVEY = """<script>
 (async () => {
   const result = {};

@@ -42,6 +42,7 @@ def render_diff(
     ]
     return Template(asset("diff.html")).substitute(
         title=plain(headline(diff)),
+        description=plain(" ".join(verdict.split()) or _subtitle(diff)),
         eyebrow="Before and after"
         if diff.differs == "edit"
         else plain(f"{sentence_case(names.before)}, {names.after}"),

@@ -193,6 +193,86 @@ const kit = (() => {
     });
   }
 
+  // ---- addresses and pictures ----------------------------------------------------------------------------------------
+
+  /** A component has an address: `#L4H5`, or `#a4.h5`. Opening it chooses the component, and choosing one puts its name there. */
+  function addressed(names) {
+    const found = () => {
+      let wanted = "";
+      try { wanted = decodeURIComponent(location.hash.slice(1)).toLowerCase(); } catch { /* No name of a component is so written. */ }
+      return names.findIndex((own) => own.some((name) => name.toLowerCase() === wanted));
+    };
+    return {
+      put: (i) => history.replaceState(null, "", i === null ? location.href.split("#")[0] : `#${names[i][0]}`),
+      follow(choose) {
+        const open = () => {
+          const i = found();
+          if (i < 0) return;
+          choose(i);
+          $("circuit-heading").scrollIntoView();
+        };
+        addEventListener("hashchange", open);
+        open();
+      },
+    };
+  }
+
+  const STYLES = ["fill", "fill-opacity", "stroke", "stroke-width", "stroke-opacity", "stroke-dasharray", "stroke-linecap",
+    "opacity", "font", "text-anchor"];
+
+  /** What is seen of a drawing as one SVG that needs no style sheet. `columns` stand side by side, each of drawings that lie on each other. */
+  function still(columns) {
+    const svg = (name, attributes) => {
+      const element = document.createElementNS("http://www.w3.org/2000/svg", name);
+      for (const [key, value] of Object.entries(attributes)) element.setAttribute(key, value);
+      return element;
+    };
+    const copies = [];
+    let across = 0, tall = 0;
+    for (const stack of columns) {
+      const { width, height } = stack[0].viewBox.baseVal;
+      for (const drawing of stack) {
+        const copy = drawing.cloneNode(true), own = drawing.querySelectorAll("*");
+        const hidden = [];
+        copy.querySelectorAll("*").forEach((element, i) => {
+          const style = getComputedStyle(own[i]);
+          if (style.display === "none") hidden.push(element);
+          for (const name of element.getAttributeNames()) if (/^(class|role|tabindex|aria-|data-)/.test(name)) element.removeAttribute(name);
+          element.setAttribute("style", STYLES.map((name) => `${name}:${style.getPropertyValue(name)}`).join(";"));
+        });
+        hidden.forEach((element) => element.remove());
+        const part = svg("svg", { x: across, y: 0, width, height, viewBox: `0 0 ${width} ${height}` });
+        part.append(...copy.childNodes);
+        copies.push(part);
+      }
+      across += width;
+      tall = Math.max(tall, height);
+    }
+    const whole = svg("svg", { width: across, height: tall, viewBox: `0 0 ${across} ${tall}` });
+    whole.append(svg("rect", { width: across, height: tall, fill: colour("--card") }), ...copies);
+    return { text: new XMLSerializer().serializeToString(whole), width: across, height: tall };
+  }
+
+  /** The buttons that save what is seen as a picture, named after the page. */
+  function savable(columns) {
+    const title = document.title.replace(/[^\p{L}\p{N}]+/gu, "-").replace(/^-+|-+$/g, "") || "circuit";
+    const save = (blob, ending) => {
+      const link = el("a", { href: URL.createObjectURL(blob), download: `${title}.${ending}` });
+      link.click();
+      URL.revokeObjectURL(link.href);
+      say(`Saved as ${ending.toUpperCase()}`);
+    };
+    $("save-svg").addEventListener("click", () => save(new Blob([still(columns()).text], { type: "image/svg+xml" }), "svg"));
+    $("save-png").addEventListener("click", async () => {
+      const { text, width, height } = still(columns()), image = new Image();
+      image.src = `data:image/svg+xml;charset=utf-8,${encodeURIComponent(text)}`;
+      await image.decode();
+      const canvas = el("canvas", { width: 2 * width, height: 2 * height });
+      canvas.getContext("2d").drawImage(image, 0, 0, 2 * width, 2 * height);
+      canvas.toBlob((blob) => save(blob, "png"), "image/png");
+    });
+  }
+
   // ---- plots: plotly.js comes packed, and runs from memory -----------------------------------------------------------
 
   /** The text packed in the page: base64 of a zlib stream. */
@@ -240,5 +320,5 @@ const kit = (() => {
     }
   }
 
-  return { $, el, number, signed, count, say, wire, parts, light, roving, walkable, zoomable, reveal, findable, copyable, plots };
+  return { $, el, number, signed, count, say, wire, parts, light, roving, walkable, zoomable, reveal, findable, copyable, addressed, still, savable, plots };
 })();

@@ -1,6 +1,6 @@
 // The behaviour of a diff's page. One drawing holds both circuits; each pane shows its own side of it.
 (() => {
-  const { $, el, number, signed, count, say, wire, parts, light, roving, walkable, zoomable, reveal, findable, copyable, plots } = kit;
+  const { $, el, number, signed, count, say, wire, parts, light, roving, walkable, zoomable, reveal, findable, copyable, addressed, still, savable, plots } = kit;
   const data = JSON.parse($("data").textContent);
   const { nodes, edges, answers, unit } = data;
   const panel = $("components"), layout = $("layout");
@@ -119,12 +119,15 @@
     panel.scrollTop = 0;
   }
 
+  const address = addressed(nodes.map((node) => [node.label, node.name]));
+
   function select(i, moveFocus = false) {
     const was = chosen;
     chosen = i;
     for (const { groups } of drawings) groups.forEach((group, j) => group.classList.toggle("chosen", j === i));
     if (i === null) { if (was !== null || !panel.firstChild) listPanel(); } else nodePanel(i);
     lightNode(i);
+    address.put(i);
     if (i !== null) {
       for (const { groups } of drawings) reveal(groups[i]);
       say(`${nodes[i].label} chosen`);
@@ -153,6 +156,10 @@
   listPanel();
   applyFilters();
   show("apart");
+  /** Side by side as they are seen; the one drawing, where they are overlaid. */
+  const seen = () => [before, after].filter((svg) => svg.getClientRects().length).map((svg) => [svg]);
+  savable(seen);
+  address.follow(select);
   /** For scripts that drive this page. */
-  window.kcircuit = { select, show, ready: plots(data.plots, () => {}) };
+  window.kcircuit = { select, show, still: () => still(seen()), ready: plots(data.plots, () => {}) };
 })();

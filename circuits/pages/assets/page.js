@@ -1,6 +1,6 @@
 // The behaviour of a run's page. The drawing's edges stand in the order of data.edges, strongest first.
 (() => {
-  const { $, el, number, signed, count, say, wire, parts, light, roving, walkable, zoomable, reveal, findable, copyable, plots } = kit;
+  const { $, el, number, signed, count, say, wire, parts, light, roving, walkable, zoomable, reveal, findable, copyable, addressed, still, savable, plots } = kit;
   const data = JSON.parse($("data").textContent);
   const { nodes, edges, answer, unit, tokens } = data;
   const FIRST_ROWS = 30;
@@ -297,6 +297,8 @@
   }
 
   /** Choose a component (null: none). `moveFocus` moves the focus along with the panel's new content. */
+  const address = addressed(nodes.map((node) => [node.label, node.name]));
+
   function select(i, moveFocus = false) {
     const before = chosen ?? lane;
     chosen = i;
@@ -304,6 +306,7 @@
     groups.forEach((group, j) => group.classList.toggle("chosen", j === i));
     if (i === null) { if (before !== null || !panel.firstChild) listPanel(); } else nodePanel(i);
     restore();
+    address.put(i);
     if (i !== null) reveal(groups[i]);
     if (i !== null) say(`${nodes[i].label} chosen`);
     if (moveFocus) panel.querySelector("button")?.focus({ preventScroll: true });
@@ -378,6 +381,9 @@
   copyable();
   listPanel();
   applyFilters();
+  const seen = () => [map ? [...drawing.box.querySelectorAll("svg")] : [drawing.svg]];
+  savable(seen);
+  address.follow(select);
   /** For scripts that drive this page. */
-  window.kcircuit = { select, ready: plots(data.plots, drawTables) };
+  window.kcircuit = { select, still: () => still(seen()), ready: plots(data.plots, drawTables) };
 })();
