@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 # A stamp, so that set-up runs again only when what it installs has changed.
 STAMP := $(VENV)/.installed
 
-.PHONY: demo demo-smollm2 smollm2 test lint docs figures clean
+.PHONY: demo demo-smollm2 smollm2 test lint docs figures release-check clean
 
 demo: $(STAMP)  ## Find the circuit of one fact in the embedded model and write its page
 	@command -v dot >/dev/null || $(MAKE) --no-print-directory graphviz
@@ -34,6 +34,9 @@ docs: $(STAMP)  ## Write the reference from the docstrings, as pages that open o
 
 figures: $(STAMP)  ## Draw the figures of the README again
 	$(BIN)/python figures/make_figures.py
+
+release-check:  ## Build the sdist and the wheel, and find a circuit with that wheel in an empty environment
+	PYTHON=$(PYTHON) .ci/release-check
 
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; assert sys.version_info >= (3, 11), "kcircuit needs Python 3.11 or later"'

@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from circuits.studies.runs import run
     from circuits.studies.specs import RunSpec, TableSpec
 
-__version__ = "0.1.0"
+    __version__: str
+
 __all__ = [
     "Circuit",
     "EditedFact",
@@ -79,7 +80,19 @@ _HOME = {
 def __getattr__(name: str) -> Any:
     if name in _HOME:
         return getattr(import_module(_HOME[name]), name)
+    if name == "__version__":
+        return _version()
     raise AttributeError(f"module 'circuits' has no attribute {name!r}; it offers {', '.join(__all__)}")
+
+
+def _version() -> str:
+    """The installed distribution's, which its tag gave it."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("kcircuit")
+    except PackageNotFoundError:
+        return "0+not-installed"
 
 
 def __dir__() -> list[str]:
