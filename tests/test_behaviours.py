@@ -30,9 +30,15 @@ from circuits.studies.diff_table import (
 from circuits.studies.edit_specs import DiffSpec
 from circuits.studies.explain.cases import AT_MOST, Ground
 from circuits.studies.explain.compare import diff_runs, differing_field
-from circuits.studies.explain.demonstrations import DRAWS, ReadingCuts, WithoutWrites, demonstration_positions
+from circuits.studies.explain.demonstrations import (
+    DRAWS,
+    ReadingCuts,
+    WithoutWrites,
+    demonstrated,
+    demonstration_positions,
+)
 from circuits.studies.explain.hallucination import MoverPull, _verdict, explain_hallucination, wrong_object
-from circuits.studies.explain.icl import _circuit_heads, demonstrated, explain_icl
+from circuits.studies.explain.icl import _circuit_heads, explain_icl
 from circuits.studies.explain.multihop import find_case, multi_hop
 from circuits.studies.explain.reverse import explain_reverse, reverse_facts, reversed_fact
 from circuits.studies.explain.sides import Bench, Benches, make_bench, relation_of

@@ -11,6 +11,7 @@ from circuits.circuit import Provenance
 from circuits.discovery.acdc import AcdcOptions, search
 from circuits.engines.memory import (
     AT_ONCE,
+    Estimate,
     Sizes,
     TooLargeError,
     available_memory,
@@ -21,6 +22,9 @@ from circuits.engines.memory import (
 )
 from circuits.engines.sparse import SparseEngine
 from circuits.model import Model
+from circuits.studies.runs import PAGE, run_sweep
+from circuits.studies.specs import RunSpec
+from circuits.studies.study import Watch
 from tests.models import word_fact
 
 CPU = torch.device("cpu")
@@ -125,3 +129,27 @@ def test_what_is_no_amount_of_memory_is_refused(text: str) -> None:
 def test_bytes_are_readable() -> None:
     assert readable(2**30) == "1.0 GB"
     assert readable(12) == "12 bytes"
+
+
+def test_an_estimate_is_of_the_whole_command_and_says_what_of_it_is_the_search():
+    search = Estimate(bytes=3 * 2**20, seconds=1.2, width=4)
+    assert (search.whole, "follows" in str(search)) == (1.2, False)
+    told = replace(search, afterwards=6.9)
+    assert told.whole == pytest.approx(8.1)
+    assert "and 8 s (1 s to search, 7 s for what follows), 4 variants at once" in str(told)
+
+
+def test_a_run_is_told_of_its_certificate_and_page_before_its_search(small_model: Callable[..., Model]):
+    told: list[str] = []
+    spec = RunSpec(facts=FACTS[:1], tau=0.5, granularity="node", force=True)
+
+    def whole(certified: bool) -> float:
+        told.clear()
+        next(
+            run_sweep(spec, [0.5], {}, model=small_model("gpt2"), certified=certified, watch=Watch(notice=told.append))
+        )
+        (line,) = [line for line in told if line.startswith("before the search")]
+        return float(re.findall(r"([0-9,]+) s for what follows", line)[0].replace(",", ""))
+
+    assert whole(False) == pytest.approx(PAGE, abs=0.51)
+    assert whole(True) >= whole(False)

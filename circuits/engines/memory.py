@@ -163,14 +163,24 @@ class Sizes:
 
 @dataclass(frozen=True)
 class Estimate:
-    """The most that a search will take, and how many variants it may run at once."""
+    """The most that a search will take, how many variants it may run at once, and how long what follows it takes."""
 
     bytes: int
     seconds: float
     width: int
+    afterwards: float = 0.0
+    """Seconds from the end of the search to the end of the command."""
+
+    @property
+    def whole(self) -> float:
+        """Seconds to the end of the command."""
+        return self.seconds + self.afterwards
 
     def __str__(self) -> str:
-        return f"at most {readable(self.bytes)} and {self.seconds:,.0f} s, {self.width} variants at once"
+        parts = (
+            f" ({self.seconds:,.0f} s to search, {self.afterwards:,.0f} s for what follows)" if self.afterwards else ""
+        )
+        return f"at most {readable(self.bytes)} and {self.whole:,.0f} s{parts}, {self.width} variants at once"
 
 
 def estimate(sizes: Sizes, width: int, device: torch.device) -> Estimate:

@@ -2,7 +2,9 @@
 and run it alone, read it through the lens, certify it."""
 
 import platform
+import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -28,6 +30,10 @@ from circuits.studies.search import Found, engine_for, load_model, provenance_of
 from circuits.studies.specs import RunSpec
 from circuits.studies.study import Watch
 
+CERTIFIED_ALONE = 4 + 2 * 20 + subjects.N_SUBJECTS
+"""Passes of a circuit alone that a run of one fact and its quick certificate take: its own, the model's, the rest's, random ones."""
+PAGE = 1.5
+"""Seconds that writing a run and its page takes on one core; most of them go into packing the plots' script."""
 NAMED = 20
 """Near ties that a run names."""
 
@@ -111,8 +117,8 @@ def run_sweep(
         max_memory: bytes that the fast engine may use; what is free, by default.
         read: tell what heads and MLPs do for the first fact too.
         certified: certify each circuit, where it is of a single fact.
-        watch: told, in a line, what the search will need, and of a fallback to the slow engine; and how far it is, as edges
-            are decided. Without one the fallback is a warning.
+        watch: told, in a line, what the search and what follows it will need, and of a fallback to the slow engine;
+            and how far it is, as edges are decided. Without one the fallback is a warning.
 
     Raises:
         UnknownFactError: the model does not recall a fact, and ``spec.force`` is off.
@@ -129,8 +135,6 @@ def run_sweep(
         require_known(model, spec.facts, model_answers)
     engine = engine_for(spec, spec.built_from, relations, model, max_memory, notice)
     answering = engine_for(spec, spec.facts, relations, model, max_memory, notice) if spec.siblings else engine
-    if isinstance(engine, SparseEngine) and watch is not None:
-        watch.notice(f"before the search: {engine.estimate()}")
     test_engine, model_test = None, None
     if spec.test_facts:
         test_engine = engine_for(spec, spec.test_facts, relations, model, max_memory, notice)
@@ -142,8 +146,13 @@ def run_sweep(
     saves = Saves(state_file, lambda tau: fingerprint(provenance(tau)), notice)
     # The whole model's, so the same for every threshold.
     path = trajectory(model, spec.facts[0])
+    began = time.perf_counter()
     empty = standalone(model, answering, Circuit.empty(engine.graph, provenance(spec.tau)), spec.facts)
+    alone = time.perf_counter() - began
     reading = read_known_fact(model, spec.facts[0], relations, seed=spec.seed) if read else None
+    if isinstance(engine, SparseEngine) and watch is not None:
+        afterwards = len(taus) * (PAGE + (CERTIFIED_ALONE * alone if certified and len(spec.facts) == 1 else 0.0))
+        watch.notice(f"before the search: {replace(engine.estimate(), afterwards=afterwards)}")
     certify_one = certifier(spec, relations, model, max_memory, notice)
     found = searches(spec, taus, relations, model, engine, provenance, saves, shown(watch or Watch()))
     for tau, searched, state, prefiltered in _saved(found, sorted(taus), state_file):

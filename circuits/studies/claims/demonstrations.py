@@ -14,8 +14,8 @@ from circuits.analysis.tracing import open_parts, traces
 from circuits.evaluation.claims import Pair
 from circuits.facts import Fact
 from circuits.studies.claims.claim import Group, Laboratory, PaperClaim, in_turn
-from circuits.studies.explain.demonstrations import ReadingCuts, demonstration_positions
-from circuits.studies.explain.icl import READS, SHOTS, demonstrated, gained_subjects
+from circuits.studies.explain.demonstrations import ReadingCuts, demonstrated, demonstration_positions
+from circuits.studies.explain.icl import READS, SHOTS, gained_subjects
 from circuits.studies.explain_specs import Wording
 
 Shown = tuple[Fact, Fact]

@@ -13,7 +13,7 @@ from circuits.datasets.corpus import demonstration
 from circuits.facts import Fact, Relation
 from circuits.graph import Graph, Node, Slot
 from circuits.metrics import match_nll
-from circuits.model import Model
+from circuits.model import ContextError, Model
 from circuits.model.taps import ReaderKind, Taps
 from circuits.studies.explain_specs import Wording
 
@@ -34,6 +34,15 @@ def demonstrated(
         asked = relation.fact(subject).prompt
         after = ". ".join((*(relation.fact(each).statement for each in shown), asked))
     return Fact(asked, subject, object_, relation.name), Fact(after, subject, object_, relation.name)
+
+
+def fits(model: Model, fact: Fact) -> bool:
+    """Whether the prompt is within the model's context."""
+    try:
+        model.tokens(fact)
+    except ContextError:
+        return False
+    return True
 
 
 def demonstration_positions(model: Model, question: Fact, full: Fact) -> range:

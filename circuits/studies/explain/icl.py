@@ -21,11 +21,11 @@ from circuits.datasets.manifest import Manifest
 from circuits.evaluation import whole_model
 from circuits.facts import KINDS, Fact, Relation, Relations
 from circuits.graph import Graph, Node, label_of
-from circuits.model import ContextError, Model
+from circuits.model import Model
 from circuits.studies.diffs import CircuitDiff
 from circuits.studies.explain.asked import one_case, open_case
 from circuits.studies.explain.cases import Ground
-from circuits.studies.explain.demonstrations import ReadingCuts, demonstrated, demonstration_positions
+from circuits.studies.explain.demonstrations import ReadingCuts, demonstrated, demonstration_positions, fits
 from circuits.studies.explain.sides import compared, make_bench
 from circuits.studies.explain.told import HeadsTold, HeadTold, Put, Told, course, ending, model_of, overlap
 from circuits.studies.explain.verdict import INCONCLUSIVE, BehaviourError, Evidence, Verdict, first_conclusive
@@ -379,15 +379,6 @@ def _gained(
     ranks = zip(asked, bare.rank.per_example, full.rank.per_example, gains, strict=True)
     found = [(gain, subject) for subject, zero, few, gain in ranks if zero > 1 and few == 1 and gain >= LEAST_GAIN]
     return [subject for _, subject in sorted(found, key=lambda each: (-each[0], each[1]))]
-
-
-def fits(model: Model, fact: Fact) -> bool:
-    """Whether the prompt is within the model's context."""
-    try:
-        model.tokens(fact)
-    except ContextError:
-        return False
-    return True
 
 
 def _run(spec: InContextSpec, _: Case[None], at: Setting, watch: Watch) -> InContext:
