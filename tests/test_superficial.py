@@ -1,16 +1,18 @@
 """Superficial edits by hand: a head that copies what the prefix says brings an old answer back, and is the one found."""
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
 import torch
+from pydantic import TypeAdapter
 
 from circuits.editing import EditProvenance, LowRank, WeightEdit
 from circuits.evaluation.edits import FluencySetting, ask, prepare
 from circuits.evaluation.edits.prefixes import with_prefixes
 from circuits.evaluation.edits.relapse import Rivals, find_relapse, relapsed, silenced
-from circuits.evaluation.edits.superficial import after_prefixes, audit
+from circuits.evaluation.edits.superficial import Audit, after_prefixes, audit
 from circuits.facts import EditRequest, Probe
 from circuits.graph import Node
 from circuits.model import Batch, Model
@@ -121,6 +123,16 @@ def test_the_head_that_brings_it_back_is_found_and_takes_it_away_again_where_it_
     # The control: the other head changes nothing.
     assert {round(one.log_odds, 3) for one in relapse.random} == {round(relapse.whole.log_odds, 3)}
     assert relapse.as_strong == 0.0
+
+
+def test_the_audit_of_an_edit_that_breaks_the_model_is_kept_and_read_again(model: Model) -> None:
+    broken = model.with_weights({"blocks.0.mlp.W_out": torch.full((V, 2 * V), math.nan)}, "broken")
+    found = audit(broken, prepare(model, [spaced(REQUEST)], FluencySetting(n_samples=0)))
+    assert math.isnan(found.prefixes[0].log_odds[1])
+    # An answer of which nothing is known is not given, and counts as no better than the old one.
+    assert (found.prefixes[0].new_given[1], found.prefixes[0].old_likelier[1], found.relapse) == (0.0, 1.0, None)
+    kept: TypeAdapter[Audit] = TypeAdapter(Audit)
+    assert repr(kept.validate_json(kept.dump_json(found))) == repr(found)
 
 
 def test_without_two_prompts_that_relapse_no_head_is_sought(model: Model) -> None:

@@ -18,6 +18,7 @@ from circuits.graph import Node, label_of
 from circuits.model import Batch, Model
 from circuits.model.bypassed import on_weights, shown
 from circuits.model.taps import Projected, Taps
+from circuits.records import Number
 
 N_HEADS = 3
 DRAWS = 20
@@ -40,7 +41,7 @@ class Rivals:
 class Standoff:
     """The old answer against the new one, over prompts."""
 
-    log_odds: float
+    log_odds: Number
     """Mean of ln p(old) - ln p(new), in nats."""
     old_likelier: float
     """Share of prompts at which the old one's first token is likelier."""

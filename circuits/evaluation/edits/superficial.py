@@ -13,6 +13,7 @@ from circuits.evaluation.edits.relapse import Relapse, Rivals, find_relapse, rel
 from circuits.evaluation.edits.report import WAYS, Way
 from circuits.facts import PREFIXED
 from circuits.model import Model
+from circuits.records import Number
 
 KINDS: tuple[QuestionKind, ...] = ("edit", *PREFIXED)
 NAMES: dict[QuestionKind, str] = {
@@ -36,7 +37,7 @@ class AfterPrefix:
     """All tokens of the old object are: OM of Xie et al. 2025."""
     old_likelier: tuple[float, float]
     """The old object is at least as likely as the new one, per token: their OP."""
-    log_odds: tuple[float, float]
+    log_odds: tuple[Number, Number]
     """Mean of ln p(old) - ln p(new), per token, in nats; NaN if a logit is not finite."""
 
 
