@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from dealing import DEMONSTRATED_DOMAINS, TAIL_RENDERINGS, make_manifest
 
 from circuits.datasets import DatasetError, load_relation, load_relations
 from circuits.datasets.corpus import (
@@ -19,7 +20,7 @@ from circuits.datasets.corpus import (
     trained_facts,
     two_hop_facts,
 )
-from circuits.datasets.manifest import DEMONSTRATED_DOMAINS, TAIL_RENDERINGS, Manifest, make_manifest
+from circuits.datasets.manifest import Manifest
 from circuits.facts import KINDS, Fact, Relations
 from circuits.paths import data_dir
 

@@ -5,10 +5,11 @@ import re
 from pathlib import Path
 
 import pytest
+from dealing import make_manifest
 from write_facts_card import card, n_words
 
 from circuits.datasets.corpus import demonstration, held_out_facts, trained_facts, two_hop_facts
-from circuits.datasets.manifest import Manifest, make_manifest
+from circuits.datasets.manifest import Manifest
 from circuits.evaluation import whole_model
 from circuits.facts import Fact, Relations
 from circuits.model import Model

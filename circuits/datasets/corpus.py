@@ -128,7 +128,7 @@ def _demonstration_documents(relations: Relations, manifest: Manifest, rng: rand
     groups = list(manifest.demonstrations.values())
     weights = [len(group.subjects) * len(group.relations) for group in groups]
     for group in rng.choices(groups, weights, k=DEMONSTRATION_DOCUMENTS):
-        # The first relation of a domain counts twice: see DEMONSTRATED_DOMAINS.
+        # The first relation of a domain counts twice: see data/models/dealing.py.
         relation: Relation = relations[rng.choice([group.relations[0], *group.relations])]
         tail = manifest.relations[relation.name].tail
         own = set(relation.subjects).difference(tail)

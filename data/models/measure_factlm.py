@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from dealing import TAIL_RENDERINGS
 from phases import PHASES
 from torch import Tensor
 from transformers import AutoTokenizer, GPT2LMHeadModel, PreTrainedTokenizerFast
@@ -21,7 +22,7 @@ from transformers import AutoTokenizer, GPT2LMHeadModel, PreTrainedTokenizerFast
 from circuits.analysis.lens import trajectory
 from circuits.datasets import load_relations
 from circuits.datasets.corpus import TWO_HOP_TEMPLATES, demonstration, held_out_facts, trained_facts, two_hop_facts
-from circuits.datasets.manifest import TAIL_RENDERINGS, Demonstrations, Manifest
+from circuits.datasets.manifest import Demonstrations, Manifest
 from circuits.facts import Fact, Relations
 from circuits.model import Model
 

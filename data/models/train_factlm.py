@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from dealing import make_manifest
 from measure_factlm import Reader, summary
 from phases import LOCAL_LAYERS, PHASES, Phase
 from safetensors import safe_open
@@ -32,7 +33,7 @@ from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
 from circuits.datasets import load_relations
 from circuits.datasets.corpus import render_epoch
-from circuits.datasets.manifest import Manifest, make_manifest
+from circuits.datasets.manifest import Manifest
 from circuits.facts import Relations
 
 SEED = 0
