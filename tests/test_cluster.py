@@ -23,12 +23,11 @@ SPECS = (Spec(NUMBERS), Spec(NUMBERS, exponent=3))
 def three_nodes() -> Iterator[Any]:
     """A cluster of three machines, each a process of this one, with a core each; joined."""
     ray = pytest.importorskip("ray", reason="no Ray: pip install 'kcircuit[cluster]'")
-    from ray.cluster_utils import Cluster as Nodes
-
+    make = pytest.importorskip("ray.cluster_utils").Cluster
     quiet = {"include_dashboard": False, "num_cpus": 1, "object_store_memory": 80_000_000}
-    nodes = Nodes(initialize_head=True, head_node_args=quiet)
+    nodes = make(initialize_head=True, head_node_args=quiet)
     nodes.add_node(num_cpus=1, object_store_memory=80_000_000)
-    nodes.lost = nodes.add_node(num_cpus=1, object_store_memory=80_000_000)  # type: ignore[attr-defined]
+    nodes.lost = nodes.add_node(num_cpus=1, object_store_memory=80_000_000)
     ray.init(nodes.address, logging_level="ERROR", log_to_driver=False)
     try:
         yield nodes

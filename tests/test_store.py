@@ -124,6 +124,26 @@ def test_a_writer_that_is_killed_at_any_moment_leaves_whole_rows(tmp_path: Path)
         assert numbers == list(range(len(numbers)))
 
 
+def test_processes_that_make_one_store_at_the_same_time_all_write_to_it(tmp_path: Path):
+    for attempt in range(6):
+        path, context = tmp_path / f"{attempt}.db", get_context("fork")
+        at_once = context.Barrier(4)
+
+        def write(i: int, path: Path = path, at_once: Any = at_once) -> None:
+            at_once.wait()
+            with Database(path) as store:
+                store.put(dataclasses.replace(KEY, case=str(i)), Outcome(str(i), Found(i)))
+
+        workers = [context.Process(target=write, args=(i,)) for i in range(4)]
+        for worker in workers:
+            worker.start()
+        for worker in workers:
+            worker.join()
+        assert [worker.exitcode for worker in workers] == [0] * 4
+        with Database(path) as store:
+            assert sorted(row["case"] for row in store.rows("found")) == list("0123")
+
+
 def test_a_store_of_every_earlier_schema_is_brought_to_this_one_with_its_rows(tmp_path: Path):
     for version in range(1, VERSION):
         path = tmp_path / f"{version}.db"

@@ -7,6 +7,7 @@ import logging
 from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from importlib import import_module
 from typing import Any
 
 from circuits.studies.cores import fit_threads, share_cores
@@ -31,10 +32,9 @@ def require_ray() -> Any:
         ClusterError: it is not installed.
     """
     try:
-        import ray
+        return import_module("ray")
     except ImportError as error:
         raise ClusterError("--on ray needs Ray: pip install 'kcircuit[cluster]', on every machine") from error
-    return ray
 
 
 @dataclass(frozen=True)

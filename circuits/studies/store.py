@@ -89,9 +89,12 @@ class Database:
         return found
 
     def _ready(self, connection: sqlite3.Connection) -> None:
+        # Of one moment, though another process may be making the store right now.
+        connection.execute("BEGIN")
+        (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
         (version,) = connection.execute("PRAGMA user_version").fetchone()
         (application,) = connection.execute("PRAGMA application_id").fetchone()
-        (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+        connection.execute("COMMIT")
         if application != APPLICATION and (tables or self.read_only):
             raise StoreError(f"{self.path} is no store of kcircuit; name another file")
         if version > VERSION:
