@@ -223,6 +223,21 @@ def test_a_nodes_second_line_is_the_answer_with_its_rank_or_the_token_on_top() -
     assert node_words([NodeReadout(Node(0, "mlp"), (), (), 5, 0.1)]) == {}
 
 
+def test_beside_the_relations_objects_a_nodes_second_line_is_one_of_them_or_nothing() -> None:
+    head = Node(1, "head", 2)
+
+    def line(*tokens: str, rank: int = 900) -> str | None:
+        read = replace(readout(head, *tokens), answer_rank=rank)
+        return node_words([read], ("Luxembourg", "Oslo", "Y")).get(head)
+
+    # The answer stands before any other object; a token that begins one names it; what says nothing is not said.
+    assert line(" x", " Paris", " Oslo", rank=2) == "Paris 2"
+    assert line(" x", " Paris", " Lux") == "Lux 3"
+    assert line(" Oslo", " x") == "Oslo"
+    assert line(" x", " Y") == "Y 2"
+    assert line(" x", " Lu", " Paris") is None
+
+
 def test_pen_width_grows_with_the_scores_magnitude_and_an_edge_without_a_score_is_thinnest() -> None:
     circuit = circuit_of(("input->m0", -1.0), ("m0->m1", 0.25), ("m1->logits", float("nan")))
     edges = strongest(circuit)

@@ -41,6 +41,8 @@ class Page:
     """What a reader types to make the page again."""
     reading: Reading | None = None
     """What heads and MLPs do for this fact, where it was asked for."""
+    objects: tuple[str, ...] = ()
+    """Of the relation's facts that the roles were told from: what a node's words may name."""
     story: tuple[Sentence, ...] = ()
     attention: PromptAttention | None = None
     """Of the circuit's heads over the prompt."""
@@ -81,6 +83,11 @@ def _choice(run: Run) -> list[tuple[str, str]]:
 
 def _unsaid(run: Run) -> bool:
     return len(run.spec.facts) == 1 and run.model_answers.rank.value > 1
+
+
+def _objects(run: Run) -> tuple[str, ...]:
+    roles = run.reading.roles if run.reading else None
+    return tuple(dict.fromkeys(fact.rpartition(" => ")[2] for fact in roles.facts)) if roles else ()
 
 
 def page_of(run: Run) -> Page:
@@ -130,6 +137,7 @@ def page_of(run: Run) -> Page:
         settings=tuple(settings),
         command=run.command(),
         reading=run.reading,
+        objects=_objects(run),
         story=run.story,
         attention=run.attention,
         verdict=verdict(run),

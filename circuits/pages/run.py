@@ -143,6 +143,10 @@ def _legend(page: Page) -> str:
     return legend(keys, roles)
 
 
+def _else(page: Page) -> str:
+    return "an object of the relation that is" if page.objects else "the token it promotes most"
+
+
 def _caption(page: Page, drawn: int, large: bool) -> str:
     total = page.circuit.n_edges
     if large:
@@ -158,7 +162,7 @@ def _caption(page: Page, drawn: int, large: bool) -> str:
     return (
         "Information flows upwards. An edge is what one component writes as another reads it; the wider, the larger its score "
         f"(dashed: negative), {_score_sentence(page.circuit)}. A component’s second line is the answer with its rank in what "
-        "it writes, where that is among the first ten, else the token it promotes most. Click one "
+        f"it writes, where that is among the first ten, else {_else(page)}. Click one "
         f"to see more; drag to move, + and − to zoom.{some}"
     )
 
@@ -177,14 +181,14 @@ def _overview(page: Page, overview: Overview, nodes: tuple[Node, ...]) -> str:
         overview,
         nodes,
         label="The circuit, input at the bottom. Arrow keys move between its components; they are listed beside it, too.",
-        lines=node_words(page.readouts),
+        lines=node_words(page.readouts, page.objects),
         roles=roles_on(page),
         told=page.reading is not None and page.reading.roles is not None,
     )
 
 
 def _drawing(page: Page, nodes: tuple[Node, ...], edges: tuple[Edge, ...]) -> str:
-    lines, layout = node_words(page.readouts), place(page.circuit, edges)
+    lines, layout = node_words(page.readouts, page.objects), place(page.circuit, edges)
 
     def edge_class(edge: Edge) -> str:
         return (edge.reader.slot or "whole") + (" negative" if page.circuit.score(edge) < 0 else "")

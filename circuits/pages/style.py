@@ -136,19 +136,34 @@ def short_token(token: str, width: int = 9) -> str:
     return text if len(text) <= width else text[: width - 1] + "…"
 
 
-def node_words(readouts: Iterable[NodeReadout]) -> dict[Node, str]:
-    """Each node's second line: the answer and its rank, where it is among the tokens that were read; else the token on top.
+def node_words(readouts: Iterable[NodeReadout], objects: Sequence[str] = ()) -> dict[Node, str]:
+    """Each node's second line: the answer and its rank, where it is among the tokens that were read.
 
-    What a head writes seldom reads as a word by itself; where the answer stands in it says more than an accident on top.
+    Else, with the ``objects`` of the relation, the first token that begins one of them, with its rank, and nothing where none
+    does; without objects, the token on top. What a head writes seldom reads as a word by itself; where the answer, or an answer
+    of the same kind, stands in it says more than an accident on top.
     """
     words: dict[Node, str] = {}
     for readout in readouts:
         rank, promoted = readout.answer_rank, readout.promoted
-        if 1 < rank <= len(promoted):
-            words[readout.node] = f"{short_token(promoted[rank - 1].token, 6)} {rank}"
-        elif promoted:
+        if rank > len(promoted) and objects:
+            rank = next((i for i, score in enumerate(promoted, 1) if _begins(score.token, objects)), 0)
+        elif rank > len(promoted):
+            rank = min(1, len(promoted))
+        if rank == 1:
             words[readout.node] = short_token(promoted[0].token)
+        elif rank > 1:
+            words[readout.node] = f"{short_token(promoted[rank - 1].token, 6)} {rank}"
     return words
+
+
+BEGINS = 3
+"""Letters that a token must have for it to be taken as the beginning of an object."""
+
+
+def _begins(token: str, objects: Sequence[str]) -> bool:
+    word = token.strip()
+    return word in objects or (len(word) >= BEGINS and any(each.startswith(word) for each in objects))
 
 
 def plotly_text(text: str) -> str:
