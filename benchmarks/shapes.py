@@ -5,8 +5,10 @@ import torch
 from circuits.facts import Fact
 from circuits.graph import Shape
 from circuits.model import Batch, Model, WordVocabulary
+from circuits.model.attention import Attention
 from circuits.model.network import ComponentNetwork
-from circuits.model.transformer import Attention, Block, Components, Mlp, Norm
+from circuits.model.norm import Norm
+from circuits.model.transformer import Block, Components, Mlp
 
 
 def random_gpt2(

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import nbformat
-from jupyter_client import KernelManager
+from jupyter_client.manager import KernelManager
 from nbclient import NotebookClient
 from nbformat import NotebookNode
 

@@ -25,8 +25,8 @@ from circuits.graph import Graph, Node, Reader, Slot
 from circuits.metrics import SQUARED_ERROR, match_nll
 from circuits.model import Batch, Model
 from circuits.model.bypassed import BypassedNetwork
+from circuits.model.norm import Norm
 from circuits.model.taps import ReaderKind, Taps, WriterKind
-from circuits.model.transformer import Norm
 from tests.models import plain_model, random_plain_model, word_fact, zero_weights
 
 LoadModel = Callable[..., Model]

@@ -28,8 +28,9 @@ from circuits.graph import Graph, Shape
 from circuits.metrics import NLL, SQUARED_ERROR, squared_error
 from circuits.model import Batch, Model, ModelError, OutputVocabulary, Tokens
 from circuits.model.network import OpenNetwork
+from circuits.model.norm import Norm
 from circuits.model.plain import PlainWeightsError
-from circuits.model.transformer import Norm, UnsupportedArchitecture
+from circuits.model.transformer import UnsupportedArchitecture
 from circuits.planted import PLANTED, Ablated, Compiled, Planted, compiled, compiled_folder, planted
 from circuits.planted.weights import connected
 from circuits.studies.truth import METHODS_ON_TRUTH, KnownCircuit, recover

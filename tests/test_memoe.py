@@ -43,7 +43,7 @@ from circuits.facts import EditRequest, Probe, Relation, Relations
 from circuits.metrics import Measurement
 from circuits.model import Batch, Model, WordVocabulary
 from circuits.model.network import ComponentNetwork, value_matrix
-from circuits.model.transformer import Norm
+from circuits.model.norm import Norm
 from circuits.studies.routing import (
     PromptRouting,
     cluster,

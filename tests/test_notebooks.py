@@ -6,7 +6,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
-from jupyter_client import KernelManager
+from jupyter_client.manager import KernelManager
 from nbformat import NotebookNode
 
 from circuits.model import Model

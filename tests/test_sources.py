@@ -12,8 +12,9 @@ from circuits.analysis.tracing import head_nodes, open_parts, replay, replay_by_
 from circuits.facts import Fact
 from circuits.model import Batch, Model, WordVocabulary
 from circuits.model.bypassed import BypassedNetwork
+from circuits.model.norm import Norm, NormKind
 from circuits.model.spans import SpanError, Spans, spans
-from circuits.model.transformer import Norm, NormKind, UnsupportedArchitecture
+from circuits.model.transformer import UnsupportedArchitecture
 from tests.models import plain_model, random_plain_model, word_fact, zero_weights
 from tests.planted_heads import FACTS, OBJECTS, ROLES, planted
 

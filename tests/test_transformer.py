@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from circuits.model import Batch, Model
+from circuits.model.attention import attend, attend_beside
 from circuits.model.bypassed import shown
 from circuits.model.network import PlainNetwork
 from circuits.model.taps import Recorder, Taps
-from circuits.model.transformer import attend, attend_beside
 from tests.models import random_plain_model
 from tests.oracle import run_by_hand
 

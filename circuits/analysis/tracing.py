@@ -16,9 +16,10 @@ from circuits.facts import Fact
 from circuits.graph import Node, Slot
 from circuits.model import Batch, Model
 from circuits.model.agreement import disagreement
+from circuits.model.attention import Attention, attend_beside
 from circuits.model.bypassed import on_weights, shown
 from circuits.model.taps import ReaderKind, Taps, WriterKind
-from circuits.model.transformer import Attention, Components, UnsupportedArchitecture, attend_beside
+from circuits.model.transformer import Components, UnsupportedArchitecture
 
 CHUNK_NUMBERS = 2**26
 """Node outputs held at once, as a count of numbers."""

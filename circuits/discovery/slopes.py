@@ -26,8 +26,9 @@ from circuits.model import Model
 from circuits.model.agreement import disagreement
 from circuits.model.batch import Group
 from circuits.model.bypassed import bypasses_of, shown
+from circuits.model.norm import Norm
 from circuits.model.taps import Projected, ReaderKind, Recorder, Taps
-from circuits.model.transformer import Components, Norm, UnsupportedArchitecture
+from circuits.model.transformer import Components, UnsupportedArchitecture
 
 BYTES = 2**28
 """What the largest tensor of a batch may take: facts beyond it wait for the next batch."""

@@ -19,8 +19,8 @@ from circuits.graph import Slot
 from circuits.model import Batch, Model
 from circuits.model.agreement import disagreement
 from circuits.model.network import ComponentNetwork
+from circuits.model.norm import Norm
 from circuits.model.taps import ReaderKind, Taps
-from circuits.model.transformer import Norm
 
 SPOKEN = 0.1
 """Where the model gives the old or the new object more than this share, a text may be about the edited fact."""

@@ -18,7 +18,7 @@ from circuits.editing.edit import EditError, EditProvenance
 from circuits.editing.experts import Experts, mixture, route, top_gate
 from circuits.editing.files import EditFile, digest_of, write_edit
 from circuits.model import Batch, Model
-from circuits.model.transformer import Norm
+from circuits.model.norm import Norm
 
 
 @dataclass(frozen=True, slots=True)

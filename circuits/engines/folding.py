@@ -16,8 +16,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from circuits.model.attention import Attention
+from circuits.model.norm import Norm, NormKind
 from circuits.model.products import times
-from circuits.model.transformer import ACTIVATIONS, Attention, Components, Mlp, Norm, NormKind, UnsupportedArchitecture
+from circuits.model.transformer import ACTIVATIONS, Components, Mlp, UnsupportedArchitecture
 
 
 @dataclass(frozen=True)

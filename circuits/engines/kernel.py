@@ -23,9 +23,9 @@ from circuits.engines.plan import Reads
 from circuits.engines.sides import PassSide, Scratch, ScratchSide
 from circuits.engines.sums import sums
 from circuits.engines.values import Change, PassOutcome, Values
+from circuits.model.attention import attend
 from circuits.model.bypassed import Bypass
 from circuits.model.products import each_times, times
-from circuits.model.transformer import attend
 
 
 class Pass:

@@ -7,7 +7,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from circuits.graph import Shape
-from circuits.model.transformer import Attention, Block, Components, Mlp, Norm, Rotary, UnsupportedArchitecture
+from circuits.model.attention import Attention, Rotary
+from circuits.model.norm import Norm
+from circuits.model.transformer import Block, Components, Mlp, UnsupportedArchitecture
 
 
 def bridge_components(bridge: Any, shape: Shape, biases: Tensor, n_pos: int) -> Components:

@@ -14,11 +14,13 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from circuits.graph import Shape
+from circuits.model.attention import Attention
 from circuits.model.batch import Batch
 from circuits.model.errors import UnknownWeight
+from circuits.model.norm import Norm
 from circuits.model.past import Past
 from circuits.model.taps import Taps
-from circuits.model.transformer import Attention, Block, Components, Mlp, Norm
+from circuits.model.transformer import Block, Components, Mlp
 from circuits.model.weights import named_weight, with_named_weights
 
 

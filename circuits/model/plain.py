@@ -22,7 +22,9 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from circuits.graph import Shape
-from circuits.model.transformer import Attention, Block, Components, Mlp, Norm, UnsupportedArchitecture
+from circuits.model.attention import Attention
+from circuits.model.norm import Norm
+from circuits.model.transformer import Block, Components, Mlp, UnsupportedArchitecture
 from circuits.records import Unreadable, read_json
 
 CONFIG = "config.json"
