@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
@@ -198,16 +199,23 @@ def test_without_as_many_other_heads_there_is_no_control(lab: Laboratory) -> Non
     assert claim("movers-select-wrong").pair(lab, (FACT, "x", OTHER)) == Pair(3.0, None)
 
 
-def edited(took: bool = True, share: float = 0.0, at_once: bool = False, leaked: float | None = 0.0, **leads: float):
-    return edits.Edited(took, share, at_once, leads, leaked)
+def edited(
+    took: bool = True,
+    share: float = 0.0,
+    at_once: bool = False,
+    leaked: float | None = 0.0,
+    leads: Sequence[float] = (),
+):
+    named = dict(zip([head.name for head in HEADS], leads, strict=False))
+    return edits.Edited(took, share, at_once, named, leaked)
 
 
 def test_edits_are_compared_where_both_took_and_movers_turn_where_they_gave_the_old_object(lab: Laboratory) -> None:
     asked = (FACT, "new")
     with_movers(lab, HEADS[0])
     names = [head.name for head in HEADS]
-    rome = edited(share=0.1, leaked=0.2, **dict(zip(names, (1.0, 2.0, -1.0, -1.0), strict=True)))
-    ft_m = edited(share=0.6, leaked=0.4, at_once=True, **dict(zip(names, (-1.0, 0.0, 0.0, 0.0), strict=True)))
+    rome = edited(share=0.1, leaked=0.2, leads=(1.0, 2.0, -1.0, -1.0))
+    ft_m = edited(share=0.6, leaked=0.4, at_once=True, leads=(-1.0, 0.0, 0.0, 0.0))
     lab.once((asked, edits.ROME), lambda: rome)
     lab.once((asked, edits.FT_M), lambda: ft_m)
     lab.once(("before", asked), lambda: dict.fromkeys(names, -1.0))

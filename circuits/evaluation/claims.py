@@ -59,7 +59,8 @@ def judged(pairs: Sequence[Pair], bar: float = 0.0, *, seed: int = 0) -> Judgeme
     there = [(pair.value, pair.control) for pair in pairs if pair.control is not None]
     n, without = len(there), len(pairs) - len(there)
     if not there:
-        return Judgement(0, without, *(math.nan,) * 5, bar, "undecided")
+        nan = math.nan
+        return Judgement(0, without, nan, nan, nan, nan, nan, bar, "undecided")
     values, controls = zip(*there, strict=True)
     if {*values, *controls} <= {0.0, 1.0}:
         effect, low, high = paired_shares([(bool(value), bool(control)) for value, control in there])

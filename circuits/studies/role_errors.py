@@ -108,7 +108,8 @@ def error_rates(trials: Sequence[Trials], seed: int = 0) -> tuple[ErrorRate, ...
     """Of each kind the share with its interval of 95 %: Wilson's of scrambled models, which are independent; of ranges a bootstrap
     over relations, because those of one relation share their null."""
     found = []
-    for kind, level in (("scrambled", ALPHA), ("ranges", RELATION_ALPHA)):
+    levels: dict[Kind, float] = {"scrambled": ALPHA, "ranges": RELATION_ALPHA}
+    for kind, level in levels.items():
         own = [each for each in trials if each.kind == kind and each.n]
         n, labelled = sum(each.n for each in own), sum(each.labelled for each in own)
         share = Share(labelled, n)
@@ -126,9 +127,11 @@ def _open(spec: RoleErrorsSpec, _: Any) -> Labelled:
 
 
 def _cases(spec: RoleErrorsSpec, at: Labelled) -> list[Case[tuple[Kind, int]]]:
-    asked: list[tuple[str, Kind, int]] = [(f"scrambled {i:04}", "scrambled", i) for i in range(spec.n)]
-    asked += [(f"ranges {name}", "ranges", i) for i, name in enumerate(sorted(at.relations))]
-    return [Case(name, (kind, i)) for name, kind, i in asked]
+    scrambled: Sequence[Case[tuple[Kind, int]]] = [Case(f"scrambled {i:04}", ("scrambled", i)) for i in range(spec.n)]
+    ranges: Sequence[Case[tuple[Kind, int]]] = [
+        Case(f"ranges {name}", ("ranges", i)) for i, name in enumerate(sorted(at.relations))
+    ]
+    return [*scrambled, *ranges]
 
 
 def _run(spec: RoleErrorsSpec, case: Case[tuple[Kind, int]], at: Labelled, watch: Watch) -> Trials:
