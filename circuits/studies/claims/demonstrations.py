@@ -15,7 +15,8 @@ from circuits.evaluation.claims import Pair
 from circuits.facts import Fact
 from circuits.studies.claims.claim import Group, Laboratory, PaperClaim, in_turn
 from circuits.studies.explain.demonstrations import ReadingCuts, demonstrated, demonstration_positions
-from circuits.studies.explain.icl import READS, SHOTS, gained_subjects
+from circuits.studies.explain.icl import READS
+from circuits.studies.explain.shots import SHOTS, gained_subjects
 from circuits.studies.explain_specs import Wording
 
 Shown = tuple[Fact, Fact]

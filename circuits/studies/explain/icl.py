@@ -19,13 +19,13 @@ from circuits.analysis.tracing import open_parts, traces
 from circuits.choices import listed
 from circuits.datasets.manifest import Manifest
 from circuits.evaluation import whole_model
-from circuits.facts import KINDS, Fact, Relation, Relations
+from circuits.facts import Fact, Relation, Relations
 from circuits.graph import Graph, Node, label_of
 from circuits.model import Model
 from circuits.studies.diffs import CircuitDiff
 from circuits.studies.explain.asked import one_case, open_case
-from circuits.studies.explain.cases import Ground
-from circuits.studies.explain.demonstrations import ReadingCuts, demonstrated, demonstration_positions, fits
+from circuits.studies.explain.demonstrations import ReadingCuts, demonstrated, demonstration_positions
+from circuits.studies.explain.shots import SHOTS, gained_subjects
 from circuits.studies.explain.sides import compared, make_bench
 from circuits.studies.explain.told import HeadsTold, HeadTold, Put, Told, course, ending, model_of, overlap
 from circuits.studies.explain.verdict import INCONCLUSIVE, BehaviourError, Evidence, Verdict, first_conclusive
@@ -34,14 +34,11 @@ from circuits.studies.setting import Setting
 from circuits.studies.specs import RunSpec
 from circuits.studies.study import Case, Study, Watch
 
-SHOTS = 3
 READS = 0.3
 """Of its write, what a head must draw from the demonstrations to be said to read them."""
 MOST = 0.5
 """Of the gain, for heads to be said to carry it."""
 ALPHA = 0.05
-LEAST_GAIN = 1.0
-"""Nats. With `find_icl`, demonstrations must gain as much: there must be something to lose."""
 CASES = 6
 NEW_HEADS_CARRY = "new heads read the demonstrations and carry the gain"
 """The paper's conclusion."""
@@ -297,34 +294,6 @@ def icl_cases(
             yield explain_icl(model, one, subject, relations, spec, shown=shown, wording=wording, watch=watch)
 
 
-def gained_subjects(
-    model: Model,
-    relations: Relations,
-    manifest: Manifest | None,
-    seed: int,
-    *,
-    relation: str | None = None,
-    shots: int = SHOTS,
-    wording: Wording = "stated",
-) -> Iterator[tuple[Relation, list[tuple[str, list[str]]]]]:
-    """Of each relation the subjects that `icl_cases` are about, the one that gains most first, each with those that are shown for it."""
-    ground = Ground(relations, manifest, seed)
-    named = (
-        ground.undemonstrated(relation)
-        if wording == "bare"
-        else (
-            (
-                relations[name],
-                *([fact.subject for fact in some(name)] for some in (ground.shown_rarely, ground.shown_often)),
-            )
-            for name in ground.names(relation)
-        )
-    )
-    for one, asked, pool in sorted(named, key=lambda each: KINDS.index(each[0].kind)):
-        subjects = _gained(model, one, asked, pool, seed, shots, wording)
-        yield one, [(subject, _shown(one, subject, pool, seed, shots)) for subject in subjects]
-
-
 def find_icl(
     model: Model,
     relations: Relations,
@@ -347,38 +316,6 @@ def find_icl(
         f"(--wording {'stated' if wording == 'bare' else 'bare'} puts them otherwise)"
     )
     return first_conclusive(cases, CASES, none)
-
-
-def _shown(relation: Relation, subject: str, pool: Sequence[str], seed: int, shots: int) -> list[str]:
-    others = [each for each in pool if each != subject]
-    return random.Random(f"{seed}/{relation.name}/{subject}").sample(others, shots)
-
-
-def _gained(
-    model: Model,
-    relation: Relation,
-    subjects: Sequence[str],
-    pool: Sequence[str],
-    seed: int,
-    shots: int,
-    wording: Wording,
-) -> list[str]:
-    """The subjects whose answer ranks first with demonstrations, and not without; the largest gain first.
-
-    One whose question does not fit the model's context is left out.
-    """
-    if len(pool) <= shots:
-        return []
-    pairs = [demonstrated(relation, each, _shown(relation, each, pool, seed, shots), wording) for each in subjects]
-    pairs = [pair for pair in pairs if fits(model, pair[1])]
-    if not pairs:
-        return []
-    bare, full = (whole_model(model, facts) for facts in zip(*pairs, strict=True))
-    gains = [zero - few for zero, few in zip(bare.nll.per_example, full.nll.per_example, strict=True)]
-    asked = [question.subject for question, _ in pairs]
-    ranks = zip(asked, bare.rank.per_example, full.rank.per_example, gains, strict=True)
-    found = [(gain, subject) for subject, zero, few, gain in ranks if zero > 1 and few == 1 and gain >= LEAST_GAIN]
-    return [subject for _, subject in sorted(found, key=lambda each: (-each[0], each[1]))]
 
 
 def _run(spec: InContextSpec, _: Case[None], at: Setting, watch: Watch) -> InContext:
