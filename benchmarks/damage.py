@@ -113,9 +113,9 @@ RECORDS: dict[str, Callable[[Path], Any]] = {
 }
 
 
-def random_edit(model: Model) -> WeightEdit:
+def random_edit(model: Model, seed: int = 0) -> WeightEdit:
     d_mlp, d_model = model.weight(value_matrix(0)).shape
-    draw = torch.Generator().manual_seed(0)
+    draw = torch.Generator().manual_seed(seed)
     delta = LowRank(torch.randn(d_mlp, 1, generator=draw), torch.randn(1, d_model, generator=draw))
     return WeightEdit({value_matrix(0): delta}, EditProvenance("by hand", model.name, model.weights))
 

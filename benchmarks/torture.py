@@ -20,12 +20,15 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from benchmarks.damage import CLEAR, Part, damaged_files
+from benchmarks.damage import CLEAR, Part, damaged_files, random_edit
 from benchmarks.store import circuit as random_circuit
 from circuits.circuit import Circuit, Provenance
 from circuits.discovery.acdc import AcdcOptions, search
 from circuits.discovery.problem import Progress
 from circuits.discovery.state import Saves, State, fingerprint
+from circuits.editing import EditError, load_edit
+from circuits.editing.delta import WeightEdit
+from circuits.editing.edit import Edit
 from circuits.engines import HookEngine, SparseEngine
 from circuits.graph import Shape
 from circuits.model import Model
@@ -140,6 +143,32 @@ def killed_saves(folder: Path, kills: int, draw: random.Random) -> Part:
         part.expect(not path.exists() or path.read_text() in texts, "a part of a file")
     part.expect(path.exists(), "nothing was ever saved")
     return part
+
+
+def killed_edits(folder: Path, kills: int, draw: random.Random, model: Model) -> Part:
+    """The same of an edit, whose folder has two files: it is one of its contents, or, between the two files, clearly refused."""
+    part, place = Part("saves of an edit killed"), folder / "saved edit"
+    edits = [random_edit(model, seed) for seed in range(2)]
+    whole = {digest_of_edit(each) for each in edits}
+
+    def save() -> None:
+        for i in range(10**6):
+            edits[i % 2].save(place)
+
+    while part.tried < kills:
+        killed(save, draw.uniform(0.01, 0.3))
+        part.tried += 1
+        try:
+            part.expect(digest_of_edit(load_edit(place)) in whole, "an edit that was never saved")
+        except EditError as error:
+            part.expect(str(place) in str(error), f"an error that does not name the folder: {error}")
+    return part
+
+
+def digest_of_edit(edit: Edit) -> bytes:
+    assert isinstance(edit, WeightEdit)
+    (delta,) = edit.deltas.values()
+    return delta.dense().numpy().tobytes()
 
 
 # ---- disks -----------------------------------------------------------------------------------------------------------
@@ -269,6 +298,7 @@ def main() -> None:
             lambda: [killed_searches(folder, asked.kills, draw, model)],
             lambda: [killed_sweeps(folder, asked.kills, draw)],
             lambda: [killed_saves(folder, asked.kills, draw)],
+            lambda: [killed_edits(folder, asked.kills, draw, model)],
             lambda: [disks(folder)],
             lambda: damaged_files(folder, asked.inputs, asked.seed, model),
             lambda: [engines(folder, asked.circuits, draw)],
