@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from itertools import permutations
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -39,6 +40,9 @@ from circuits.editing.anchors import (
 from circuits.editing.experts import Experts, favourite, initial, load_balance, mixture, route, top_gate
 from circuits.editing.own_texts import sample_texts, texts_about
 from circuits.editing.routed import RoutedBypass, Routing
+from circuits.evaluation.edits import FluencySetting
+from circuits.evaluation.edits.evaluate import evaluate
+from circuits.evaluation.edits.regimes import Regime
 from circuits.facts import EditRequest, Probe, Relation, Relations
 from circuits.metrics import Measurement
 from circuits.model import Batch, Model, WordVocabulary
@@ -47,11 +51,15 @@ from circuits.model.norm import Norm
 from circuits.studies.routing import (
     PromptRouting,
     cluster,
+    evenly,
     pooled,
     routing_report,
+    same_by_chance,
     same_knowledge,
+    similar_by_chance,
     similar_knowledge,
     trace_routing,
+    use_of_experts,
 )
 from tests.editing_models import OTHER, REQUEST, TWO_TOKENS, same_bits, snapshot, wins
 
@@ -479,6 +487,53 @@ def test_similar_knowledge_is_by_group_the_share_at_the_groups_expert() -> None:
     assert similar_knowledge(routings, [5, 5, 7, 9]).per_example == (0.75, 1.0)
 
 
+def test_the_chance_level_of_the_same_knowledge_is_the_mean_over_all_matchings() -> None:
+    taught = [routed(1, 1, 0), routed(2), routed(1), routed()]
+    asked = [[routed(1, 0)], [routed(2, 2)], [routed(1, 0, 2)], [routed(1)]]
+    matchings = [same_knowledge(taught[:3], order).value for order in permutations(asked[:3])]
+    by_chance = same_by_chance(taught, asked)
+    assert by_chance.value == pytest.approx(sum(matchings) / len(matchings))
+    assert by_chance.per_example == pytest.approx((1 / 3, 1 / 3, 1 / 3))
+    assert same_knowledge(taught, asked).value > by_chance.value
+
+
+def test_the_chance_level_of_similar_knowledge_is_that_of_random_groups_of_the_same_sizes() -> None:
+    """Of the three ways to pair two prompts of each of two experts one is pure (1), and two are mixed (1 and 0, as the lower
+    expert is a mixed group's): 1/3 + 2/3 * 1/2."""
+    routings, groups = [routed(0), routed(0, 0), routed(1), routed(1), routed()], [3, 3, 4, 4, 4]
+    assert similar_knowledge(routings, groups).value == 1.0
+    assert similar_by_chance(routings, groups).value == pytest.approx(2 / 3, abs=0.06)
+    assert similar_by_chance(routings, groups) == similar_by_chance(routings, groups)
+    assert similar_by_chance(routings, [0] * 5).value == similar_knowledge(routings, [0] * 5).value, "one group of all"
+    assert similar_by_chance([routed()], [0]).per_example == ()
+
+
+def test_a_router_that_sends_everything_to_one_expert_is_consistent_by_chance() -> None:
+    collapsed = [routed(2, 2), routed(2), routed(2, 2, 2), routed(2)]
+    asked = [[one] for one in collapsed]
+    assert same_knowledge(collapsed, asked).value == same_by_chance(collapsed, asked).value == 1.0
+    groups = [0, 0, 1, 1]
+    assert similar_knowledge(collapsed, groups).value == similar_by_chance(collapsed, groups).value == 1.0
+    use = use_of_experts(collapsed, 4)
+    assert use == (0.0, 0.0, 1.0, 0.0)
+    assert evenly(use) == 1.0
+    # The control: an even use of two of four.
+    assert evenly(use_of_experts([routed(0, 1), routed(1, 0)], 4)) == pytest.approx(2.0)
+    assert use_of_experts([routed()], 2) == (0.0, 0.0)
+
+
+def test_the_routing_of_a_chain_is_read_from_all_its_batches(small_model: Callable[..., Model]) -> None:
+    requests = [replace(REQUEST, probes=(Probe("paraphrase", "w5 w10 w11", "w10 w11", "w20"),)), OTHER, TWO_TOKENS]
+
+    def make(model: Model, requests: Sequence[EditRequest]) -> RoutedEdit:
+        return quick(model, requests, steps=1)
+
+    quiet = FluencySetting(n_samples=0)
+    found = evaluate(small_model("gpt2"), requests, make, Regime(1, 2), fluency=quiet).routed
+    assert [of for _, of in found] == [(request,) for request in requests]
+    assert len({router.digest for router, _ in found}) == 3
+
+
 def test_k_means_puts_vectors_of_one_direction_together() -> None:
     generator = torch.Generator().manual_seed(0)
     directions = torch.eye(3).repeat_interleave(4, 0) * torch.rand(12, 1, generator=generator).add(0.5)
@@ -501,11 +556,16 @@ def test_a_report_hears_the_bypass_on_what_it_was_taught_and_nothing_out_of_scop
     assert report.taught_volume.value > 0
     assert report.other_volume.per_example == (0.0,)
     assert 0 <= report.same.value <= 1
-    assert report.similar.per_example == (1.0,)
+    assert report.similar.per_example == report.similar_by_chance.per_example == (1.0,)
+    assert report.same_by_chance.per_example == report.same.per_example, "one fact can only be matched with itself"
+    assert sum(report.use) == pytest.approx(1.0)
+    assert len(report.use) == 2
     (quiet,) = trace_routing(edit, model, ["w1 w30"])
     assert (quiet.experts, quiet.expert, quiet.volume) == ((), None, 0.0)
     together = pooled([report, replace(report, same=Measurement("consistency, same knowledge", "", ()))])
-    assert together["same"] == pytest.approx(report.same.value)
-    assert together["other_volume"] == 0.0
+    assert together.same == pytest.approx(report.same.value)
+    assert together.other_volume == 0.0
+    assert together.use == tuple(sorted(report.use, reverse=True))
+    assert together.experts_used == pytest.approx(evenly(report.use))
     with pytest.raises(EditError, match="at least one routing report"):
         pooled([])

@@ -91,8 +91,10 @@ def _print(summary: dict[str, Any]) -> None:
     if summary["routing"] is not None:
         routed = summary["routing"]
         console.print(
-            f"routing: {_percent(routed['same'])} of paraphrases' tokens go to their fact's expert, "
-            f"{_percent(routed['similar'])} of like facts' to one; bypass / MLP where the answer is predicted: "
+            f"routing: {_percent(routed['same'])} of paraphrases' tokens go to their fact's expert (by chance "
+            f"{_percent(routed['same_by_chance'])}), {_percent(routed['similar'])} of like facts' to one (by chance "
+            f"{_percent(routed['similar_by_chance'])}); the experts get {', '.join(map(_percent, routed['use']))} of tokens, as "
+            f"{number(routed['experts_used'])} used evenly; bypass / MLP where the answer is predicted: "
             f"{number(routed['taught_volume'], 2)} on taught prompts, {number(routed['other_volume'], 2)} on others"
         )
     for point in summary["checkpoints"]:

@@ -207,18 +207,27 @@ def _routing(rows: Sequence[dict[str, Any]]) -> str:
     text = (
         "Consistency (paper 3, Eq. 13): the share of a paraphrase's tokens that go to the expert of the taught prompt (same "
         "knowledge), and of the tokens of a group of like prompts that go to the group's expert (similar knowledge; k-means, "
-        "5 groups). Volume is the norm of what the bypass writes over that of the MLP beside it, where the answer is "
+        "5 groups). By chance: of the same prompts, matched or grouped at random; a router with one expert for everything has 100 "
+        "of both. Busiest: the share of all tokens that the busiest expert gets; in use: how many experts, used alike, have the "
+        "entropy of their use. Volume is the norm of what the bypass writes over that of the MLP beside it, where the answer is "
         "predicted: on the taught prompts, and on prompts that must keep their answers."
     )
-    lines = [
-        [
-            *_name(row),
-            *(number(None if row["routing"][k] is None else 100 * row["routing"][k]) for k in ("same", "similar")),
-            *(number(row["routing"][k], 2) for k in ("taught_volume", "other_volume")),
-        ]
-        for row in rows
-    ]
-    header = ["method", "regime", "restraint", "same, %", "similar, %", "volume, taught", "volume, others"]
+    shares = ("same", "same_by_chance", "similar", "similar_by_chance")
+    lines = []
+    for row in rows:
+        routing = row["routing"]
+        lines.append(
+            [
+                *_name(row),
+                *(number(None if routing[name] is None else 100 * routing[name]) for name in shares),
+                str(len(routing["use"])),
+                number(100 * routing["use"][0]),
+                number(routing["experts_used"]),
+                *(number(routing[name], 2) for name in ("taught_volume", "other_volume")),
+            ]
+        )
+    header = ["method", "regime", "restraint", "same, %", "by chance", "similar, %", "by chance"]
+    header += ["experts", "busiest, %", "in use", "volume, taught", "volume, others"]
     return f"{text} {published_record()['routing']}\n\n{table(header, lines, left=3)}"
 
 

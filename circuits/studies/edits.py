@@ -22,7 +22,7 @@ from circuits.model import Model
 from circuits.records import to_json
 from circuits.studies.edit_specs import CompareSpec, EvalSpec
 from circuits.studies.requests import Unedited
-from circuits.studies.routing import pooled, routing_report
+from circuits.studies.routing import PooledRouting, pooled, routing_report
 from circuits.studies.study import Case, Study, Watch
 
 WITHOUT_WAYS = ("fluency", "perplexity", "kl", "agreement")
@@ -150,8 +150,8 @@ class Standing:
     retention: tuple[Retention, ...]
     facts: tuple[Values, ...]
     """Each request with what became of it, in percent where a share."""
-    routing: dict[str, float | None] | None = None
-    """Of a method with a bypass: see `circuits.studies.routing.RoutingReport`."""
+    routing: PooledRouting | None = None
+    """Of a method with a router."""
 
     @classmethod
     def of(cls, contestant: Contestant, evaluation: Evaluation, model: Model) -> "Standing":
@@ -202,7 +202,7 @@ class Standing:
             "eval_at": self.eval_at,
             "not_finite": self.not_finite,
             "failures": self.failures,
-            **({} if self.routing is None else {"routing": self.routing}),
+            **({} if self.routing is None else {"routing": to_json(self.routing)}),
         }
 
     def in_full(self) -> dict[str, Any]:
@@ -219,7 +219,7 @@ class Standing:
             "checkpoints": list(self.checkpoints),
             "retention": [retention.to_json() for retention in self.retention],
             "facts": list(self.facts),
-            "routing": self.routing,
+            "routing": None if self.routing is None else to_json(self.routing),
         }
 
     @property

@@ -2,12 +2,16 @@
 
 Consistency (paper 3, Eq. 13) is the share of a group's tokens that the group's own expert handles. The equation compares an
 expert with the router's input vector; read here as the favourite expert, argmax of softmax(W_g R), of each token.
+
+A router that sends everything to one expert has a consistency of 1 and routes nothing. So beside each consistency stands its
+chance level, that of the same prompts with the same experts, matched at random, and the share of tokens that each expert gets.
 """
 
 import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import fmean
 
 import torch
 import torch.nn.functional as F
@@ -132,6 +136,54 @@ def _share(routing: PromptRouting, expert: int | None) -> float:
     return sum(own == expert for own in routing.experts) / len(routing.experts)
 
 
+def same_by_chance(taught: Sequence[PromptRouting], asked: Sequence[Sequence[PromptRouting]]) -> Measurement:
+    """What `same_knowledge` would be in the mean over all matchings of the paraphrases with the taught prompts.
+
+    One number a paraphrase in scope: its mean share over the experts of the prompts that paraphrases are compared with, each
+    as often as it is.
+    """
+    pairs = [
+        (prompt.expert, paraphrase)
+        for prompt, paraphrases in zip(taught, asked, strict=True)
+        for paraphrase in paraphrases
+        if prompt.expert is not None and paraphrase.experts
+    ]
+    wanted = Counter(expert for expert, _ in pairs)
+    shares = [
+        sum(count * _share(paraphrase, expert) for expert, count in wanted.items()) / len(pairs)
+        for _, paraphrase in pairs
+    ]
+    return Measurement("consistency by chance, same knowledge", "", tuple(shares))
+
+
+DRAWS = 200
+"""Random groupings of which the chance level of similar knowledge is the mean."""
+
+
+def similar_by_chance(routings: Sequence[PromptRouting], groups: Sequence[int], *, seed: int = 0) -> Measurement:
+    """What `similar_knowledge` is in the mean over `DRAWS` random groups of the same sizes. One number a group."""
+    heard = [(routing, group) for routing, group in zip(routings, groups, strict=True) if routing.experts]
+    generator = torch.Generator().manual_seed(seed)
+    draws: list[tuple[float, ...]] = []
+    for _ in range(DRAWS if heard else 0):
+        order = torch.randperm(len(heard), generator=generator).tolist()
+        shuffled = [heard[i][0] for i in order]
+        draws.append(similar_knowledge(shuffled, [group for _, group in heard]).per_example)
+    shares = tuple(fmean(values) for values in zip(*draws, strict=True))
+    return Measurement("consistency by chance, similar knowledge", "", shares)
+
+
+def use_of_experts(routings: Sequence[PromptRouting], n_experts: int) -> tuple[float, ...]:
+    """The share of the prompts' tokens that each expert gets first; all 0 where no prompt is in scope."""
+    got = Counter(expert for routing in routings for expert in routing.experts)
+    return tuple(got[expert] / max(1, got.total()) for expert in range(n_experts))
+
+
+def evenly(use: Sequence[float]) -> float:
+    """How many experts, each used alike, have the entropy of this use: exp(-sum p ln p), 1 of a collapsed router."""
+    return math.exp(-sum(share * math.log(share) for share in use if share > 0))
+
+
 @torch.no_grad()
 def cluster(vectors: Float[Tensor, "prompt d"], n_groups: int, *, seed: int = 0, rounds: int = 100) -> tuple[int, ...]:
     """K-means by cosine similarity (paper 3, section 5.2, with K = 5): the group of each vector.
@@ -164,10 +216,14 @@ def cluster(vectors: Float[Tensor, "prompt d"], n_groups: int, *, seed: int = 0,
 
 @dataclass(frozen=True, slots=True)
 class RoutingReport:
-    """What paper 3's Table 3 reports of one edit, and how loud the bypass is in and out of scope."""
+    """What paper 3's Table 3 reports of one edit, with its chance levels, and how loud the bypass is in and out of scope."""
 
     same: Measurement
+    same_by_chance: Measurement
     similar: Measurement
+    similar_by_chance: Measurement
+    use: tuple[float, ...]
+    """Of each expert, on the requests' prompts and their paraphrases: see `use_of_experts`."""
     taught_volume: Measurement
     """||bypass|| / ||MLP|| at the answer's position of the requests' own prompts."""
     other_volume: Measurement
@@ -193,22 +249,51 @@ def routing_report(
     groups = cluster(torch.tensor([one.read for one in taught]), min(n_groups, len(requests)), seed=seed)
     return RoutingReport(
         same_knowledge(taught, asked),
+        same_by_chance(taught, asked),
         similar_knowledge(taught, groups),
+        similar_by_chance(taught, groups, seed=seed),
+        use_of_experts([*taught, *(one for each in asked for one in each)], edit.experts.n_experts),
         Measurement("bypass / MLP, taught", "", tuple(one.volume_at_end for one in taught)),
         Measurement("bypass / MLP, other", "", tuple(one.volume_at_end for one in trace_routing(edit, model, others))),
     )
 
 
-def pooled(reports: Sequence[RoutingReport]) -> dict[str, float | None]:
-    """Over several edits, each measurement's mean by name; None where nothing was measured.
+@dataclass(frozen=True, slots=True)
+class PooledRouting:
+    """Over several edits, the mean of each measurement's values; None where nothing was measured."""
 
-    Raises:
-        EditError: no reports.
+    same: float | None
+    same_by_chance: float | None
+    similar: float | None
+    similar_by_chance: float | None
+    taught_volume: float | None
+    other_volume: float | None
+    use: tuple[float, ...]
+    """The share of the busiest expert of each edit, of the second, and so on."""
+    experts_used: float
+    """See `evenly`."""
+
+
+def pooled(reports: Sequence[RoutingReport]) -> PooledRouting:
+    """Raises:
+    EditError: no reports.
     """
     if not reports:
         raise EditError("expected at least one routing report, got none")
-    found: dict[str, float | None] = {}
-    for field in ("same", "similar", "taught_volume", "other_volume"):
-        values = [value for report in reports for value in getattr(report, field).per_example if math.isfinite(value)]
-        found[field] = sum(values) / len(values) if values else None
-    return found
+
+    def mean(measurements: Sequence[Measurement]) -> float | None:
+        values = [value for each in measurements for value in each.per_example if math.isfinite(value)]
+        return fmean(values) if values else None
+
+    busiest = [sorted(report.use, reverse=True) for report in reports]
+    most = max(map(len, busiest))
+    return PooledRouting(
+        same=mean([report.same for report in reports]),
+        same_by_chance=mean([report.same_by_chance for report in reports]),
+        similar=mean([report.similar for report in reports]),
+        similar_by_chance=mean([report.similar_by_chance for report in reports]),
+        taught_volume=mean([report.taught_volume for report in reports]),
+        other_volume=mean([report.other_volume for report in reports]),
+        use=tuple(fmean(use[i] if i < len(use) else 0.0 for use in busiest) for i in range(most)),
+        experts_used=fmean(evenly(report.use) for report in reports),
+    )

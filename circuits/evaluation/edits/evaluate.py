@@ -70,7 +70,7 @@ class Evaluation:
     seconds: float
     """Spent on making the edits, in all; restraining and evaluating are not counted."""
     routed: tuple[tuple[RoutedEdit, tuple[EditRequest, ...]], ...] = ()
-    """The bypasses with a router that were made beside the unedited model, each chain's first, with their requests."""
+    """Every bypass with a router that a chain ends with, and those of the chain's requests that it was made of."""
 
     @property
     def seconds_per_request(self) -> float:
@@ -118,8 +118,6 @@ def evaluate(
         for step, part in enumerate(chain, start=1):
             edit, spent = _extended(model, edit, [case.request for case in part], make)
             seconds += spent
-            if step == 1:
-                routed += [(router, tuple(case.request for case in part)) for router in edit.routers]
             shown = edit
             if restrained is not None and (restrained.each or step in steps):
                 shown = restrained.by(edit, model)
@@ -136,6 +134,8 @@ def evaluate(
                         by_step.setdefault(step, []).extend(chain_results)
             progress(len(results) + sum(len(earlier) for earlier in chain[:step]))
         results += chain_results
+        if edit is not None:
+            routed += [(router, _taught(router, chain)) for router in edit.routers]
         if regime.steps > 1:
             retentions.append(Retention.of(rows, [len(part) for part in chain]))
     kept = by_step if eval_at == "checkpoints" and regime.steps > 1 else {}
@@ -153,3 +153,10 @@ def _extended(model: Model, edit: Edit | None, requests: Sequence[EditRequest], 
             new = make(edited, requests)
     spent = time.perf_counter() - started
     return (new if edit is None else edit + new), spent
+
+
+def _taught(router: RoutedEdit, chain: Sequence[Sequence[EditCase]]) -> tuple[EditRequest, ...]:
+    """The chain's requests that a router was made of, with their probes."""
+    made = {(request.prompt, request.target) for request in router.provenance.requests}
+    requests = (case.request for part in chain for case in part)
+    return tuple(request for request in requests if (request.prompt, request.target) in made)
