@@ -13,7 +13,7 @@ from circuits.cli.app import Stopped
 from circuits.facts import FactError
 from circuits.pages.tables import grid, to_html
 from circuits.studies.run import Run
-from tests.test_cli import fails, succeeds
+from tests.commands import fails, succeeds
 
 command = importlib.import_module("circuits.cli.discover")
 FACTS = {"w1-w2-w3-w4-w5": "w1 w2 w3 w4 => w5", "w6-w3-w4-w7": "w6 w3 w4 => w7"}
