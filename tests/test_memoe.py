@@ -6,6 +6,7 @@ from dataclasses import replace
 from itertools import permutations
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from circuits.editing import (
+    Edit,
     EditError,
     EditProvenance,
     LowRank,
@@ -48,6 +50,7 @@ from circuits.metrics import Measurement
 from circuits.model import Batch, Model, WordVocabulary
 from circuits.model.network import ComponentNetwork, value_matrix
 from circuits.model.norm import Norm
+from circuits.studies.edits import maker
 from circuits.studies.routing import (
     PromptRouting,
     cluster,
@@ -432,6 +435,80 @@ def test_an_answer_that_is_fed_does_not_change_how_its_prompt_is_routed(small_mo
         ids = torch.tensor([prompt + answer])
         assert torch.equal(edited.logits(Batch.continued(ids, 3)), model.logits(Batch.of_prompts(ids)))
         assert not torch.allclose(edited.logits(Batch.continued(ids, 6)), model.logits(Batch.of_prompts(ids)))
+
+
+# ---- batches that follow each other ----------------------------------------------------------------------------------
+
+
+def in_turn(model: Model, requests: Sequence[EditRequest], **settings: object) -> list[Edit]:
+    """The edit after each of the requests, one batch a request."""
+    options = memoe_scoped.options(model, **{**ONE_EXPERT, **settings})
+    given: dict[str, Any] = {"options": options, "resources": Resources(recogniser=NAMES)}
+    edits: list[Edit] = [memoe_scoped(model, requests[:1], **given)]
+    for request in requests[1:]:
+        edits.append(memoe_scoped.upon(edits[-1], model, [request], **given))
+    return edits
+
+
+ONE_EXPERT = {"layer": 0, "experts": 1, "keep": 0.0, "steps": 60, "lr": 2e-2}
+
+
+def test_batches_that_follow_train_the_same_experts_further(small_model: Callable[..., Model]) -> None:
+    model, requests = small_model("gpt2"), [REQUEST, OTHER, TWO_TOKENS]
+    edits = in_turn(model, requests, experts=3)
+    for n, edit in enumerate(edits, start=1):
+        assert edit.routers == (edit,), "one bypass, however many batches"
+        assert edit.routers[0].experts.n_experts == 3
+        assert len(edit.provenance.requests) == len(edit.provenance.losses) == n
+        with edit.on(model) as edited:
+            assert wins(edited, requests[n - 1])
+            assert edited.shape.bypasses == (0,)
+    # They start where those before them stood: without steps they are the same, and only their names are more.
+    options = memoe_scoped.options(model, **{**ONE_EXPERT, "experts": 3, "steps": 0})
+    still = memoe_scoped.upon(edits[0], model, [OTHER], options=options, resources=Resources(recogniser=NAMES))
+    experts = still.routers[0].experts
+    assert same_bits(list(experts.tensors().values()), list(edits[0].routers[0].experts.tensors().values()))
+    # The control: stacked, each batch has experts of its own.
+    assert [len(edit.routers) for edit in in_turn(model, requests, experts=3, batches="stacked")] == [1, 2, 3]
+
+
+def test_an_earlier_batch_can_be_forgotten_and_stacked_it_cannot_be(small_model: Callable[..., Model]) -> None:
+    model, said = small_model("gpt2"), {}
+    for batches in ("further", "stacked"):
+        for edit in in_turn(model, [REQUEST, OTHER], batches=batches, steps=300, lr=5e-3):
+            with edit.on(model) as edited:
+                told = wins(edited, REQUEST), edited.logits(Batch.of_prompts(IDS))[0]
+                said.setdefault(batches, []).append(told)
+    assert [took for took, _ in said["further"]] == [True, False]
+    assert [took for took, _ in said["stacked"]] == [True, True]
+    assert torch.equal(said["stacked"][0][1], said["stacked"][1][1]), "not a bit of what the first batch says moves"
+
+
+def test_to_train_an_edit_further_leaves_it_as_it_is(small_model: Callable[..., Model]) -> None:
+    model = small_model("gpt2")
+    options, given = memoe_scoped.options(model, **ONE_EXPERT), Resources(recogniser=NAMES)
+    first = memoe_scoped(model, [REQUEST], options=options, resources=given)
+    before = [tensor.clone() for tensor in first.experts.tensors().values()]
+    second = memoe_scoped.upon(first, model, [OTHER], options=options, resources=given)
+    assert same_bits(before, list(first.experts.tensors().values()))
+    assert not same_bits(before, list(second.routers[0].experts.tensors().values()))
+
+
+def test_a_chain_of_batches_is_evaluated_as_its_method_goes_on(small_model: Callable[..., Model]) -> None:
+    requests, quiet = [REQUEST, OTHER, TWO_TOKENS], FluencySetting(n_samples=0)
+    settings = {"layer": 0, "experts": 2, "steps": 1}
+    for batches, found in (("further", [requests]), ("stacked", [[request] for request in requests])):
+        make = maker("memoe", settings={**settings, "batches": batches}, resources=Resources(recogniser=NAMES))
+        chain = evaluate(small_model("gpt2"), requests, make, Regime(1, 3), fluency=quiet)
+        assert [list(of) for _, of in chain.routed] == found
+
+
+def test_another_bypass_than_is_asked_for_is_not_trained_further(small_model: Callable[..., Model]) -> None:
+    model = small_model("gpt2")
+    edit = quick(model, steps=1)
+    for settings in ({"experts": 3}, {"layer": 1}):
+        with pytest.raises(EditError, match="to train further"):
+            memoe.upon(edit, model, [OTHER], options=memoe.options(model, **{"layer": 0, "experts": 2, **settings}))
 
 
 @pytest.mark.parametrize(

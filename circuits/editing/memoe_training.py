@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -22,6 +23,7 @@ from circuits.model.network import ComponentNetwork
 from circuits.model.norm import Norm
 from circuits.model.taps import ReaderKind, Taps
 
+Batches = Literal["further", "stacked"]
 SPOKEN = 0.1
 """Where the model gives the old or the new object more than this share, a text may be about the edited fact."""
 
@@ -48,6 +50,9 @@ class MemoeOptions:
       on for ``text_tokens`` after it, and as many about anything unless ``scoped``. They tell the experts, without any data,
       what is not to change. Places where the model is about to say the old or the new object do not count. Paper 3 has no
       such texts: 0.
+    * ``batches``: what a batch does that follows another: "further" trains the experts and the router of those before it, as in
+      paper 3, which reports what is forgotten; "stacked" puts experts and a router of its own beside them, which stay as they
+      are.
     * ``steps``, ``lr``, ``enough``: Adam, its rate falling evenly to 0, until every answer's loss and the
       mean over the texts are below ``enough`` nats, or the steps are used up.
     """
@@ -67,6 +72,7 @@ class MemoeOptions:
     keep: float = 0.0
     texts: int = 4
     text_tokens: int = 8
+    batches: Batches = "further"
     steps: int = 60
     lr: float = 2e-3
     enough: float = 0.05
@@ -204,10 +210,16 @@ class Trainer:
                 keep[i] &= (chances[:, [old[j] for j in named] + [new[j] for j in named]] <= SPOKEN).all(-1)
         return keep
 
-    def train(self, progress: ProgressLine) -> tuple[Experts, tuple[float, ...]]:
+    def train(self, progress: ProgressLine, start: Experts | None = None) -> tuple[Experts, tuple[float, ...]]:
+        """Args:
+        start: experts that were trained before, which are trained further; new ones by default.
+        """
         hyper, like = self._hyper, self._tail.parts.W_U
-        start = initial(hyper.experts, like.shape[0], hyper.kind, hyper.hidden, self._generator)
-        tensors = {name: tensor.to(like).requires_grad_() for name, tensor in start.tensors().items()}
+        if start is None:
+            start = initial(hyper.experts, like.shape[0], hyper.kind, hyper.hidden, self._generator)
+        tensors = {
+            name: tensor.detach().to(like, copy=True).requires_grad_() for name, tensor in start.tensors().items()
+        }
         experts = Experts.of(tensors)
         optimiser = torch.optim.Adam(tensors.values(), lr=hyper.lr)
         curve: list[float] = []

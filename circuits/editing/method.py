@@ -3,7 +3,17 @@
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from types import UnionType
-from typing import Any, Generic, Literal, Protocol, TypeVar, get_args, get_origin, get_type_hints, runtime_checkable
+from typing import (
+    Any,
+    Generic,
+    Literal,
+    Protocol,
+    TypeVar,
+    get_args,
+    get_origin,
+    get_type_hints,
+    runtime_checkable,
+)
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
@@ -40,6 +50,22 @@ class Procedure(Protocol[OptionsT_contra, EditT_co]):
     ) -> EditT_co: ...
 
 
+@runtime_checkable
+class Further(Protocol[OptionsT_contra]):
+    """Goes on with an edit that the same method made: an edit of its requests and of these, which stands in its place."""
+
+    def __call__(
+        self,
+        so_far: Edit,
+        model: Model,
+        requests: tuple[EditRequest, ...],
+        options: OptionsT_contra,
+        resources: Resources,
+        seed: int,
+        progress: ProgressLine,
+    ) -> Edit: ...
+
+
 @dataclass(frozen=True)
 class Method(Generic[OptionsT, EditT]):
     """Called, it makes an edit of requests on a model.
@@ -47,6 +73,9 @@ class Method(Generic[OptionsT, EditT]):
     ``Options`` is a frozen dataclass whose own defaults are the method's where neither ``defaults``, by the family and depth of
     a model, nor what a model's profile was tuned to says otherwise. ``needs`` is all that ``run`` asks of `Resources`.
     ``makes`` is the kind of its edits, which can be asked before there is one.
+
+    ``further`` is set of a method whose edits are trained on, where edits follow each other, instead of another being added:
+    see `upon`.
 
     ``site`` is set of a method that is asked for with its values stored at that token, whatever the model was tuned to:
     `at` makes it.
@@ -59,6 +88,7 @@ class Method(Generic[OptionsT, EditT]):
     defaults: Callable[[Model], Settings] = lambda model: {}
     makes: Kind = "weights"
     site: Site | None = None
+    further: Further[OptionsT] | None = None
 
     def __str__(self) -> str:
         return self.name if self.site is None else f"{self.name}@{self.site}"
@@ -83,6 +113,32 @@ class Method(Generic[OptionsT, EditT]):
             raise EditError(f"{self} takes options of class {self.Options.__name__}, got {type(options).__name__}")
         resources = (Resources() if resources is None else resources).only(self.needs)
         return self.run(model, require_requests(requests), options, resources, seed, progress)
+
+    def upon(
+        self,
+        so_far: Edit,
+        model: Model,
+        requests: Sequence[EditRequest],
+        *,
+        options: OptionsT | None = None,
+        resources: Resources | None = None,
+        seed: int = 0,
+        progress: ProgressLine = lambda _: None,
+    ) -> Edit:
+        """The edit so far and the requests, as one edit of ``model``, which has neither on it.
+
+        A method with ``further`` goes on with what it made; any other makes an edit on the edited model, and it is added.
+
+        Raises:
+            EditError: as of a call; an edit that the method cannot go on with.
+        """
+        if self.further is None:
+            with so_far.on(model) as edited:
+                made = self(edited, requests, options=options, resources=resources, seed=seed, progress=progress)
+            return so_far + made
+        options = self.options(model) if options is None else options
+        resources = (Resources() if resources is None else resources).only(self.needs)
+        return self.further(so_far, model, require_requests(requests), options, resources, seed, progress)
 
     @property
     def option_names(self) -> tuple[str, ...]:

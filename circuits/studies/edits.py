@@ -5,11 +5,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from circuits.editing import EditError, Resources, find_method
+from circuits.editing import Edit, EditError, Method, Resources, find_method
 from circuits.editing.prune import parse_restraint
 from circuits.evaluation.edits import GROUPS, EvalAt, FluencySetting, failure_counts, find_metric, tabulate
 from circuits.evaluation.edits.cases import CaseResult
-from circuits.evaluation.edits.evaluate import Checkpoint, Evaluation, Make, Restrain, Restrained, evaluate
+from circuits.evaluation.edits.evaluate import Checkpoint, Evaluation, Restrain, Restrained, evaluate
 from circuits.evaluation.edits.failures import FailureClass
 from circuits.evaluation.edits.prefixes import with_prefixes
 from circuits.evaluation.edits.questions import QuestionKind
@@ -17,7 +17,7 @@ from circuits.evaluation.edits.regimes import SINGLE, Regime, parse_eval_at
 from circuits.evaluation.edits.report import Way, by_case, case_value, failure_class, not_finite, scaled
 from circuits.evaluation.edits.retention import Retention
 from circuits.evaluation.edits.superficial import AfterPrefix, after_prefixes
-from circuits.facts import PREFIXED
+from circuits.facts import PREFIXED, EditRequest
 from circuits.model import Model
 from circuits.records import to_json
 from circuits.studies.edit_specs import CompareSpec, EvalSpec
@@ -86,6 +86,27 @@ def _restrain(text: str) -> Restrain:
     return lambda edit, model: function(edit, model)
 
 
+@dataclass(frozen=True)
+class MadeBy:
+    """A method with its settings, resources and seed, as evaluations ask for it."""
+
+    method: Method[Any, Any]
+    settings: Mapping[str, Any]
+    resources: Resources | None
+    seed: int
+    progress: Callable[[str], None]
+
+    def __call__(self, model: Model, requests: Sequence[EditRequest]) -> Edit:
+        return self.method(model, requests, **self._asked(model))
+
+    def upon(self, so_far: Edit, model: Model, requests: Sequence[EditRequest]) -> Edit:
+        return self.method.upon(so_far, model, requests, **self._asked(model))
+
+    def _asked(self, model: Model) -> dict[str, Any]:
+        options = self.method.options(model, **self.settings)
+        return {"options": options, "resources": self.resources, "seed": self.seed, "progress": self.progress}
+
+
 def maker(
     method: str,
     *,
@@ -93,16 +114,13 @@ def maker(
     resources: Resources | None = None,
     seed: int = 0,
     progress: Callable[[str], None] = lambda _: None,
-) -> Make:
+) -> MadeBy:
     """The method with its options set; those that are not named are the model's defaults.
 
     Raises:
         EditError: no such method.
     """
-    found, chosen = find_method(method), dict(settings or {})
-    return lambda model, requests: found(
-        model, requests, options=found.options(model, **chosen), resources=resources, seed=seed, progress=progress
-    )
+    return MadeBy(find_method(method), dict(settings or {}), resources, seed, progress)
 
 
 @dataclass(frozen=True, slots=True)
@@ -323,5 +341,5 @@ def _run(
 
 
 EDITS: Study[CompareSpec | EvalSpec, Unedited, tuple[Contestant, int], Standing] = Study(
-    "edits", Standing, _open, _cases, _run, algorithm=2
+    "edits", Standing, _open, _cases, _run, algorithm=3
 )

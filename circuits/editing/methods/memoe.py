@@ -10,13 +10,14 @@ is trained to leave texts of the model's own about that subject as they are. So 
 another name is out of its scope by construction.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 
 from circuits.editing.anchors import Recogniser, knowing
 from circuits.editing.bypass import innermost
 from circuits.editing.contexts import sample_contexts
 from circuits.editing.defaults import Settings
+from circuits.editing.edit import Edit, EditError
 from circuits.editing.forward import require_layers
 from circuits.editing.memoe_training import MemoeOptions, Trainer
 from circuits.editing.method import Method, ProgressLine, provenance
@@ -45,18 +46,65 @@ def _run(
     Raises:
         EditError: no such layer, or a model that cannot be edited so.
     """
+    return _trained(name, None, model, requests, options, resources, seed, progress)
+
+
+def _further(
+    name: str,
+    so_far: Edit,
+    model: Model,
+    requests: tuple[EditRequest, ...],
+    options: MemoeOptions,
+    resources: Resources,
+    seed: int,
+    progress: ProgressLine,
+) -> Edit:
+    """The same bypass, its experts and its router trained on these requests from where they stood.
+
+    Nothing holds the answers of before (paper 3, section 5.3: earlier edits are forgotten). Texts are kept as the model says
+    them without any edit.
+
+    Raises:
+        EditError: the edit so far has another bypass than the options ask for.
+    """
+    if options.batches == "stacked":
+        with so_far.on(model) as edited:
+            return so_far + _run(name, edited, requests, options, resources, seed, progress)
+    own = [edit for edit in so_far.routers if edit is so_far]
+    if [(edit.layer, edit.experts.n_experts) for edit in own] != [(options.layer, options.experts)]:
+        raise EditError(
+            f"expected one bypass of {options.experts} experts at layer {options.layer} to train further, got an edit by "
+            f"{so_far.provenance.method} with {len(so_far.routers)}; with batches=stacked each batch has its own"
+        )
+    return _trained(name, own[0], model, requests, options, resources, seed, progress)
+
+
+def _trained(
+    name: str,
+    so_far: RoutedEdit | None,
+    model: Model,
+    requests: tuple[EditRequest, ...],
+    options: MemoeOptions,
+    resources: Resources,
+    seed: int,
+    progress: ProgressLine,
+) -> RoutedEdit:
+    before = None if so_far is None else so_far.provenance
     (layer,) = require_layers(model, (options.layer,))
     subjects = tuple(sorted({request.subject for request in requests}))
-    recogniser = knowing(resources.recogniser_for(model), subjects)
+    names = subjects if so_far is None else tuple(sorted({*so_far.routing.names, *subjects}))
+    recogniser = knowing(resources.recogniser_for(model), names)
     routing = Routing(
-        options.strength, options.top_k, options.renormalise, options.anchors, scoped=options.scoped, names=subjects
+        options.strength, options.top_k, options.renormalise, options.anchors, scoped=options.scoped, names=names
     )
     norm, reader = bypass_inputs(model, layer, routing, recogniser)
     said = forced(model, requests, ("", *sample_contexts(model, options.contexts, seed)))
     texts = _texts_to_keep(model, recogniser, subjects, options, seed)
     progress(f"MEMoE at layer {layer}: {len(said.ids)} prompts, {len(texts)} texts to keep")
-    experts, curve = Trainer(model, requests, said, texts, norm, reader, options, seed).train(progress)
-    made = provenance(name, model, requests, options, seed, (curve,))
+    trainer = Trainer(model, requests, said, texts, norm, reader, options, seed)
+    experts, curve = trainer.train(progress, None if so_far is None else so_far.experts)
+    earlier, curves = ((), ()) if before is None else (before.requests, before.losses)
+    made = provenance(name, model, (*earlier, *requests), options, seed, (*curves, curve))
     return RoutedEdit(layer, experts, routing, recogniser, made)
 
 
@@ -69,12 +117,20 @@ def _scoped(model: Model) -> Settings:
     return {**_defaults(model), "anchors": "so far", "scoped": True, "keep": 1.0}
 
 
-memoe: Method[MemoeOptions, RoutedEdit] = Method(
-    "memoe", partial(_run, "memoe"), MemoeOptions, frozenset({"recogniser"}), _defaults, "routed"
-)
-memoe_scoped: Method[MemoeOptions, RoutedEdit] = Method(
-    "memoe-scoped", partial(_run, "memoe-scoped"), MemoeOptions, frozenset({"recogniser"}), _scoped, "routed"
-)
+def _method(name: str, defaults: Callable[[Model], Settings]) -> Method[MemoeOptions, RoutedEdit]:
+    return Method(
+        name,
+        partial(_run, name),
+        MemoeOptions,
+        frozenset({"recogniser"}),
+        defaults,
+        "routed",
+        further=partial(_further, name),
+    )
+
+
+memoe = _method("memoe", _defaults)
+memoe_scoped = _method("memoe-scoped", _scoped)
 
 
 def _texts_to_keep(

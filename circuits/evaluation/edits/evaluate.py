@@ -33,6 +33,15 @@ class Make(Protocol):
 
 
 @runtime_checkable
+class GoesOn(Protocol):
+    """Of what makes edits: it knows how one follows another."""
+
+    def upon(self, so_far: Edit, model: Model, requests: Sequence[EditRequest]) -> Edit:
+        """The edit so far and the requests, as one edit of a model that has neither on it."""
+        ...
+
+
+@runtime_checkable
 class Restrain(Protocol):
     """An edit for the model, restrained: PRUNE's (paper 1, section 5), or none."""
 
@@ -144,15 +153,18 @@ def evaluate(
 
 
 def _extended(model: Model, edit: Edit | None, requests: Sequence[EditRequest], make: Make) -> tuple[Edit, float]:
-    """The edit with one more of these requests, made on top of it; and the seconds that making took."""
+    """The edit with these requests too, and the seconds that making took. What does not say how it goes on makes an edit on
+    the edited model, and it is added."""
     started = time.perf_counter()
     if edit is None:
-        new = make(model, requests)
+        whole = make(model, requests)
+    elif isinstance(make, GoesOn):
+        whole = make.upon(edit, model, requests)
     else:
         with edit.on(model) as edited:
             new = make(edited, requests)
-    spent = time.perf_counter() - started
-    return (new if edit is None else edit + new), spent
+        whole = edit + new
+    return whole, time.perf_counter() - started
 
 
 def _taught(router: RoutedEdit, chain: Sequence[Sequence[EditCase]]) -> tuple[EditRequest, ...]:
