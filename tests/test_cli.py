@@ -234,7 +234,7 @@ def test_what_the_model_says_first_is_said_before_the_circuit_of_what_it_does_no
     for word, text in silent.items():
         first = text.splitlines()
         (at,) = [i for i, line in enumerate(first) if f"The model does not say “{word}”. It says" in line]
-        assert at < next(i for i, line in enumerate(first) if line.startswith("edges"))
+        assert at < next(i for i, line in enumerate(first) if line.split()[:1] == ["edges"])
 
 
 def test_an_output_folder_below_a_file_is_refused(discover, capsys, tmp_path):

@@ -101,12 +101,29 @@ def test_a_case_of_many_goes_on_in_the_middle_of_its_search(
     with pytest.raises(KeyboardInterrupt):
         list(sweep(DISCOVER, asked, watch=watch))
     go_on()
-    (state,) = tmp_path.iterdir()
-    # The control: that state is what the next call goes on from, so one that is not whole is refused.
-    good = state.read_bytes()
-    state.write_bytes(b"{}" + good)
-    with pytest.raises(Exception, match="delete it to start anew"):
-        list(sweep(DISCOVER, asked, watch=watch))
-    state.write_bytes(good)
+    assert [file.suffix for file in tmp_path.iterdir()] == [".state"]
+    asked_of, ask = [], HookEngine.nll_without
+    monkeypatch.setattr(HookEngine, "nll_without", lambda *given: asked_of.append(0) or ask(*given))
     assert [outcome.row for outcome in sweep(DISCOVER, asked, watch=watch)] == whole
     assert not list(tmp_path.iterdir())
+    went_on = len(asked_of)
+    # The control: without what was kept, four calls more.
+    assert [outcome.row for outcome in sweep(DISCOVER, asked, watch=watch)] == whole
+    assert len(asked_of) - went_on == went_on + 4
+
+
+def test_a_state_that_is_not_whole_is_said_and_the_search_begun_anew(
+    asked: DiscoverSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    watch = Watch(said.append, searches=tmp_path)
+    whole = [outcome.row for outcome in sweep(DISCOVER, asked)]
+    go_on = stopping_at(5, monkeypatch)
+    with pytest.raises(KeyboardInterrupt):
+        list(sweep(DISCOVER, asked, watch=watch))
+    go_on()
+    (state,) = tmp_path.iterdir()
+    state.write_bytes(b"{}" + state.read_bytes())
+    said.clear()
+    assert [outcome.row for outcome in sweep(DISCOVER, asked, watch=watch)] == whole
+    assert len([line for line in said if line.startswith("a search is begun anew")]) == 1
