@@ -196,3 +196,16 @@ def test_both_ways_are_one_circuit_only_where_they_share_what_two_wordings_do(
     assert found.conclusion == conclusion
     for share in ("20%", f"{words_share:.0%}", f"{chance:.0%}"):
         assert share in found.sentence
+
+
+def test_of_many_heads_ten_are_seen_and_the_one_that_the_verdict_hangs_on_whatever_its_place():
+    many = tuple(MoverPull(head=f"a0.h{i}", right=0.0, wrong=0.01 * i, recalled=1.0) for i in range(14))
+    page = render_explained(wrong(SELECTS_WRONG, many))
+    seen, _, rest = page.partition("<details><summary>")
+    heads = seen.count('<th scope="row">'), rest.partition("</details>")[0].count('<th scope="row">')
+    marked = [i for i, row in enumerate(wrong(SELECTS_WRONG, many).told.heads.rows) if row.marked]
+    assert sum(heads) == 14
+    assert heads[0] == 10 + sum(i >= 10 for i in marked)
+    assert rest.startswith(f"{heads[1]} other heads</summary>")
+    assert seen.count('class="marked"') == 1
+    assert "<details>" not in render_explained(wrong())

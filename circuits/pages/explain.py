@@ -4,10 +4,14 @@ import html
 from collections.abc import Mapping, Sequence
 from string import Template
 
+from circuits.choices import counted
 from circuits.pages.page import asset, plain, signed
 from circuits.pages.pair import pair, sentence_case
 from circuits.studies.explain.told import HeadsTold, HeadTold, Put, Tells
 from circuits.studies.explain.verdict import Evidence
+
+HEADS = 10
+"""Of the table of heads, the rows that are seen at once."""
 
 
 def render_explained(found: Tells, *, command: str = "") -> str:
@@ -53,11 +57,20 @@ def _heads(told: HeadsTold) -> str:
             for unit, value in zip(units, row.numbers, strict=True):
                 tops[unit] = max(tops.get(unit, 0.0), abs(value))
         columns = "".join(f'<th scope="col" class="num">{plain(f"{name}, {unit}")}</th>' for name, unit in told.columns)
-        rows = "".join(_row(row, units, tops) for row in told.rows)
-        content = (
-            '<div class="scroll" tabindex="0" role="region" aria-labelledby="heads-heading"><table class="told"><thead><tr>'
-            f'<th scope="col">Head</th>{columns}<th scope="col">{plain(told.does)}</th></tr></thead><tbody>{rows}</tbody></table></div>'
-        )
+
+        def table(some: Sequence[HeadTold]) -> str:
+            rows = "".join(_row(row, units, tops) for row in some)
+            return (
+                '<div class="scroll" tabindex="0" role="region" aria-labelledby="heads-heading"><table class="told"><thead><tr>'
+                f'<th scope="col">Head</th>{columns}<th scope="col">{plain(told.does)}</th></tr></thead><tbody>{rows}</tbody></table></div>'
+            )
+
+        # The one that the verdict hangs on is seen whatever its place.
+        seen = [row for i, row in enumerate(told.rows) if i < HEADS or row.marked]
+        rest = [row for row in told.rows if row not in seen]
+        content = table(seen)
+        if rest:
+            content += f"<details><summary>{counted(len(rest), 'other head')}</summary>\n{table(rest)}</details>"
     return f'<section class="card" aria-labelledby="heads-heading">\n{heading}{content}\n</section>'
 
 
