@@ -132,7 +132,24 @@ def of_table(found: Any) -> str:
 
 
 def of_beginnings(rows: Any) -> str:
-    return ", ".join(f"{row['bos'] or 'nothing'} {row['hit10']:.0%}" for row in rows) + " (Hit@10)"
+    named = ((f"`{row['bos']}`" if row["bos"] else "nothing").replace("|", "\\|") for row in rows)
+    return ", ".join(f"{name} {row['hit10']:.0%}" for name, row in zip(named, rows, strict=True)) + " (Hit@10)"
+
+
+def of_survey(found: Any) -> str:
+    return "; ".join(
+        f"{row['relation']}: the same strongest mover in {row['top_mover_kept']:.0%} of {len(row['templates'])} wordings, effects correlate at "
+        f"{row['correlation']:.2f}"
+        for row in found["relations"]
+    )
+
+
+def of_diff(found: Any) -> str:
+    (each,) = found if isinstance(found, list) else (found,)
+    return "; ".join(
+        f"{kind}: {diff['edges_kept']:,} edges in both, Jaccard {diff['edge_jaccard']:.2f}"
+        for kind, diff in each["diffs"].items()
+    )
 
 
 def ended(_: Any) -> str:
@@ -154,7 +171,7 @@ RUNS = (
     Run("memoe", "edit --model smollm2 --method memoe --to German", of_edit, fact=True),
     Run("memoe-scoped", "edit --model smollm2 --method memoe-scoped --to German", of_edit, fact=True),
     Run("edit-eval", "edit eval --model smollm2 --method ft-m --n 5", of_edits, out=False),
-    Run("diff", f"diff --model smollm2 --edit ft-m --to German {COARSE}", ended, fact=True),
+    Run("diff", f"diff --model smollm2 --edit ft-m --to German {COARSE}", of_diff, fact=True),
     Run(
         "hallucination",
         f"explain hallucination --find --relation country_language --model smollm2 {COARSE}",
@@ -175,7 +192,7 @@ RUNS = (
     Run(
         "survey",
         "heads --relation country_language,country_capital_city,landmark_country --n 20 --model smollm2",
-        ended,
+        of_survey,
         out=False,
     ),
 )
