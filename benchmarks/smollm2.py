@@ -137,11 +137,11 @@ def of_beginnings(rows: Any) -> str:
 
 
 def of_survey(found: Any) -> str:
-    return "; ".join(
-        f"{row['relation']}: the same strongest mover in {row['top_mover_kept']:.0%} of {len(row['templates'])} wordings, effects correlate at "
-        f"{row['correlation']:.2f}"
-        for row in found["relations"]
-    )
+    def of(row: Any) -> str:
+        kept, n = row["top_mover_kept"], len(row["templates"])
+        return f"{row['relation']}: the same strongest mover in {kept:.0%} of {n} wordings, effects correlate at {row['correlation']:.2f}"
+
+    return "; ".join(map(of, found["relations"]))
 
 
 def of_diff(found: Any) -> str:
