@@ -15,7 +15,7 @@ from circuits.model import Model
 from circuits.pages.claims import HEADER, as_rows, page, summary
 from circuits.records import from_json, to_json
 from circuits.studies.claims import edits, recall, wrong
-from circuits.studies.claims.claim import Group, Laboratory, PaperClaim, in_turn
+from circuits.studies.claims.claim import ClaimGroup, Laboratory, PaperClaim, in_turn
 from circuits.studies.claims.table import BY_CONSTRUCTION, CLAIMS, GROUPS, Tried, asked_for, claim_rows
 from circuits.studies.claims_specs import ClaimsSpec
 from circuits.studies.options import AskedError
@@ -141,7 +141,7 @@ def test_a_study_of_claims_keeps_its_cases_and_refuses_what_would_hold_whatever_
     yes = PaperClaim("yes", "0", "says", "test", "control", "share", 0.0, lambda _, each: Pair(1.0, float(each < 2)))
     empty = replace(yes, name="empty", pair=lambda _, __: None)
     refused = replace(yes, name="refused", refused=lambda _: "it is true by its definition")
-    groups = (Group("numbers", lambda _, n: list(range(40))[:n], (yes, empty, refused)),)
+    groups = (ClaimGroup("numbers", lambda _, n: list(range(40))[:n], (yes, empty, refused)),)
     monkeypatch.setattr("circuits.studies.claims.table.GROUPS", groups)
     spec = ClaimsSpec(n=20)
     tried = [each for each in sweep(CLAIMS, spec, context=lab, store=Folder(tmp_path))]

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
-from circuits.api.said import Asked
+from circuits.api.said import Asking
 from circuits.editing import Edit
 from circuits.evaluation import said, whole_model
 from circuits.facts import Fact, Relations
@@ -19,7 +19,7 @@ from circuits.studies.specs import RunSpec
 
 
 @dataclass(frozen=True)
-class EditedFact(Asked):
+class EditedFact(Asking):
     """A fact of a model after an edit. The model itself is as before: the edit is on it only while it is asked.
 
     ``target`` is the new object of ``fact``; ``method`` is what was asked for, and ``edit`` the edit that it made.

@@ -12,7 +12,7 @@ from pydantic import PrivateAttr
 from circuits.analysis.roles import HeadRole, RoleError
 from circuits.api.edited import EditedFact
 from circuits.api.models import model_of
-from circuits.api.said import Asked
+from circuits.api.said import Asking
 from circuits.datasets import relations_for
 from circuits.editing import find_method, load_edit
 from circuits.facts import EditRequest, Fact
@@ -75,7 +75,7 @@ class HeadRoles(Sequence[HeadRole]):
         return f"<p>{html.escape(self.relation)}</p>{to_html(table)}"
 
 
-class LiveRun(Asked, Run):
+class LiveRun(Asking, Run):
     """A run and its model: shows itself, and answers what one asks next.
 
     As a `Run` it has the ``circuit`` (edges with their scores in nats), the ``certificate`` (whether these edges recall the

@@ -41,7 +41,7 @@ class Said:
         return to_html(grid((f"{self.prompt} …", "probability"), lines))
 
 
-class Asked:
+class Asking:
     """What can be asked what it says: a model that something may have been done to."""
 
     def on(self) -> AbstractContextManager[Model]:

@@ -130,7 +130,7 @@ class PaperClaim:
 
 
 @dataclass(frozen=True)
-class Group:
+class ClaimGroup:
     """Claims about the same cases."""
 
     name: str

@@ -13,7 +13,7 @@ from circuits.analysis.attribution import written_shares
 from circuits.analysis.tracing import open_parts, traces
 from circuits.evaluation.claims import Pair
 from circuits.facts import Fact
-from circuits.studies.claims.claim import Group, Laboratory, PaperClaim, in_turn
+from circuits.studies.claims.claim import ClaimGroup, Laboratory, PaperClaim, in_turn
 from circuits.studies.explain.demonstrations import ReadingCuts, demonstrated, demonstration_positions
 from circuits.studies.explain.icl import READS
 from circuits.studies.explain.shots import SHOTS, gained_subjects
@@ -70,9 +70,9 @@ def _carry(lab: Laboratory, case: Shown) -> Pair:
     return Pair(lost, float(np.mean(others)) if others else None)
 
 
-def _group(wording: Wording) -> Group:
+def _group(wording: Wording) -> ClaimGroup:
     words = "the relation stated" if wording == "stated" else "bare pairs"
-    return Group(
+    return ClaimGroup(
         f"icl-{wording}",
         partial(demonstrated_questions, wording),
         (

@@ -18,7 +18,7 @@ from circuits.evaluation import said
 from circuits.evaluation.claims import Pair
 from circuits.facts import Fact
 from circuits.graph import Node
-from circuits.studies.claims.claim import Group, Laboratory, PaperClaim
+from circuits.studies.claims.claim import ClaimGroup, Laboratory, PaperClaim
 from circuits.studies.diff import edited_nodes, make_edit, mlp_state
 from circuits.studies.diff_table import facts_to_edit
 from circuits.studies.options import AskedError
@@ -163,7 +163,7 @@ def _at_its_own_layer(lab: Laboratory, asked: tuple[Fact, str]) -> Pair | None:
     return None if None in turned else Pair(float(bool(turned[0])), float(bool(turned[1])))
 
 
-EDITS = Group(
+EDITS = ClaimGroup(
     "edits",
     edited_facts,
     (

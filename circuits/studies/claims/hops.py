@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from circuits.evaluation import known, said
 from circuits.evaluation.claims import Pair
 from circuits.facts import Fact
-from circuits.studies.claims.claim import Group, Laboratory, PaperClaim, in_turn
+from circuits.studies.claims.claim import ClaimGroup, Laboratory, PaperClaim, in_turn
 from circuits.studies.diff import make_edit
 from circuits.studies.explain.cases import Ground
 from circuits.studies.explain.multihop import EditedHop, hop_prompts, two_hop_cases
@@ -70,7 +70,7 @@ def _saturates(lab: Laboratory, hop: EditedHop) -> Pair | None:
     return Pair(float(given == hop.target), float(given == follow["second-hop answer"]))
 
 
-REVERSES = Group(
+REVERSES = ClaimGroup(
     "reverses",
     facts_known_forward,
     (
@@ -86,7 +86,7 @@ REVERSES = Group(
         ),
     ),
 )
-TWO_HOPS = Group(
+TWO_HOPS = ClaimGroup(
     "two-hops",
     questions_in_two_hops,
     (

@@ -14,7 +14,7 @@ from circuits.evaluation.baseline import size_matched
 from circuits.evaluation.claims import Pair
 from circuits.facts import Fact
 from circuits.model.spans import spans
-from circuits.studies.claims.claim import Group, Laboratory, PaperClaim, in_turn
+from circuits.studies.claims.claim import ClaimGroup, Laboratory, PaperClaim, in_turn
 from circuits.studies.explain.demonstrations import ReadingCuts
 
 FROM = 8
@@ -144,7 +144,7 @@ def _own_fact(_: Laboratory, __: Fact) -> Pair | None:
     return None
 
 
-FACTS = Group(
+FACTS = ClaimGroup(
     "recall",
     recalled_facts,
     (
@@ -213,7 +213,7 @@ FACTS = Group(
         ),
     ),
 )
-RELATIONS = Group(
+RELATIONS = ClaimGroup(
     "circuits",
     known_facts_with_many_answers,
     (

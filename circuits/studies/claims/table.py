@@ -8,13 +8,13 @@ from circuits.datasets import relations_for
 from circuits.evaluation.claims import Judgement, Pair, judged
 from circuits.model import library
 from circuits.studies.claims import demonstrations, edits, hops, recall, wrong
-from circuits.studies.claims.claim import Group, Laboratory, PaperClaim
+from circuits.studies.claims.claim import ClaimGroup, Laboratory, PaperClaim
 from circuits.studies.claims_specs import ClaimsSpec
 from circuits.studies.options import AskedError, command
 from circuits.studies.requests import Unedited
 from circuits.studies.study import Case, Study, Watch
 
-GROUPS: tuple[Group, ...] = (
+GROUPS: tuple[ClaimGroup, ...] = (
     recall.FACTS,
     recall.RELATIONS,
     edits.EDITS,
@@ -55,7 +55,7 @@ class ClaimRow:
         return BY_CONSTRUCTION if self.refused else self.judgement.verdict
 
 
-def asked_for(spec: ClaimsSpec) -> dict[str, tuple[Group, PaperClaim]]:
+def asked_for(spec: ClaimsSpec) -> dict[str, tuple[ClaimGroup, PaperClaim]]:
     """The claims that the spec names, in the order of the groups.
 
     Raises:

@@ -20,7 +20,7 @@ from circuits.facts import Fact, Relation
 from circuits.graph import Node
 from circuits.model import Model
 from circuits.model.spans import spans
-from circuits.studies.claims.claim import Group, Laboratory, PaperClaim
+from circuits.studies.claims.claim import ClaimGroup, Laboratory, PaperClaim
 from circuits.studies.explain.hallucination import NEIGHBOURS, WEAK, wrong_answers, wrong_object
 from circuits.studies.explain.verdict import BehaviourError
 
@@ -123,7 +123,7 @@ def _less_of_the_right(lab: Laboratory, case: tuple[Fact, str, Fact]) -> Pair:
     return Pair(_recalled(lab, matched).of(movers)[0], _wrong(lab, fact, given).of(movers)[1])
 
 
-WRONG = Group(
+WRONG = ClaimGroup(
     "wrong",
     wrong_facts,
     (
