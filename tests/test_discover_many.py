@@ -9,6 +9,7 @@ import pytest
 from circuits.datasets import load_relations
 from circuits.discovery.state import Interrupted
 from circuits.engines.hook import HookEngine
+from circuits.evaluation.roles import roles_for
 from circuits.records import from_json, to_json
 from circuits.studies import discover
 from circuits.studies.discover import DISCOVER
@@ -39,6 +40,27 @@ def test_each_fact_is_a_case_whose_row_is_that_of_the_run_alone(spec: DiscoverSp
     alone = [run(spec.run_spec(case.asked), load_relations(), read=True) for case in cases]
     assert rows == [replace(summary_of(each), circuit=each.circuit_json) for each in alone]
     assert rows[0] != rows[1]
+
+
+def test_facts_of_one_relation_are_read_with_roles_told_once_and_have_the_rows_of_runs_alone(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    told: list[str] = []
+    monkeypatch.setattr(
+        discover,
+        "roles_for",
+        lambda model, fact, *args, **named: told.append(fact.relation) or roles_for(model, fact, *args, **named),
+    )
+    spec = DiscoverSpec(relation="country_language", n=2, tau=0.5, certificate=False, granularity="node")
+    at = DISCOVER.open(spec, None)
+    rows = [outcome.row for outcome in sweep(DISCOVER, spec, context=at)]
+    assert told == ["country_language"]
+    alone = [
+        run(spec.run_spec(case.asked), at.relations, model=at.model, read=True) for case in DISCOVER.cases(spec, at)
+    ]
+    assert rows == [replace(summary_of(each), circuit=each.circuit_json) for each in alone]
+    assert rows[0].heads
+    assert DISCOVER.open(spec, None).model is at.model
 
 
 def test_rows_are_kept_and_no_search_is_made_again(spec: DiscoverSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -88,14 +88,17 @@ def template_of(fact: Fact, relation: Relation) -> int | None:
 
 
 def read_known_fact(
-    model: Model, fact: Fact, relations: Relations, *, n: int = ROLE_FACTS, seed: int = 0
+    model: Model, fact: Fact, relations: Relations, *, n: int = ROLE_FACTS, seed: int = 0, told: ToldRoles | None = None
 ) -> Reading | None:
     """The reading of ``fact``, with the roles of its relation's heads in its own wording; None if the model hides its weights.
 
     Where no roles can be told, the reading says why.
+
+    Args:
+        told: what `roles_for` gives for this fact, where it is at hand.
     """
     relation = relations.get(fact.relation or "")
-    told = roles_for(model, fact, relations, n=n, seed=seed)
+    told = told or roles_for(model, fact, relations, n=n, seed=seed)
     try:
         return read_fact(model, fact, told.roles, relation.objects if relation else (), unread=told.unread)
     except UnsupportedArchitecture:

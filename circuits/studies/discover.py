@@ -13,10 +13,11 @@ from circuits.datasets.probes import edit_facts
 from circuits.datasets.split import split_facts
 from circuits.editing import load_edit
 from circuits.evaluation import known
+from circuits.evaluation.roles import ToldRoles, read_known_fact, roles_for, template_of
 from circuits.facts import Fact, FactError, Relations, parse_fact
 from circuits.model import Model, library
 from circuits.studies.runs import run
-from circuits.studies.search import UnknownFactError, load_model, state_in
+from circuits.studies.search import UnknownFactError, shared_model, state_in
 from circuits.studies.specs import DiscoverSpec
 from circuits.studies.study import Case, Study, Watch
 from circuits.studies.summary import Summary, summary_of
@@ -31,6 +32,15 @@ class Workshop:
     facts: tuple[Fact, ...]
     held: ExitStack = field(default_factory=ExitStack)
     """The edit on the model."""
+    told: dict[tuple[str | None, int | None, int], ToldRoles] = field(default_factory=dict)
+    """The heads' roles by relation, wording and seed: all facts of one relation are read with the same."""
+
+    def roles_for(self, fact: Fact, seed: int) -> ToldRoles:
+        relation = self.relations.get(fact.relation or "")
+        asked = fact.relation, relation and template_of(fact, relation), seed
+        if asked not in self.told:
+            self.told[asked] = roles_for(self.model, fact, self.relations, seed=seed)
+        return self.told[asked]
 
 
 def _open(spec: DiscoverSpec, _: Any) -> Workshop:
@@ -41,7 +51,7 @@ def _open(spec: DiscoverSpec, _: Any) -> Workshop:
     facts = tuple(parse_fact(text, relations.values(), subject=spec.subject) for text in spec.fact)
     held = ExitStack()
     # Any fact will do: which model it is does not hang on it.
-    model = load_model(spec.run_spec((*facts, *next(iter(relations.values())).facts())[0]))
+    model = shared_model(spec.run_spec((*facts, *next(iter(relations.values())).facts())[0]))
     if spec.with_edit is not None:
         model = held.enter_context(load_edit(Path(spec.with_edit)).on(model))
     return Workshop(model, relations, facts, held)
@@ -90,13 +100,14 @@ def _run(spec: DiscoverSpec, case: Case[Fact], at: Workshop, watch: Watch) -> Su
         at.relations,
         model=at.model,
         state_file=state,
-        read=True,
         certified=spec.certificate,
         watch=watch,
     )
+    told = at.roles_for(case.asked, spec.seed)
+    reading = read_known_fact(at.model, case.asked, at.relations, seed=spec.seed, told=told)
     if state is not None:
         state.unlink(missing_ok=True)
-    return replace(summary_of(found), circuit=found.circuit_json)
+    return replace(summary_of(found.model_copy(update={"reading": reading})), circuit=found.circuit_json)
 
 
 DISCOVER: Study[DiscoverSpec, Workshop, Fact, Summary] = Study(

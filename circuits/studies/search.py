@@ -4,6 +4,7 @@ import hashlib
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from weakref import WeakValueDictionary
 
 import torch
 from pydantic import BaseModel, ConfigDict
@@ -209,6 +210,18 @@ def load_model(spec: RunSpec) -> Model:
     """
     dtype = {"float32": torch.float32, "bfloat16": torch.bfloat16}[spec.dtype]
     return Model.load(spec.model, device=spec.device, dtype=dtype, processing=spec.processing)
+
+
+_SHARED: WeakValueDictionary[tuple[object, ...], Model] = WeakValueDictionary()
+"""What `shared_model` loaded and someone still holds."""
+
+
+def shared_model(spec: RunSpec) -> Model:
+    """As `load_model`; one that was loaded here before and is still in use is not loaded again."""
+    asked = spec.model, spec.device, spec.dtype, spec.processing
+    model = _SHARED.get(asked) or load_model(spec)
+    _SHARED[asked] = model
+    return model
 
 
 def require_known(model: Model, facts: tuple[Fact, ...], answers: Answers) -> None:
