@@ -32,8 +32,8 @@ lint: $(STAMP)
 	$(BIN)/basedpyright
 	$(BIN)/lint-imports
 
-docs: $(STAMP)  ## Write the reference from the docstrings, as pages that open offline
-	$(BIN)/python docs/build.py
+docs: $(STAMP)  ## Write the site: README, docs/, notebooks, results and the reference, as pages that open offline
+	$(BIN)/python -m docs.build
 
 figures: $(STAMP)  ## Draw the figures of the README again
 	$(BIN)/python figures/make_figures.py
