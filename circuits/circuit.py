@@ -68,6 +68,8 @@ class Scores:
     graph: Graph
     values: Float[np.ndarray, "writer reader"]
     provenance: Provenance
+    undecided: Bool[np.ndarray, "writer reader"] | None = None
+    """Edges that a search had still to try when it was ended: they are above every threshold."""
 
     def __post_init__(self) -> None:
         values = np.where(self.graph.legal, np.asarray(self.values, dtype=np.float64), np.nan)
@@ -79,13 +81,14 @@ class Scores:
             and self.graph == other.graph
             and self.provenance == other.provenance
             and np.array_equal(self.values, other.values, equal_nan=True)
+            and np.array_equal(self.undecided, other.undecided)  # type: ignore[arg-type]
         )
 
     def above(self, threshold: float, *, absolute: bool = False) -> "Circuit":
-        """The edges whose score is at least ``threshold``; with ``absolute``, whose magnitude is."""
+        """The edges whose score is at least ``threshold`` (with ``absolute``, its magnitude); those without one are not."""
         strength = np.abs(self.values) if absolute else self.values
-        # NaN, where an edge was never tried or there is none, is above no threshold.
-        return Circuit(self.graph, strength >= threshold, self.provenance, self.values)
+        kept = strength >= threshold if self.undecided is None else (strength >= threshold) | self.undecided
+        return Circuit(self.graph, kept, self.provenance, self.values)
 
     def top(self, n: int, *, absolute: bool = True) -> "Circuit":
         """The n edges of highest score (magnitude, by default); ties go to the earlier writer, then reader.

@@ -272,7 +272,7 @@ def test_a_batch_gives_the_numbers_that_its_members_give_alone(small_model: Load
 def test_a_stopped_search_continues_to_the_same_circuit(
     small_model: LoadModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(importlib.import_module("circuits.discovery.acdc"), "BATCHES", 1)
+    monkeypatch.setattr(importlib.import_module("circuits.discovery.decisions"), "BATCHES", 1)
     model = small_model("gpt2")
     _, whole = search(SparseEngine(model, FACTS), AcdcOptions(0.03), provenance=HERE)
     stopped: State | None = None

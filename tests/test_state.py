@@ -29,7 +29,7 @@ LoadModel = Callable[..., Model]
 
 @pytest.fixture
 def marks_every_other_batch(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(importlib.import_module("circuits.discovery.acdc"), "BATCHES", 2)
+    monkeypatch.setattr(importlib.import_module("circuits.discovery.decisions"), "BATCHES", 2)
 
 
 def states_of(engine: SparseEngine) -> tuple[np.ndarray, list[State]]:

@@ -161,7 +161,7 @@ def test_a_sweep_that_is_killed_loses_the_case_in_flight_alone(tmp_path: Path):
 def test_the_search_of_a_case_that_is_killed_goes_on_where_it_was_to_the_same_row(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(importlib.import_module("circuits.discovery.acdc"), "BATCHES", 2)
+    monkeypatch.setattr(importlib.import_module("circuits.discovery.decisions"), "BATCHES", 2)
     spec = DiscoverSpec(fact=("The official language of France is => French",), certificate=False)
     Model.default()
 

@@ -442,7 +442,7 @@ def test_finished_rows_are_kept_and_others_made_anew(tmp_path: Path, monkeypatch
 
 
 def test_a_stopped_search_continues_where_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(importlib.import_module("circuits.discovery.acdc"), "BATCHES", 1)
+    monkeypatch.setattr(importlib.import_module("circuits.discovery.decisions"), "BATCHES", 1)
     model = lookup_model(1.0)
 
     def stop(done: int, total: int, state: str) -> None:

@@ -10,6 +10,7 @@ from circuits.api.run import LiveRun
 from circuits.api.table import LiveTable
 from circuits.datasets import load_relations, named, relations_for
 from circuits.datasets.manifest import manifest_of
+from circuits.discovery.budget import Budget
 from circuits.editing import load_edit
 from circuits.evaluation import known
 from circuits.facts import Fact, FactError, Relation, Relations, parse_fact
@@ -37,6 +38,7 @@ def discover(
     subject: str | None = None,
     object: str | None = None,
     certificate: bool = True,
+    budget: str | None = None,
     **settings: Any,
 ) -> LiveRun:
     """Find the knowledge circuit of a fact: the edges between heads and MLPs that its answer cannot do without.
@@ -54,6 +56,7 @@ def discover(
         subject: of a sentence, as spelled in it; the dataset's, by default.
         object: of a sentence, where it is more than its last word.
         certificate: test too whether the circuit of a single fact recalls it; takes about as long as the search.
+        budget: end the search after ``"60s"`` or ``"5000 circuits"``; what it has not decided stays, and ``run.unfinished`` says so.
         settings: any other field of `RunSpec`: ``tau`` in nats, ``method``, ``ablation``, ``granularity``, ``with_edit``,
             ``device``, ``seed``, ``force``, ...
 
@@ -64,7 +67,9 @@ def discover(
         circuits.facts.FactError: no fact can be read from the sentence.
         circuits.studies.search.UnknownFactError: the model does not recall it, and ``force`` is off.
         circuits.studies.options.SpecError: settings that make no sense.
+        circuits.discovery.budget.BudgetError: no such amount.
     """
+    watch = Watch(budget=None if budget is None else Budget.parse(budget))
     loading = {name: settings[name] for name in ("device", "dtype", "processing") if name in settings}
     name = model.name if isinstance(model, Model) else str(model)
     spec = RunSpec(facts=ANY, model=name, **loading)
@@ -74,7 +79,7 @@ def discover(
     own = {"relation": facts[0].relation} if len(facts) > 1 else {}
     spec = RunSpec(facts=facts, model=name, **own, **settings)
     with nullcontext(loaded) if spec.with_edit is None else load_edit(Path(spec.with_edit)).on(loaded) as asked:
-        found = run(spec, relations, model=asked, read=True, certified=certificate, watch=Watch())
+        found = run(spec, relations, model=asked, read=True, certified=certificate, watch=watch)
     return LiveRun.of(found, loaded)
 
 

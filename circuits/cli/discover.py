@@ -26,6 +26,7 @@ from circuits.cli.options import asks
 from circuits.cli.progress import bar_or_lines
 from circuits.cli.reading import print_reading
 from circuits.discovery import find_method
+from circuits.discovery.budget import Budget
 from circuits.graph import label_of
 from circuits.studies.specs import DEFAULT_TAU, RunSpec, WhichOfMany
 
@@ -57,6 +58,13 @@ def discover(
         ),
     ] = 0,
     certificate: Annotated[bool, typer.Option(help="Certify the circuit of a single fact.")] = True,
+    budget: Annotated[
+        str | None,
+        typer.Option(
+            help="End each acdc search after so long, with what it has decided; the same command goes on: "
+            "90s, 30m, 8h, or '5000 circuits' run, which is the same on any machine."
+        ),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Find the knowledge circuit of a fact, of each of several, or one circuit for several facts of a relation."""
@@ -75,6 +83,9 @@ def discover(
     method, edit = asked["method"], asked.get("with_edit")
     if "tau" in asked and not find_method(method).has_threshold:
         raise CommandError(f"--tau is acdc's threshold; method {method} keeps the best edges, as many as --edges says")
+    if budget is not None and not find_method(method).has_threshold:
+        raise CommandError(f"--budget is acdc's: method {method} has no circuit before it has scored every edge")
+    limit = None if budget is None else Budget.parse(budget)
     taus = asked.pop("tau", (DEFAULT_TAU,))
     memory = parse_memory(max_memory)
     started = time.perf_counter()
@@ -102,7 +113,7 @@ def discover(
         loaded = put_edit(_load(spec), edit)
         facts, test = _split(chosen, split, which.n, loaded, spec.seed, spec.force)
         specs.append(RunSpec(facts=facts, test_facts=test, **asked))
-    maker = _Maker(relations, loaded, taus, siblings, memory, certificate, as_json, started)
+    maker = _Maker(relations, loaded, taus, siblings, memory, certificate, limit, as_json, started)
     if len(specs) > 1:
         _each(specs, maker, out)
         return
@@ -121,6 +132,7 @@ class _Maker:
     siblings: int
     memory: int | None
     certified: bool
+    budget: Budget | None
     quiet: bool
     started: float
 
@@ -147,7 +159,7 @@ class _Maker:
         from circuits.studies.summary import summary_of
 
         folders = self.folders(out)
-        for result in _search(self.asked(spec), folders, self.relations, self.model, self.memory, self.certified):
+        for result in self.searched(self.asked(spec), folders):
             folder = folders[result.spec.tau]
             if folder is not None:
                 export_run(result, folder)
@@ -159,6 +171,46 @@ class _Maker:
                     typer.echo(f"\nOpen {folder / 'report.html'}")
             yield result, summary
             self.started = time.perf_counter()
+
+    def searched(self, spec: RunSpec, folders: "Mapping[float, Path | None]") -> "Iterator[Run]":
+        """The runs of all thresholds. What is interrupted is saved beside its results, and said how to continue."""
+        from circuits.studies.runs import Saved, run_sweep
+        from circuits.studies.search import spec_digest
+        from circuits.studies.study import Watch
+
+        def state_file(tau: float) -> Path:
+            # Without a folder of its own, a search is told from others in the same place by what it searches.
+            folder = folders[tau]
+            name = f"kcircuit-{spec_digest(spec.model_copy(update={'tau': tau}))}.state.json"
+            return Path(name) if folder is None else folder / STATE_FILE
+
+        signal.signal(signal.SIGTERM, _stop)
+        waiting = sorted(folders)
+        if state_file(waiting[0]).exists():
+            typer.echo(f"continuing the search saved in {state_file(waiting[0])}", err=True)
+        try:
+            with _progress_bar("resuming" if state_file(waiting[0]).exists() else spec.method) as progress:
+                for result in run_sweep(
+                    spec,
+                    waiting,
+                    self.relations,
+                    model=self.model,
+                    state_file=state_file,
+                    max_memory=self.memory,
+                    read=True,
+                    certified=self.certified,
+                    watch=Watch(lambda line: typer.echo(line, err=True), progress, budget=self.budget),
+                ):
+                    state = state_file(waiting.pop(0))
+                    if result.unfinished is None:
+                        state.unlink(missing_ok=True)
+                    elif state.exists():
+                        typer.echo(f"{result.unfinished}; the same command goes on from {state}", err=True)
+                    yield result
+        except Saved as stop:
+            raise Stopped(str(stop)) from None
+        except KeyboardInterrupt:
+            raise Stopped("stopped; only an acdc search can be continued later") from None
 
     def kept(self, spec: RunSpec, out: Path | None) -> "list[Run]":
         """The runs of all thresholds, where whole ones of these settings and weights lie there already."""
@@ -242,50 +294,6 @@ def _split(
     return built[:n], other[:n]
 
 
-def _search(
-    spec: RunSpec,
-    folders: "Mapping[float, Path | None]",
-    relations: "Relations",
-    model: "Model",
-    max_memory: int | None,
-    certified: bool,
-) -> "Iterator[Run]":
-    """The runs of all thresholds. What is interrupted is saved beside its results, and said how to continue."""
-    from circuits.studies.runs import Saved, run_sweep
-    from circuits.studies.search import spec_digest
-    from circuits.studies.study import Watch
-
-    def state_file(tau: float) -> Path:
-        # Without a folder of its own, a search is told from others in the same place by what it searches.
-        folder = folders[tau]
-        name = f"kcircuit-{spec_digest(spec.model_copy(update={'tau': tau}))}.state.json"
-        return Path(name) if folder is None else folder / STATE_FILE
-
-    signal.signal(signal.SIGTERM, _stop)
-    waiting = sorted(folders)
-    if state_file(waiting[0]).exists():
-        typer.echo(f"continuing the search saved in {state_file(waiting[0])}", err=True)
-    try:
-        with _progress_bar("resuming" if state_file(waiting[0]).exists() else spec.method) as progress:
-            for result in run_sweep(
-                spec,
-                waiting,
-                relations,
-                model=model,
-                state_file=state_file,
-                max_memory=max_memory,
-                read=True,
-                certified=certified,
-                watch=Watch(lambda line: typer.echo(line, err=True), progress),
-            ):
-                state_file(waiting.pop(0)).unlink(missing_ok=True)
-                yield result
-    except Saved as stop:
-        raise Stopped(str(stop)) from None
-    except KeyboardInterrupt:
-        raise Stopped("stopped; only an acdc search can be continued later") from None
-
-
 def _stop(*_: object) -> None:
     raise KeyboardInterrupt
 
@@ -336,6 +344,8 @@ def print_summary(result: "Run", summary: dict[str, Any]) -> None:
     typer.secho(summary["fact"], bold=True)
     typer.echo(f"in {summary['model']}, method {summary['method']}, engine {summary['engine']}")
     typer.echo(verdict(result)[0])
+    if result.unfinished:
+        typer.secho(verdict(result)[-1], bold=True)
     if result.certificate:
         for line in certificate_lines(result.certificate):
             typer.echo(line)

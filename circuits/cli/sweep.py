@@ -1,7 +1,6 @@
 """``kcircuit sweep``: a study over relations, models, methods, thresholds and seeds, each case kept in a store."""
 
 import json
-import re
 import shutil
 import time
 import tomllib
@@ -14,6 +13,7 @@ import typer
 
 from circuits.cli.app import CommandError, JsonOption, app
 from circuits.cli.progress import progress, stoppable
+from circuits.discovery.budget import seconds
 
 if TYPE_CHECKING:
     from circuits.studies.product import Contexts, Product
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
 ALONE = frozenset({"table", "stability", "certify", "criteria"})
 """Studies that are given more than their spec, by a command of their own."""
-UNITS = {"": 1, "s": 1, "m": 60, "min": 60, "h": 3600}
 
 
 @app.command()
@@ -78,7 +77,7 @@ def sweep(
         from circuits.studies.cluster import require_ray
 
         require_ray()
-    limit = None if budget is None else _seconds(budget)
+    limit = None if budget is None else seconds(budget)
     fixed, over = _asked(file, setting or [])
     fixed |= {} if n is None else {"n": n}
     lists = {"model": models, "relation": relations, "method": methods, "tau": taus, "seed": seeds}
@@ -167,13 +166,6 @@ def _asked(file: Path | None, settings: list[str]) -> tuple[dict[str, Any], dict
 
 def _listed(text: str) -> list[Any]:
     return list(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
-
-
-def _seconds(text: str) -> float:
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([a-z]*)", text.strip())
-    if match is None or match[2] not in UNITS:
-        raise CommandError(f"expected --budget as a time such as 90s, 30m or 8h, got {text!r}")
-    return float(match[1]) * UNITS[match[2]]
 
 
 def _all_relations(model: str | None) -> list[str]:

@@ -10,7 +10,7 @@ The order is part of the specification: the same inputs give the same circuit.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -18,18 +18,16 @@ from jaxtyping import Bool, Float
 
 from circuits.circuit import Provenance, Scores
 from circuits.discovery.averages import Average, diluted, mean
+from circuits.discovery.budget import Enough
+from circuits.discovery.decisions import Decisions, forget
 from circuits.discovery.method import DiscoveryMethod, Report
 from circuits.discovery.problem import Problem, Progress
-from circuits.discovery.speculation import Width, cuts, expected_path, measured_shifts, shift_of
-from circuits.discovery.state import Guesses, Interrupted, Mark, State, fingerprint
+from circuits.discovery.state import Interrupted, State, fingerprint
 from circuits.discovery.traversal import Traversal
 from circuits.engines.engine import Engine, WideEngine
-from circuits.graph import Graph
 
 RESOLUTION = 10.0
 """The smallest threshold, in units of the engine's noise: below it, rounding would keep edges."""
-BATCHES = 100
-"""Batches from one mark to the next, where the engine carries values over from batch to batch and has to forget them there."""
 
 
 class NoiseError(ValueError):
@@ -60,6 +58,9 @@ def search(
 ) -> tuple[Scores, State]:
     """Scores of the edges that ACDC tried, and its last state; ``scores.above(tau)`` is its circuit.
 
+    Where ``progress`` ends the search before all is decided, the others stay: the circuit holds them, and its settings say how
+    many were ``decided``. The state continues the search, to the same result as if it had not been ended.
+
     Args:
         engine: bound to the facts and the ablation.
         per_token: facts' NLL to the one number compared; the mean by default.
@@ -67,7 +68,7 @@ def search(
         walk: the edges to try, in order, with all others ablated from the start; by default all, in ACDC's order. The
             provenance's settings must tell of another.
         state: continue this search (of the same engine and settings).
-        progress: called after every batch of decisions.
+        progress: called after every batch of decisions; raises `Enough` to have what is decided so far.
         force: search even below what rounding lets be told apart.
 
     Raises:
@@ -81,7 +82,7 @@ def search(
     total = len(walk.edges)
     kept = np.zeros_like(graph.legal)
     writers, readers = np.array(walk.edges, dtype=int).reshape(-1, 2).T
-    _forget(engine)
+    forget(engine)
     if state is None:
         state = State(fingerprint(provenance), [True] * total, [None] * total)
         kept[writers, readers] = True
@@ -89,7 +90,7 @@ def search(
         state.evaluations = 1
     state.rewind()
     kept[writers, readers] = state.kept
-    search = _Search(walk, kept, state, options.tau, noise, options.absolute, per_token)
+    search = Decisions(walk, kept, state, options.tau, noise, options.absolute, per_token)
     search.begin(engine)
 
     def report() -> None:
@@ -109,9 +110,16 @@ def search(
     except KeyboardInterrupt:
         state.rewind()
         raise Interrupted(state) from None
+    except Enough:
+        search.drop_unread()
     values = np.full(graph.legal.shape, np.nan)
     values[writers, readers] = [np.nan if score is None else score for score in state.scores]
-    return Scores(graph, values, provenance), state
+    if state.finished:
+        return Scores(graph, values, provenance), state
+    kept[writers[: state.decided], readers[: state.decided]] = False
+    decided = {"decided": total - int(kept.sum()), "to_decide": total}
+    so_far = replace(provenance, settings={**provenance.settings, **decided})
+    return Scores(graph, values, so_far, undecided=kept), state
 
 
 def _acdc(problem: Problem, options: AcdcOptions, report: Report) -> Float[np.ndarray, "writer reader"]:
@@ -156,11 +164,6 @@ acdc = DiscoveryMethod(
 )
 
 
-def _forget(engine: Engine) -> None:
-    if isinstance(engine, WideEngine):
-        engine.forget()
-
-
 def _noise(engine: Engine, per_token: Average) -> float:
     """The engine's noise in units of what is compared with tau."""
     facts = len(engine.facts)
@@ -201,7 +204,7 @@ def sweep(
     for tau in sorted(taus):
         origin = provenance(tau)
         state = resume(tau)
-        if state is None and done is not None:
+        if state is None and done is not None and done.finished:
             state = _shared(engine, walk, done, tau, absolute, per_token, fingerprint(origin))
         scores, done = search(
             engine,
@@ -242,145 +245,6 @@ def _shared(
     circuit = np.zeros_like(engine.graph.legal)
     writers, readers = np.array(walk.edges, dtype=int).reshape(-1, 2).T
     circuit[writers, readers] = state.kept
-    _forget(engine)
+    forget(engine)
     state.nll = per_token(engine.nll(circuit))
     return state
-
-
-def _is_read(graph: Graph, kept: Bool[np.ndarray, "writer reader"], reader: int) -> bool:
-    """Whether any kept edge leaves the reader's node."""
-    node = graph.readers[reader].node
-    return node.kind == "logits" or bool(kept[graph.writer_index(node)].any())
-
-
-@dataclass
-class _Search:
-    """A search under way: ``kept`` is C, the circuit at that moment; ``state`` records every decision."""
-
-    walk: Traversal
-    kept: Bool[np.ndarray, "writer reader"]
-    state: State
-    tau: float
-    noise: float
-    absolute: bool
-    per_token: Average
-    now: Float[np.ndarray, "fact"] | None = None
-    """NLL of C on each fact, where known."""
-    width: Width = field(default_factory=lambda: Width(1))
-    guesses: Guesses | None = None
-    """In the middle of a depth."""
-    batches: int = 0
-    """Since the last mark."""
-
-    def begin(self, engine: Engine) -> None:
-        """Go on from the state's mark, or set the first."""
-        self.width = Width(engine.width)
-        if (mark := self.state.mark) is not None:
-            self.now, self.guesses = mark.now, mark.guesses and mark.guesses.copy()
-            if mark.learnt is not None:
-                self.width.settled, self.width.ends = mark.learnt
-        self.mark(engine)
-
-    def batch_done(self, engine: Engine) -> None:
-        self.batches += 1
-        if self.batches >= BATCHES or not isinstance(engine, WideEngine):
-            self.mark(engine)
-
-    def mark(self, engine: Engine) -> None:
-        """From here on nothing depends on what was asked before but through the state."""
-        _forget(engine)
-        state, guesses, learnt = self.state, self.guesses, (self.width.settled, self.width.ends)
-        so_far = (state.decided, state.nll, state.evaluations, len(state.near_ties))
-        state.mark = Mark(*so_far, self.now, learnt, guesses and guesses.copy())
-        self.batches = 0
-
-    def receiver(self, engine: Engine, reader: int, first: int, end: int, report: Callable[[], None]) -> None:
-        """Decide one receiver's candidates, as many at once as the engine likes.
-
-        Variant j of a call has the first j + 1 undecided candidates removed. The steps stand as long as each stays under
-        tau; the first that does not is the edge to keep, and what comes after it is asked anew.
-        """
-        if self.state.decided < end and not _is_read(self.walk.graph, self.kept, reader):
-            self._drop(reader, first, end)
-        while self.state.decided < end:
-            width = min(engine.width, end - self.state.decided)
-            candidates = [self.walk.edges[self.state.decided + j][0] for j in range(width)]
-            for nll in engine.nll_without(self.kept, reader, [candidates[: j + 1] for j in range(width)]):
-                if not self._decide(self.state.decided, nll):
-                    break
-            self.batch_done(engine)
-            report()
-        report()
-
-    def depth(self, engine: WideEngine, receivers: list[tuple[int, int, int]], report: Callable[[], None]) -> None:
-        """Decide all candidates of receivers at one depth in few, wide calls: see `circuits.discovery.speculation`."""
-        if self.guesses is not None and self.guesses.first < receivers[0][1]:
-            # Of a depth that was decided to its end.
-            self.guesses = None
-        begun = self.state.decided if self.guesses is None else self.guesses.first
-        tried: list[int] = []
-        for reader, first, end in receivers:
-            if _is_read(self.walk.graph, self.kept, reader):
-                tried += range(max(first, begun), end)
-            else:
-                self._drop(reader, first, end, decided=False)
-        edges = [self.walk.edges[position] for position in tried]
-        if self.now is None:
-            self.now = engine.nll(self.kept)
-        if self.guesses is None:
-            self.guesses = Guesses(begun, np.zeros((len(edges), len(self.now))), 0)
-            if len(edges) > engine.width:
-                # Where one call could try them all, it tells more than a forecast, and costs as much.
-                self.guesses.shifts = shift_of(engine.forecast(self.kept, edges), self.now)
-                self.guesses.known = len(edges)
-        guesses, shifts = self.guesses, self.guesses.shifts
-        start = sum(position < self.state.decided for position in tried)
-        while start < len(tried):
-            batch = slice(start, start + self.width.now)
-            goes = np.ones(len(shifts[batch]), dtype=bool)
-            guessed = slice(start, min(batch.stop, guesses.known))
-            goes[: guesses.known - start] = expected_path(shifts[guessed], self.now, self.per_token, self._stays)
-            nlls = engine.nll_cutting(self.kept, edges[batch], cuts(goes))
-            shifts[batch] = measured_shifts(nlls, goes, self.now)
-            guesses.known = max(guesses.known, start + len(goes))
-            settled, as_guessed = 0, True
-            for position, nll, went in zip(tried[batch], nlls, goes.tolist(), strict=True):
-                settled += 1
-                as_guessed = self._decide(position, nll) == went
-                if not as_guessed:
-                    break
-            self.width.learn(settled, as_guessed)
-            start += settled
-            self.batch_done(engine)
-            report()
-        self.state.decided = receivers[-1][2]
-        self.guesses = None
-        report()
-
-    def _stays(self, score: float) -> bool:
-        return (abs(score) if self.absolute else score) >= self.tau
-
-    def _decide(self, position: int, nll: Float[np.ndarray, "fact"]) -> bool:
-        """Record one step of the search, from C's NLL to ``nll``; True if the edge goes."""
-        # As Python's float: numpy's would make numpy's integers of the counts, which JSON does not write.
-        state, after = self.state, float(self.per_token(nll))
-        score = after - state.nll
-        if abs((abs(score) if self.absolute else score) - self.tau) < self.noise:
-            state.near_ties.append(self.walk.graph.edge_name(*self.walk.edges[position]))
-        state.scores[position] = score
-        goes = not self._stays(score)
-        state.kept[position] = not goes
-        state.decided = position + 1
-        state.evaluations += 1
-        if goes:
-            writer, reader = self.walk.edges[position]
-            self.kept[writer, reader] = False
-            state.nll, self.now = after, nll
-        return goes
-
-    def _drop(self, reader: int, first: int, end: int, *, decided: bool = True) -> None:
-        """A receiver that nothing reads loses its edges untested."""
-        self.kept[:, reader] = False
-        self.state.kept[first:end] = [False] * (end - first)
-        if decided:
-            self.state.decided = end

@@ -122,6 +122,10 @@ class State:
     mark: Mark | None = field(default=None, compare=False)
     """Where the search goes on from; None where it has not begun."""
 
+    @property
+    def finished(self) -> bool:
+        return self.decided == len(self.kept)
+
     def rewind(self) -> None:
         """Forget what was decided after the mark."""
         if (mark := self.mark) is not None:

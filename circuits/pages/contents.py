@@ -73,6 +73,8 @@ def _choice(run: Run) -> list[tuple[str, str]]:
         ]
     if "steps" in settings:
         rows.append(("steps of integrated gradients", str(settings["steps"])))
+    if run.unfinished:
+        rows.append(("search", str(run.unfinished)))
     if run.prefiltered:
         passed = f"{run.prefiltered.method}, {run.prefiltered.candidates:,} edges let through ({settings['keep']})"
         if loss := run.prefiltered.loss:

@@ -49,7 +49,7 @@ def _cells(statement: str, run: Run) -> tuple[str, ...]:
         statement,
         run.spec.facts[0].object,
         run.certificate.verdict if run.certificate else "not asked",
-        f"{circuit.n_edges:,}",
+        f"{circuit.n_edges:,}" + (", unfinished" if run.unfinished else ""),
         f"{100 * circuit.n_edges / circuit.graph.n_edges:.2g} %",
         f"{summary['rank_model']:,}",
         f"{summary['rank_circuit']:,}",

@@ -5,6 +5,7 @@ import math
 from circuits.analysis.lens import NodeReadout
 from circuits.evaluation.certificate import OVERCONFIDENT
 from circuits.studies.run import Run
+from circuits.studies.search import Unfinished
 
 
 def verdict(run: Run) -> tuple[str, ...]:
@@ -12,9 +13,15 @@ def verdict(run: Run) -> tuple[str, ...]:
 
     Of one fact: the model's first choice, the answer's rank and probability in the model and in the circuit alone, and what
     is left where no edge is kept, if the run measured that. A fact that the model does not put first is said to be none
-    of the model's; a circuit whose NLL is below the model's by more than `OVERCONFIDENT` is said to be more certain.
+    of the model's; a circuit whose NLL is below the model's by more than `OVERCONFIDENT` is said to be more certain. A search
+    that its budget ended is said to be unfinished.
     """
-    return (_model(run), _circuit(run)) if len(run.spec.facts) == 1 else (_of_many(run),)
+    told = (_model(run), _circuit(run)) if len(run.spec.facts) == 1 else (_of_many(run),)
+    return told if run.unfinished is None else (*told, _unfinished(run.unfinished))
+
+
+def _unfinished(found: Unfinished) -> str:
+    return f"Unfinished: the search {found}; the others are in the circuit, untested."
 
 
 def _model(run: Run) -> str:

@@ -22,7 +22,7 @@ from circuits.graph import Node
 from circuits.metrics import Measurement
 from circuits.records import write_whole
 from circuits.studies.options import command
-from circuits.studies.search import Prefiltered
+from circuits.studies.search import Prefiltered, Unfinished
 from circuits.studies.specs import DEFAULT_EDGES, RunSpec
 
 RUN_FILE = "run.json"
@@ -61,6 +61,8 @@ class Run(BaseModel):
     empty_answers: Answers | None = None
     """With every edge ablated: what a circuit must do better than."""
     prefiltered: Prefiltered | None = None
+    unfinished: Unfinished | None = None
+    """Where its budget ended the search: what was not decided by then is in the circuit, untested."""
     reading: Reading | None = None
     """What heads and MLPs do for the first fact, in the whole model; None where it was not asked for or cannot be told."""
     certificate: Certificate | None = None
@@ -78,7 +80,16 @@ class Run(BaseModel):
     @property
     def story(self) -> tuple[Sentence, ...]:
         """The first fact's way through the model, in sentences with their numbers; empty without a reading."""
-        return tell(self.reading, self.circuit) if self.reading else ()
+        if self.reading is None:
+            return ()
+        return (*self._so_far(), *tell(self.reading, self.circuit))
+
+    def _so_far(self) -> tuple[Sentence, ...]:
+        if (found := self.unfinished) is None:
+            return ()
+        text = f"The circuit is unfinished, so that heads and edges said to be in it may be there untested: its search {found}."
+        numbers = ("edges decided", float(found.decided)), ("edges to decide", float(found.to_decide))
+        return (Sentence(text, numbers),)
 
     @property
     def roles(self) -> dict[Node, Role]:
@@ -128,6 +139,8 @@ class Run(BaseModel):
             words += ["--relation", spec.relation, "--split", spec.split, "--n", str(len(spec.facts))]
         if spec.siblings:
             words += ["--siblings", str(len(spec.siblings))]
+        if self.unfinished:
+            words += ["--budget", self.unfinished.budget]
         return command(words, spec, leave_out=() if find_method(spec.method).has_threshold else ("tau",))
 
     def summary(self) -> dict[str, Any]:
@@ -160,6 +173,9 @@ class Run(BaseModel):
         }
         if not find_method(self.spec.method).has_threshold:
             summary["edges_asked"] = prefilter.n_edges(self.spec.edges or DEFAULT_EDGES, circuit.graph.n_edges)
+        if self.unfinished:
+            summary["unfinished"] = str(self.unfinished)
+            summary["edges_decided"], summary["edges_to_decide"] = self.unfinished.decided, self.unfinished.to_decide
         if self.prefiltered:
             summary["prefilter"] = self.prefiltered.method
             summary["candidates"] = self.prefiltered.candidates
@@ -192,7 +208,11 @@ class Run(BaseModel):
 
     def __str__(self) -> str:
         answers = "ranks the answer" if len(self.spec.facts) == 1 else "ranks the answers on average"
-        return f"{self.circuit}; alone, it {answers} {_tidy(self.circuit_answers.rank)} (model: {_tidy(self.model_answers.rank)})"
+        so_far = f" (search {self.unfinished})" if self.unfinished else ""
+        return (
+            f"{self.circuit}{so_far}; alone, it {answers} {_tidy(self.circuit_answers.rank)} "
+            f"(model: {_tidy(self.model_answers.rank)})"
+        )
 
 
 def _tidy(ranks: Measurement) -> float | int:

@@ -26,7 +26,17 @@ from circuits.model import Model
 from circuits.model.transformer import UnsupportedArchitecture
 from circuits.studies import subjects
 from circuits.studies.run import Run
-from circuits.studies.search import Found, engine_for, load_model, provenance_of, require_known, searches, shown, warn
+from circuits.studies.search import (
+    Found,
+    engine_for,
+    load_model,
+    provenance_of,
+    require_known,
+    searches,
+    shown,
+    unfinished,
+    warn,
+)
 from circuits.studies.specs import RunSpec
 from circuits.studies.study import Watch
 
@@ -118,7 +128,8 @@ def run_sweep(
         read: tell what heads and MLPs do for the first fact too.
         certified: certify each circuit, where it is of a single fact.
         watch: told, in a line, what the search and what follows it will need, and of a fallback to the slow engine;
-            and how far it is, as edges are decided. Without one the fallback is a warning.
+            and how far it is, as edges are decided. Without one the fallback is a warning. Its budget ends each threshold's
+            search; the run says so, and the same call with the same state file goes on.
 
     Raises:
         UnknownFactError: the model does not recall a fact, and ``spec.force`` is off.
@@ -128,7 +139,8 @@ def run_sweep(
         circuits.engines.memory.TooLargeError: the search does not fit into ``max_memory``.
         circuits.discovery.state.Interrupted: on Ctrl-C; it is `Saved` where there is a state file.
     """
-    notice = warn if watch is None else watch.notice
+    watched, watch = watch is not None, watch or Watch(warn)
+    notice = watch.notice
     model = model or load_model(spec)
     model_answers = whole_model(model, spec.facts)
     if not spec.force:
@@ -150,11 +162,11 @@ def run_sweep(
     empty = standalone(model, answering, Circuit.empty(engine.graph, provenance(spec.tau)), spec.facts)
     alone = time.perf_counter() - began
     reading = read_known_fact(model, spec.facts[0], relations, seed=spec.seed) if read else None
-    if isinstance(engine, SparseEngine) and watch is not None:
+    if isinstance(engine, SparseEngine) and watched:
         afterwards = len(taus) * (PAGE + (CERTIFIED_ALONE * alone if certified and len(spec.facts) == 1 else 0.0))
         watch.notice(f"before the search: {replace(engine.estimate(), afterwards=afterwards)}")
     certify_one = certifier(spec, relations, model, max_memory, notice)
-    found = searches(spec, taus, relations, model, engine, provenance, saves, shown(watch or Watch()))
+    found = searches(spec, taus, relations, model, engine, provenance, saves, shown(watch), watch.budget)
     for tau, searched, state, prefiltered in _saved(found, sorted(taus), state_file):
         # Rebuilt from its own saved form, so that what is measured is what the file says.
         circuit = Circuit.from_json(searched.to_json())
@@ -174,6 +186,7 @@ def run_sweep(
             noise=engine.noise() if find_method(spec.method).has_threshold else None,
             empty_answers=empty,
             prefiltered=prefiltered,
+            unfinished=unfinished(circuit, watch.budget),
             reading=reading,
             certificate=certify_one(circuit) if certified else None,
             attention=_attention(model, spec.facts[0], circuit),

@@ -13,6 +13,7 @@ from circuits.circuit import Circuit, Provenance, Scores
 from circuits.datasets import corrupted as corruption
 from circuits.datasets.objects import metric_for
 from circuits.discovery import find_method, prefilter
+from circuits.discovery.budget import Budget, Meter
 from circuits.discovery.problem import Problem, Progress
 from circuits.discovery.state import Interrupted, ResumeError, Saves, State, fingerprint
 from circuits.engines import Ablation, Engine, make_engine
@@ -39,6 +40,29 @@ class Prefiltered(BaseModel):
     """NLL with these alone, where the search begins, in nats; mean over the facts."""
     loss: prefilter.Loss | None = None
     """Measured only if asked for: it takes the full search."""
+
+
+class Unfinished(BaseModel):
+    """How far a search was that its budget ended."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    budget: str
+    decided: int
+    to_decide: int
+
+    def __str__(self) -> str:
+        return f"stopped at its budget of {self.budget}: {self.decided:,} of {self.to_decide:,} edges decided"
+
+
+def unfinished(circuit: Circuit, budget: Budget | None) -> Unfinished | None:
+    """None where all of the circuit's edges were decided."""
+    settings = circuit.provenance.settings
+    if budget is None or "decided" not in settings:
+        return None
+    return Unfinished.model_validate(
+        {"budget": budget.text, "decided": settings["decided"], "to_decide": settings["to_decide"]}
+    )
 
 
 def search(spec: RunSpec, relations: Relations, model: Model, watch: Watch | None = None) -> Circuit:
@@ -106,10 +130,18 @@ def searches(
     provenance: Callable[[float], Provenance],
     saves: Saves,
     progress: Callable[[Progress], None],
+    budget: Budget | None = None,
 ) -> Iterator[Found]:
-    """The circuit at each threshold, in rising order, by the method that ``spec`` names."""
-    find = _searched if find_method(spec.method).has_threshold else _scored
-    return find(spec, taus, problem_of(spec, relations, model, engine), provenance, saves, progress)
+    """The circuit at each threshold, in rising order, by the method that ``spec`` names.
+
+    Args:
+        budget: of each threshold's search; a method that scores all edges at once has no circuit before it is done.
+    """
+    problem = problem_of(spec, relations, model, engine)
+    if not find_method(spec.method).has_threshold:
+        return _scored(spec, taus, problem, provenance, progress)
+    meter = None if budget is None else Meter(budget, lambda: engine.evaluations)
+    return _searched(spec, taus, problem, provenance, saves, progress, meter)
 
 
 def problem_of(spec: RunSpec, relations: Relations, model: Model, engine: Engine) -> Problem:
@@ -131,6 +163,7 @@ def _searched(
     provenance: Callable[[float], Provenance],
     saves: Saves,
     progress: Callable[[Progress], None],
+    meter: Meter | None,
 ) -> Iterator[Found]:
     """The circuit at each threshold, among the edges that the prefilter lets through, if there is one."""
     candidates, prefiltered, method = None, None, find_method(spec.method)
@@ -144,10 +177,17 @@ def _searched(
             prefilter.require_alive(begins, spec.prefilter, spec.keep or prefilter.KEEP)
         prefiltered = Prefiltered(method=spec.prefilter, candidates=int(candidates.sum()), nll_start=begins.nll)
 
+    def begun(tau: float) -> State | None:
+        if meter is not None:
+            meter.begin()
+        return saves.resume(tau)
+
     def saved(now: Progress) -> None:
         if now.state is not None:
             saves.note(now.state)
         progress(now)
+        if meter is not None:
+            meter.note()
 
     for tau, scores, state in method.sweep(
         problem,
@@ -155,12 +195,12 @@ def _searched(
         taus,
         provenance=provenance,
         candidates=candidates,
-        resume=saves.resume,
+        resume=begun,
         report=saved,
         force=spec.force,
     ):
         circuit = scores.above(tau, absolute=spec.absolute)
-        if prefiltered is not None and candidates is not None and spec.prefilter_check:
+        if prefiltered is not None and candidates is not None and spec.prefilter_check and state.finished:
             try:
                 alone = method.sweep(problem, options, (tau,), provenance=provenance, report=progress, force=spec.force)
                 _, full, _ = next(alone)
@@ -177,7 +217,6 @@ def _scored(
     taus: Sequence[float],
     problem: Problem,
     provenance: Callable[[float], Provenance],
-    saves: Saves,
     progress: Callable[[Progress], None],
 ) -> Iterator[Found]:
     """The best edges of a method that scores them all: the same at each threshold, for it has none."""

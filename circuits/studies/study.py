@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
+from circuits.discovery.budget import Budget
 from circuits.records import digest, to_json
 
 Spec = TypeVar("Spec")
@@ -46,6 +47,9 @@ class Watch:
     """(done, of how much, in what state) of the case under way; not from another process."""
     searches: Path | None = None
     """A folder for the searches of the case under way, so that a case that is begun again does not search again."""
+
+    budget: Budget | None = None
+    """What each search of a circuit may take; what is not decided by then stays in the circuit. None ends none."""
 
     def at(self, what: str) -> "Watch":
         """The same, of one step of a case that has several."""

@@ -87,6 +87,9 @@ class Summary:
     nll_empty: float | None
     rank_empty: int | float | None
     edges_asked: int | None = None
+    unfinished: str | None = None
+    edges_decided: int | None = None
+    edges_to_decide: int | None = None
     prefilter: str | None = None
     candidates: int | None = None
     nll_start: float | None = None
