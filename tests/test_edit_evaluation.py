@@ -37,9 +37,10 @@ from circuits.evaluation.edits.failures import FAILURE_CLASSES, contains
 from circuits.evaluation.edits.fluency import entropy, fluency, sampled_fluency, words
 from circuits.evaluation.edits.generation import ABBREVIATED, draw, greedy, most_likely, sample
 from circuits.evaluation.edits.regimes import checkpoints, evaluated_steps, in_cases
-from circuits.evaluation.edits.report import by_case, not_finite
+from circuits.evaluation.edits.report import EditMetric, by_case, not_finite
 from circuits.facts import EditRequest, Fact, Probe
 from circuits.graph import Node, Shape
+from circuits.metrics import Measurement, Share
 from circuits.model import Batch, Model, Tokens
 from tests.models import plain_model, word_fact, zero_weights
 
@@ -488,6 +489,22 @@ def test_a_request_without_such_a_question_is_not_counted(model: Model) -> None:
     assert find_metric(rows, "portability") is None
 
 
+def test_an_interval_is_wilsons_of_shares_that_are_whole_and_a_bootstrap_of_those_that_are_not() -> None:
+    def interval(*values: float, unit: str = "%") -> tuple[float, float]:
+        measured = Measurement("success", unit, values)
+        found = EditMetric("success", "exact", None, measured, measured, len(values)).interval
+        return (math.nan, math.nan) if found is None else found
+
+    share = Share(19, 20)
+    assert interval(*[1.0] * 19, 0.0) == (round(100 * share.low, 4), round(100 * share.high, 4))
+    assert interval(*[1.0] * 20)[0] < 100, "all of 20 does not prove all"
+    low, high = interval(0.25, 0.5, 0.75, 1.0)
+    assert 25 <= low < 62.5
+    assert 62.5 < high <= 100
+    assert interval(25.0, 50.0, 75.0, 100.0, unit="bits") == (low, high)
+    assert math.isnan(interval(0.5, math.nan)[0])
+
+
 def test_rows_as_json_are_in_percent_and_hold_no_nan(model: Model) -> None:
     row = find_metric(tabulate(ask(model, prepare(model, [REQUEST], QUIET), QUIET)), "locality")
     assert row is not None
@@ -498,6 +515,7 @@ def test_rows_as_json_are_in_percent_and_hold_no_nan(model: Model) -> None:
         "unit": "%",
         "before": 100.0,
         "after": 100.0,
+        "interval": (round(100 * Share(1, 1).low, 4), 100.0),
         "n": 1,
         "questions": 3,
     }

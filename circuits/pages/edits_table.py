@@ -35,6 +35,13 @@ def page(standings: Sequence[Standing], model: Model, command: str) -> str:
         "Fluency is the weighted bi-gram and tri-gram entropy, in bits, of sampled text. Seconds are those of making the edit, "
         "for each fact.",
         markdown(compared(rows)),
+        "Where these means may lie, of other requests: 95 %, Wilson's interval where each request counts whole or not at all, "
+        "else a bootstrap over requests. Requests edited together share a model, so of batches and sequences it is too narrow.",
+        table(
+            ["method", "regime", "restraint", *METRICS],
+            [[*_name(row), *(_between(row["intervals"][metric]) for metric in METRICS)] for row in rows],
+            left=3,
+        ),
         "The unedited model's values on the same questions:",
         table(
             ["method", "regime", "restraint", *METRICS, "fluency"],
@@ -97,6 +104,10 @@ def compared(rows: Sequence[dict[str, Any]]) -> Grid:
 
 def _name(row: dict[str, Any]) -> list[str]:
     return [row["method"], row["regime"], row["restrain"] or "–"]
+
+
+def _between(interval: tuple[float, float] | None) -> str:
+    return number(None) if interval is None else " to ".join(map(number, interval))
 
 
 def _staying(rows: Sequence[dict[str, Any]]) -> tuple[str, str]:

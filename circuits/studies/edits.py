@@ -135,6 +135,8 @@ class MetricRow:
     before: float | None
     """The unedited model's."""
     after: float | None
+    interval: tuple[float, float] | None
+    """Of 95 %, over requests; see `circuits.evaluation.edits.report.EditMetric`."""
     n: int
     """Requests that have such a question."""
     questions: int
@@ -205,6 +207,7 @@ class Standing:
             "restrain": self.contestant.restraint,
             "n": self.n,
             **{metric: self.value(metric) for metric in (*METRICS, "fluency")},
+            "intervals": {metric: self.interval(metric) for metric in METRICS},
             "seconds": self.seconds,
             **{f"locality_{kind}": self.value("locality", kind) for kind in LOCAL_KINDS},
             "attributes": self.value("attributes"),
@@ -254,9 +257,16 @@ class Standing:
     def value(
         self, metric: str, kind: QuestionKind | None = None, *, way: Way = "exact", before: bool = False
     ) -> float | None:
-        asked = (metric, kind, None if metric in WITHOUT_WAYS else way)
-        row = next((row for row in self.metrics if (row.metric, row.kind, row.way) == asked), None)
+        row = self._row(metric, kind, None if metric in WITHOUT_WAYS else way)
         return None if row is None else row.before if before else row.after
+
+    def interval(self, metric: str) -> tuple[float, float] | None:
+        """Of 95 %, of all kinds together, all tokens exact."""
+        row = self._row(metric, None, "exact")
+        return None if row is None else row.interval
+
+    def _row(self, metric: str, kind: QuestionKind | None, way: Way | None) -> MetricRow | None:
+        return next((row for row in self.metrics if (row.metric, row.kind, row.way) == (metric, kind, way)), None)
 
 
 def _asks_prefixes(results: Sequence[CaseResult]) -> bool:
@@ -341,5 +351,5 @@ def _run(
 
 
 EDITS: Study[CompareSpec | EvalSpec, Unedited, tuple[Contestant, int], Standing] = Study(
-    "edits", Standing, _open, _cases, _run, algorithm=3
+    "edits", Standing, _open, _cases, _run, algorithm=4
 )

@@ -11,12 +11,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from circuits.evaluation.baseline import bootstrap
 from circuits.evaluation.edits.cases import CaseResult, QuestionOutcome, Reply
 from circuits.evaluation.edits.failures import FAILURE_CLASSES, FailureClass, classify
 from circuits.evaluation.edits.questions import GROUPS, QuestionKind
 from circuits.evaluation.edits.regimes import in_cases
 from circuits.evaluation.general import GeneralAbility
-from circuits.metrics import Measurement
+from circuits.metrics import Measurement, Share
 
 Way = Literal["exact", "tokens", "generated", "alone", "probability", "rival"]
 
@@ -65,6 +66,23 @@ class EditMetric:
         """Number of requests."""
         return len(self.after.per_example)
 
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        """95 % of the edited model's mean over requests, as it is printed: Wilson's where each counts whole or not at all, else
+        a bootstrap over requests; None where one is not finite. Requests that were edited together share a model, so of one
+        batch it is too narrow."""
+        values = self.after.per_example
+        if self.after.unit == "%" and {*values} <= {0.0, 1.0}:
+            share = Share.of([value == 1 for value in values])
+            low, high = share.low, share.high
+        elif all(map(math.isfinite, values)):
+            found = bootstrap(values)
+            low, high = found.low, found.high
+        else:
+            return None
+        scale = 100 if self.after.unit == "%" else 1
+        return round(scale * low, 4), round(scale * high, 4)
+
     def to_json(self) -> dict[str, Any]:
         return {
             "metric": self.metric,
@@ -73,6 +91,7 @@ class EditMetric:
             "unit": self.after.unit,
             "before": scaled(self.before),
             "after": scaled(self.after),
+            "interval": self.interval,
             "n": self.n,
             "questions": self.n_questions,
         }
