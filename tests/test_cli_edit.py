@@ -350,21 +350,36 @@ def test_methods_that_store_values_are_swept_at_both_sites(tiny, capsys):
 def test_a_sequence_is_traced_free_and_restrained(tiny, capsys, tmp_path):
     page, figure = tmp_path / "pages" / "trace.md", tmp_path / "trace.svg"
     page.parent.mkdir()
-    command = ["edit", "trace", "--method", "ft-m", "--n", "3", "--checkpoints", "1", *STRONG, *CASES, *tiny]
+    command = [
+        "edit",
+        "trace",
+        "--method",
+        "ft-m",
+        "--n",
+        "3",
+        "--others",
+        "1",
+        "--checkpoints",
+        "1",
+        *STRONG,
+        *CASES,
+        *tiny,
+    ]
     drawn = ["--out", str(page), "--figure", str(figure)]
     found = json.loads(succeeds([*command, "--restrain", "prune:alpha=9,ceiling=0.01", "--json", *drawn], capsys))
-    free, restrained = found["traces"]
+    free, restrained, scaled = found["traces"]
+    assert scaled["name"].startswith("scaled")
     assert [point["n_edits"] for point in free["points"]] == [0, 1, 3]
     assert free["points"][0]["matrices"][0]["delta_largest"] == 0
     for a, b in zip(free["points"][1:], restrained["points"][1:], strict=True):
         assert b["matrices"][0]["delta_largest"] < a["matrices"][0]["delta_largest"]
     text = page.read_text(encoding="utf-8")
     assert "![Condition number, largest singular value of the change, locality and success](../trace.svg)" in text
-    assert "kcircuit edit trace --method ft-m --n 3 --restrain prune:alpha=9,ceiling=0.01" in text
-    assert re.search(r"success [+-]\d", text)
+    assert "kcircuit edit trace --method ft-m --n 3 --restrain prune:alpha=9,ceiling=0.01 --others 1" in text
+    assert re.search(r"[+-]\d+\.\d \[[+-]\d", text)
     assert figure.read_text(encoding="utf-8").startswith("<svg")
     on_the_way = succeeds([*command, "--every", "1"], capsys)
-    assert "restrained every 1" in on_the_way
+    assert "prune:alpha=1.2 every 1" in on_the_way
 
 
 def test_a_contestant_is_a_method_with_its_regime_and_restraint():

@@ -105,14 +105,51 @@ def test_one_method_evaluated_alone_stands_as_it_does_among_others(unedited: Une
     assert replace(alone.row, seconds=0.0) == replace(among.row, seconds=0.0)
 
 
-def test_a_traced_sequence_is_kept_and_the_free_one_is_run_for_comparison(unedited: Unedited, tmp_path: Path) -> None:
+def test_a_traced_sequence_is_kept_with_its_restraints_at_the_end_and_on_the_way(
+    unedited: Unedited, tmp_path: Path
+) -> None:
     spec = TraceSpec(method="ft-m", checkpoints="1", every=1, settings=QUICK["settings"])
-    free, restrained = kept(TRACE, spec, unedited, tmp_path)
-    assert [trace.name for trace in (*free.traces, *restrained.traces)] == ["ft-m", "ft-m, restrained every 1"]
-    assert [point.n_edits for point in free.traces[0].points] == [0, 1, 2]
-    (both,) = kept(TRACE, spec.model_copy(update={"every": None}), unedited, tmp_path)
-    assert [trace.name for trace in both.traces] == ["ft-m", "ft-m, restrained"]
-    assert both.traces[0] == free.traces[0]
+    (both,) = kept(TRACE, spec, unedited, tmp_path)
+    pair = ["prune:alpha=1.2", "scaled:alpha=1.2,norm=frobenius"]
+    assert [trace.name for trace in both.traces] == ["free", *pair, *(f"{name} every 1" for name in pair)]
+    assert [point.n_edits for point in both.traces[0].points] == [0, 1, 2]
+    assert (both.choice, both.chosen) == ((), pair[0])
+    (without,) = kept(TRACE, spec.model_copy(update={"every": None}), unedited, tmp_path)
+    assert [trace.name for trace in without.traces] == ["free", *pair]
+    assert without.traces[0] == both.traces[0]
+
+
+def test_of_several_restraints_one_is_chosen_on_facts_that_the_sequence_leaves_alone(unedited: Unedited) -> None:
+    """A ceiling near 0 takes the whole edit back, and one of a million none of it."""
+    spec = TraceSpec(
+        method="ft-m/batch:1",
+        n=1,
+        others=1,
+        restrain="prune:alpha=1000000,kind=linear,ceiling=0.000001,prune:alpha=2,ceiling=1000000",
+        settings=("steps=40", "lr=0.03"),
+    )
+    (outcome,) = sweep(TRACE, spec, context=unedited)
+    traced = outcome.row
+    assert traced is not None
+    free, nothing, whole = (trace.last for trace in traced.choice)
+    assert (free.share("success"), nothing.share("success"), whole.share("success")) == (1.0, 0.0, 1.0)
+    assert traced.chosen == "prune:alpha=2,ceiling=1e+06"
+    undone, same = traced.ends
+    assert undone.pruned.last.share("locality") == 1.0
+    assert same.pruned.last.shares == same.scaled.last.shares == same.shrunk.last.shares == traced.traces[0].last.shares
+    (own,) = traced.traces[0].last.perturbations
+    assert 0 < own.adjusted <= own.adjusted_most <= own.bound
+    assert own.moved > undone.pruned.last.perturbations[0].moved
+
+
+def test_sequences_that_cannot_be_traced_are_refused() -> None:
+    for words, reason in (
+        ({"method": "rome/sequential:3"}, "whose steps edit one fact or a batch"),
+        ({"method": "ft-m+prune"}, "restraints are --restrain's"),
+        ({"restrain": "prune,prune"}, "restraints that differ"),
+    ):
+        with pytest.raises((AskedError, EditError), match=reason):
+            TRACE.open(TraceSpec(**words), None)
 
 
 # ---- diffs -----------------------------------------------------------------------------------------------------------

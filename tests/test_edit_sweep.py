@@ -14,7 +14,7 @@ from circuits.model import Model
 from circuits.studies.edit_specs import LayersSpec
 from circuits.studies.layers import LAYERS, LayerRow
 from circuits.studies.requests import QUIET, Unedited
-from circuits.studies.sequence import sequential_traces
+from circuits.studies.sequence import Sequencing
 from circuits.studies.study import Watch
 from circuits.studies.sweep import sweep
 from tests.editing_models import REQUEST, TWO_TOKENS
@@ -79,8 +79,8 @@ def test_a_sweep_a_sequence_and_the_evaluation_of_an_edit_have_one_locality(smal
     assert same is not None
     assert row.locality == 100 * locality.after.value == 50 * (near.after.value + same.after.value) < 100
     assert row.same_subject == 100 * same.after.value
-    (trace,) = sequential_traces(model, cases, method)
-    assert (trace.points[-1].locality, trace.points[-1].same_subject) == (locality.after.value, same.after.value)
+    (trace,) = Sequencing(model, cases, method).trace("free").traces
+    assert (trace.last.share("locality"), trace.last.share("same_subject")) == (locality.after.value, same.after.value)
 
 
 def test_before_any_edit_a_sequence_has_the_unedited_models_answers(small_model: Callable[..., Model]) -> None:
@@ -95,4 +95,4 @@ def test_what_cannot_be_swept_is_refused(small_model: Callable[..., Model]) -> N
     with pytest.raises(EditError, match="layers of 0 to 1"):
         sweep_layers(small_model("gpt2"), [PROBED], layers="7")
     with pytest.raises(EditError, match="at least one"):
-        sequential_traces(small_model("gpt2"), [], find_method("ft-m"))
+        Sequencing(small_model("gpt2"), (), find_method("ft-m"))

@@ -12,11 +12,12 @@ from hypothesis import strategies as st
 
 from circuits.editing import Dense, EditError, EditProvenance, LowRank, WeightEdit, WrongModel, load_edit, restrain
 from circuits.editing.prune import (
+    Restraint,
     factored_svd,
     largest_singular_value,
-    parse_restraint,
     restrained_delta,
     restrained_values,
+    scaled_delta,
 )
 from circuits.model import Batch, Model
 from circuits.model.network import value_matrix
@@ -228,12 +229,70 @@ def test_restraint_of_another_models_edit_or_of_no_weight_edit_is_refused(small_
         restrain(chain, model)
 
 
+# ---- the control -----------------------------------------------------------------------------------------------------
+
+
+def test_the_control_is_as_small_as_prune_leaves_it_by_hand() -> None:
+    """Values 32, 16, 3 under a bound of 8 with alpha 2 become 10, 9, 3 (Eq. 5): ||.||_F from sqrt(1289) to sqrt(190), the largest
+    from 32 to 10. The control keeps 32 : 16 : 3."""
+    values = torch.tensor([32.0, 16.0, 3.0], dtype=torch.float64)
+    delta = Dense(torch.diag(values))
+    for norm, factor in (("frobenius", math.sqrt(190 / 1289)), ("spectral", 10 / 32)):
+        scaled = scaled_delta(delta, 8.0, alpha=2.0, norm=norm)  # type: ignore[arg-type]
+        assert torch.allclose(factored_svd(scaled).values, factor * values)
+
+
+@pytest.mark.parametrize("kind", ["log", "linear"])
+def test_prune_and_its_control_have_one_norm_and_other_spectra(kind: str) -> None:
+    delta = low_rank(1, 3)
+    bound = float(factored_svd(delta).values[2]) * 0.9
+    for norm, order in (("frobenius", 2), ("spectral", torch.inf)):
+        pruned = factored_svd(restrained_delta(delta, bound, alpha=5.0, kind=kind)).values  # type: ignore[arg-type]
+        scaled = factored_svd(scaled_delta(delta, bound, alpha=5.0, kind=kind, norm=norm)).values  # type: ignore[arg-type]
+        assert torch.linalg.vector_norm(pruned, order) == pytest.approx(float(torch.linalg.vector_norm(scaled, order)))
+        assert not torch.allclose(pruned, scaled, rtol=1e-3)
+    one = low_rank(1, 1)
+    assert torch.allclose(scaled_delta(one, 0.1, alpha=5.0).dense(), restrained_delta(one, 0.1, alpha=5.0).dense())
+
+
+def test_the_control_leaves_alone_what_prune_leaves_alone() -> None:
+    model = random_plain_model(0)
+    small, large = edit_of(model, {0: delta_for(model, 0, 0.9)}), edit_of(model, {0: delta_for(model, 0, 5.0)})
+    control = Restraint(alpha=2.0).control("frobenius")
+    assert control(small, model).deltas == small.deltas
+    restrained = control(large, model)
+    assert restrained.digest != large.digest
+    assert restrained.provenance.options["restraint"] == {
+        "method": "scaled",
+        "norm": "frobenius",
+        "alpha": 2.0,
+        "kind": "log",
+        "ceiling": 1.0,
+    }
+
+
+@pytest.mark.parametrize(
+    "restraint",
+    [
+        Restraint(),
+        Restraint(2.0, "linear", 0.5),
+        Restraint(1.5).control("spectral"),
+        Restraint(3.0).control("frobenius"),
+    ],
+)
+def test_a_restraint_is_read_from_its_own_words(restraint: Restraint) -> None:
+    assert Restraint.parse(str(restraint)) == restraint
+    assert Restraint.parse_all(f"{restraint},prune:alpha=7,kind=linear") == (restraint, Restraint(7.0, "linear"))
+    with pytest.raises(EditError, match="restraints that differ"):
+        Restraint.parse_all(f"{restraint},{restraint}")
+
+
 @pytest.mark.parametrize("text", ["prune:alpha=2", "prune:alpha=2,kind=log,ceiling=1"])
 def test_what_follows_restrain_on_the_command_line_is_read(text: str) -> None:
     model = random_plain_model(0)
     edit = edit_of(model, {0: delta_for(model, 0, 6.0)})
     expected = restrain(edit, model, alpha=2.0)
-    got = parse_restraint(text)(edit, model)
+    got = Restraint.parse(text)(edit, model)
     assert isinstance(got, WeightEdit)
     assert got.digest == expected.digest != edit.digest
     assert got.provenance == expected.provenance
@@ -241,8 +300,18 @@ def test_what_follows_restrain_on_the_command_line_is_read(text: str) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", "prun", "prune:beta=2", "prune:alpha=two", "prune:alpha=1", "prune:alpha=2,kind=cubic", "prune:ceiling=-1"],
+    [
+        "",
+        "prun",
+        "prune:beta=2",
+        "prune:alpha=two",
+        "prune:alpha=1",
+        "prune:alpha=2,kind=cubic",
+        "prune:ceiling=-1",
+        "prune:norm=frobenius",
+        "scaled:norm=nuclear",
+    ],
 )
 def test_other_restraints_are_refused_before_any_edit_is_made(text: str) -> None:
     with pytest.raises(EditError, match="expected"):
-        parse_restraint(text)
+        Restraint.parse(text)

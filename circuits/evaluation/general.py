@@ -17,6 +17,7 @@ from torch import Tensor
 from circuits.metrics import DOUBLES_AT_ONCE
 from circuits.model import Batch, Model
 from circuits.model.together import from_weights
+from circuits.records import Number
 
 Ids = tuple[int, ...]
 ROW_TOKENS = 128
@@ -28,11 +29,11 @@ class GeneralAbility:
     """Of one edited model; NaN where a logit is not finite."""
 
     n_tokens: int
-    perplexity_before: float
-    perplexity: float
-    kl: float
+    perplexity_before: Number
+    perplexity: Number
+    kl: Number
     """KL(unedited || edited), nats a token."""
-    agreement: float
+    agreement: Number
     """Share of positions at which both models' likeliest next token is the same."""
 
 

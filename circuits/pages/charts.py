@@ -1,7 +1,8 @@
-"""Charts as SVG text, for pages and READMEs that run no script: line panels, stacked bars, and heads by role."""
+"""Charts as SVG text, for pages and READMEs that run no script: line panels, clouds, stacked bars, and heads by role."""
 
 import html
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -55,6 +56,70 @@ def line_panels(panels: Sequence[Panel]) -> str:
         x += room
     for i, panel in enumerate(panels):
         parts += _panel(panel, LEFT + i * (PANEL_WIDTH + LEFT), colours)
+    return "\n".join([*parts, "</svg>"]) + "\n"
+
+
+@dataclass(frozen=True, slots=True)
+class Cloud:
+    """One plot of points in a plane whose axes have no unit, in sets."""
+
+    title: str
+    sets: Mapping[str, Sequence[tuple[float, float]]]
+
+
+CLOUD = 330
+"""Pixels of a cloud's sides."""
+
+
+def clouds(drawn: Sequence[Cloud]) -> str:
+    """An SVG picture of the clouds side by side; a set has one colour in all of them. The same clouds give the same text."""
+    names = list(dict.fromkeys(name for cloud in drawn for name in cloud.sets))
+    colours = {name: PALETTE[i % len(PALETTE)] for i, name in enumerate(names)}
+    legend = [44 + 7.2 * len(name) for name in names]
+    column = max(CLOUD, *(int(7.6 * len(cloud.title)) for cloud in drawn)) + LEFT
+    width = max(LEFT + len(drawn) * column, LEFT + round(sum(legend)))
+    parts = [_opening(width, TOP + CLOUD + 20, "; ".join(cloud.title for cloud in drawn))]
+    at = float(LEFT)
+    for name, room in zip(names, legend, strict=True):
+        parts.append(f'<circle cx="{at + 9:.0f}" cy="14" r="4" fill="{colours[name]}" fill-opacity="0.7"/>')
+        parts.append(f'<text x="{at + 24:.0f}" y="18">{_escape(name)}</text>')
+        at += room
+    for i, cloud in enumerate(drawn):
+        left = LEFT + i * column
+        points = [point for some in cloud.sets.values() for point in some]
+        # One scale on both axes, so that distances are what they are.
+        reach = max((abs(each) for point in points for each in point), default=1.0) or 1.0
+        parts.append(f'<text x="{left}" y="{TOP - 18}" font-size="14">{_escape(cloud.title)}</text>')
+        parts.append(
+            f'<rect x="{left}" y="{TOP}" width="{CLOUD}" height="{CLOUD}" fill="none" stroke="{GRID}"/>'
+            f'<path d="M{left} {TOP + CLOUD / 2}h{CLOUD}M{left + CLOUD / 2} {TOP}v{CLOUD}" stroke="{GRID}"/>'
+        )
+        for name, some in cloud.sets.items():
+            for x, y in some:
+                across, down = (CLOUD / 2 * (1 + 0.95 * sign * each / reach) for sign, each in ((1, x), (-1, y)))
+                parts.append(
+                    f'<circle cx="{left + across:.1f}" cy="{TOP + down:.1f}" r="3" fill="{colours[name]}" fill-opacity="0.7"/>'
+                )
+    return "\n".join([*parts, "</svg>"]) + "\n"
+
+
+def stacked(pictures: Sequence[str]) -> str:
+    """SVG pictures of this module one below another, as one.
+
+    Raises:
+        ValueError: none, or something else.
+    """
+    found = [re.match(r'<svg [^>]*viewBox="0 0 (\d+) (\d+)"', picture) for picture in pictures]
+    sizes = [(int(match[1]), int(match[2])) for match in found if match]
+    if not sizes or len(sizes) < len(pictures):
+        raise ValueError("expected pictures made here")
+    if len(pictures) == 1:
+        return pictures[0]
+    parts = [_opening(max(width for width, _ in sizes), sum(height + 24 for _, height in sizes), "pictures")]
+    at = 0
+    for picture, (_, height) in zip(pictures, sizes, strict=True):
+        parts.append(picture.rstrip().replace("<svg ", f'<svg y="{at}" height="{height}" ', 1))
+        at += height + 24
     return "\n".join([*parts, "</svg>"]) + "\n"
 
 

@@ -1,13 +1,15 @@
-"""The results page of a sequence of edits: everything on it computed from its traces (paper 1, Figures 2 and 5, Table 1)."""
+"""The results page of sequences of edits: everything on it computed from their traces (paper 1, Figures 2 to 5, Table 1)."""
 
 import math
 from collections.abc import Sequence
 from typing import Any
 
+from circuits.evaluation.baseline import bootstrap
 from circuits.model import Model
 from circuits.pages.edits_table import published_record, table
-from circuits.studies.columns import number
-from circuits.studies.sequence import SequenceTrace, TracePoint
+from circuits.records import to_json as record
+from circuits.studies.columns import NOTHING, number
+from circuits.studies.sequence import MOST_LOST, Restrained, SequenceTrace, Traced, TracePoint
 
 HEADER = (
     "sequence",
@@ -21,67 +23,195 @@ HEADER = (
     "locality",
     "same subject",
 )
+GENERAL = ("perplexity", "KL, nats")
 SHARES = ("success", "generality", "locality", "same_subject")
 
 
-def lines(traces: Sequence[SequenceTrace]) -> list[list[str]]:
+def lines(traced: Traced) -> list[list[str]]:
     """One line for each sequence and checkpoint: of the matrix whose condition number is the largest; shares in percent."""
-    found = []
-    for trace in traces:
-        for point in trace.points:
-            worst = max(point.spectra, key=lambda spectrum: spectrum.condition)
-            values = (worst.condition, worst.largest, worst.smallest, worst.delta_largest)
-            shares = [number(_percent(getattr(point, name))) for name in SHARES]
-            found.append([trace.name, str(point.n_edits), *(f"{value:.4g}" for value in values), *shares])
-    return found
+    return [[f"{traced.method}, {trace.name}", *_line(point)[:-2]] for trace in traced.traces for point in trace.points]
 
 
-def to_json(traces: Sequence[SequenceTrace]) -> dict[str, Any]:
+def to_json(found: Sequence[Traced]) -> dict[str, Any]:
     """The traces, in percent where a share."""
     return {
-        "traces": [
+        "traces": [{"method": traced.method, **_trace(trace)} for traced in found for trace in traced.traces],
+        "chosen": {traced.method: traced.chosen for traced in found},
+        "choice": [{"method": traced.method, **_trace(trace)} for traced in found for trace in traced.choice],
+        "ends": [
             {
-                "name": trace.name,
-                "points": [_point(point) for point in trace.points],
-                "drift": {drift.matrix: drift.mean for drift in trace.drift},
+                "method": traced.method,
+                "restraint": end.restraint,
+                **{name: _trace(getattr(end, name)) for name in ("pruned", "scaled", "shrunk")},
             }
-            for trace in traces
-        ]
+            for traced in found
+            for end in traced.ends
+        ],
     }
 
 
-def trace_page(traces: Sequence[SequenceTrace], model: Model, command: str, restraint: str, figure: str | None) -> str:
+def trace_page(found: Sequence[Traced], model: Model, command: str, figure: str | None) -> str:
     """The Markdown text; ``command`` makes it again. ``figure`` is the picture's address as seen from the page."""
-    n = traces[0].points[-1].n_edits
+    n = found[0].traces[0].last.n_edits
     parts = [
         "# A sequence of edits, free and restrained",
-        f"Model {model.name} (weights {model.weights[:12]}), {n} edits one on top of another, restraint `{restraint}`, written "
-        f"by `{command}`.",
+        f"Model {model.name} (weights {model.weights[:12]}), {n} edits one on top of another, written by `{command}`.",
         "After each checkpoint all facts edited so far are asked about. Shares are in percent, of answers all of whose tokens "
         "are the likeliest; locality is the mean of three kinds, as wherever edits are compared: other subjects, other facts of "
         "the edited subject (also apart, in the last column), and unrelated facts, whose answers must stay. "
         "Singular values σ are those of the edited matrix, of those edited the one "
         "with the largest condition number; the largest of the summed change ΔW is what PRUNE restrains, down to the largest "
-        "of the unedited matrix (first line).",
+        "of the unedited matrix (first line). `scaled` is the control: the same ΔW times one number, by which it has "
+        "the Frobenius norm that PRUNE leaves it; what PRUNE does beyond that is due to which singular values it lowers. Intervals, in "
+        "brackets, are of 95 %, by bootstrap over the facts of the one sequence; another order or draw of facts is not in them.",
     ]
     if figure is not None:
         parts.append(f"![Condition number, largest singular value of the change, locality and success]({figure})")
-    parts.append(table(HEADER, lines(traces)))
-    if len(traces) > 1:
-        parts += ["## What the restraint does", _verdict(traces[0], traces[1])]
-    parts += ["## Stored values", _drift(traces), "## What paper 1 reports", _published()]
+    for traced in found:
+        parts += _sections(traced)
+    parts += ["## What paper 1 reports", _published()]
     return "\n\n".join(parts) + "\n"
 
 
-def _verdict(free: SequenceTrace, restrained: SequenceTrace) -> str:
-    """By how much the restraint helps and what it costs after the last edit."""
-    a, b = free.points[-1], restrained.points[-1]
-    held, lost = (100 * (getattr(b, name) - getattr(a, name)) for name in ("locality", "success"))
-    same = 100 * (b.same_subject - a.same_subject)
-    return (
-        f"After {a.n_edits} edits the restrained sum has a condition number of {b.condition:.4g} instead of {a.condition:.4g}; "
-        f"locality {held:+.1f} points, other facts of the subject {same:+.1f}, success {lost:+.1f}."
+def _sections(traced: Traced) -> list[str]:
+    points = [point for trace in traced.traces for point in trace.points]
+    header = [*HEADER[:1], *HEADER[1:]] + ([] if points[0].general is None else list(GENERAL))
+    width = len(header) - 1
+    parts = [
+        f"## {traced.method}",
+        table(
+            header,
+            [[trace.name, *_line(point)[:width]] for trace in traced.traces for point in trace.points],
+        ),
+        f"### {traced.method}: PRUNE beside the free sequence and beside its control",
+        _beside(traced),
+    ]
+    if traced.choice:
+        parts += [f"### {traced.method}: the restraint was chosen on other facts", _choice(traced)]
+    if any(point.perturbations for point in points):
+        parts += [f"### {traced.method}: the bound of paper 1, section 3.2", _bound(traced.traces)]
+    return [*parts, f"### {traced.method}: stored values", _drift(traced.traces)]
+
+
+def _line(point: TracePoint) -> list[str]:
+    worst = max(point.spectra, key=lambda spectrum: spectrum.condition)
+    values = (worst.condition, worst.largest, worst.smallest, worst.delta_largest)
+    general = point.general
+    return [
+        str(point.n_edits),
+        *(f"{value:.4g}" for value in values),
+        *(number(_percent(point.share(name))) for name in SHARES),
+        *([NOTHING] * 2 if general is None else [number(general.perplexity, 2), number(general.kl, 3)]),
+    ]
+
+
+# ---- differences -----------------------------------------------------------------------------------------------------
+
+
+def difference(first: TracePoint, second: TracePoint, name: str) -> str:
+    """How much more of a share the first has, in points, with its interval over the facts that both were asked of."""
+    pairs = zip(first.shares, second.shares, strict=True)
+    values = [100 * (getattr(a, name) - getattr(b, name)) for a, b in pairs]
+    values = [value for value in values if not math.isnan(value)]
+    if not values:
+        return NOTHING
+    found = bootstrap(values)
+    return f"{found.mean:+.1f} [{found.low:+.1f}, {found.high:+.1f}]"
+
+
+def _beside(traced: Traced) -> str:
+    """Every restraint after the last edit."""
+    free = traced.traces[0].last
+    rows = [_end(free, end, "**" if end.restraint == traced.chosen else "") for end in traced.ends]
+    header = [
+        "restraint",
+        "largest σ of ΔW",
+        "‖ΔW‖",
+        "success",
+        "locality",
+        "success beyond free",
+        "locality beyond free",
+        "locality beyond scaled to its ‖ΔW‖",
+        "success beyond that",
+        "locality beyond scaled to its largest σ",
+    ]
+    text = (
+        f"After the last edit, each applied once to the free sum, whose largest σ is {_largest(free):.4g} with ‖ΔW‖ "
+        f"{_size(free):.4g} (Frobenius), success {number(_percent(free.share('success')))} and locality "
+        f"{number(_percent(free.share('locality')))}. Differences are in points. In bold: the restraint that is traced above."
     )
+    found = f"{text}\n\n{table(header, rows)}"
+    rows = [
+        [trace.name, *(difference(trace.last, free, name) for name in SHARES)]
+        for trace in traced.traces[1:]
+        if " every " in trace.name
+    ]
+    if rows:
+        header = ["sequence", *(name.replace("_", " ") for name in SHARES)]
+        found += f"\n\nRestrained on the way, beyond the free sequence:\n\n{table(header, rows)}"
+    return found
+
+
+def _end(free: TracePoint, end: Restrained, strong: str) -> list[str]:
+    pruned, scaled, shrunk = end.pruned.last, end.scaled.last, end.shrunk.last
+    return [
+        f"{strong}{end.restraint}{strong}",
+        f"{_largest(pruned):.4g}",
+        f"{_size(pruned):.4g}",
+        number(_percent(pruned.share("success"))),
+        number(_percent(pruned.share("locality"))),
+        difference(pruned, free, "success"),
+        difference(pruned, free, "locality"),
+        difference(pruned, scaled, "locality"),
+        difference(pruned, scaled, "success"),
+        difference(pruned, shrunk, "locality"),
+    ]
+
+
+def _largest(point: TracePoint) -> float:
+    return max(spectrum.delta_largest for spectrum in point.spectra)
+
+
+def _size(point: TracePoint) -> float:
+    return math.hypot(*(spectrum.delta_norm for spectrum in point.spectra))
+
+
+def _choice(traced: Traced) -> str:
+    n = traced.choice[0].last.n_edits
+    text = (
+        f"On a sequence of {n} edits of other facts, each restraint applied once at its end. Chosen is the highest locality among "
+        f"those that lose at most {100 * MOST_LOST:g} points of success: `{traced.chosen}`."
+    )
+    return f"{text}\n\n{table(HEADER, [[trace.name, *_line(trace.last)[:-2]] for trace in traced.choice])}"
+
+
+# ---- the bound and stored values -------------------------------------------------------------------------------------
+
+
+def _bound(traces: Sequence[SequenceTrace]) -> str:
+    text = (
+        "γ = 1 − ‖ΔE₁₁‖ / σ_min must be above 0 for Theorem 3.2 to say anything. The bound is the right side of Eq. 1 with κ̂ itself, "
+        "without that theorem. Measured on keys of facts that no edit is about: ‖Δk‖ / ‖k‖, by how much keys would have to change "
+        "for their values to stay, k = W⁺v; and ‖ΔW k‖ / ‖W k‖, by how much values change while keys stay, which is what the model "
+        "meets."
+    )
+    rows = [
+        [
+            trace.name,
+            each.matrix,
+            str(point.n_edits),
+            number(each.gamma, 2),
+            number(each.bound, 2),
+            number(each.adjusted, 3),
+            number(each.adjusted_most, 3),
+            number(each.moved, 3),
+        ]
+        for trace in traces
+        for point in trace.points
+        for each in point.perturbations
+    ]
+    header = ["sequence", "matrix", "edits", "γ", "bound", "‖Δk‖ / ‖k‖", "its largest", "‖ΔW k‖ / ‖W k‖"]
+    return f"{text}\n\n{table(header, rows, left=2)}"
 
 
 def _drift(traces: Sequence[SequenceTrace]) -> str:
@@ -105,20 +235,24 @@ def _published() -> str:
     return f"{content['source']}\n\n{table(content['columns'], rows)}"
 
 
+def _trace(trace: SequenceTrace) -> dict[str, Any]:
+    return {
+        "name": trace.name,
+        "points": [_point(point) for point in trace.points],
+        "drift": {drift.matrix: drift.mean for drift in trace.drift},
+    }
+
+
 def _point(point: TracePoint) -> dict[str, Any]:
     return {
         "n_edits": point.n_edits,
-        **{name: _percent(getattr(point, name)) for name in SHARES},
+        **{name: _percent(point.share(name)) for name in SHARES},
         "matrices": [
-            {
-                "matrix": spectrum.matrix,
-                "condition": spectrum.condition if math.isfinite(spectrum.condition) else None,
-                "largest": spectrum.largest,
-                "smallest": spectrum.smallest,
-                "delta_largest": spectrum.delta_largest,
-            }
+            {**record(spectrum), "condition": spectrum.condition if math.isfinite(spectrum.condition) else None}
             for spectrum in point.spectra
         ],
+        "perturbations": [record(each) for each in point.perturbations],
+        "general": None if point.general is None else record(point.general),
     }
 
 

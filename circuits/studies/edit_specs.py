@@ -61,6 +61,18 @@ class Sampled(Asked):
     fluency_samples: FluencySamples = 2
 
 
+class Beside(Asked):
+    """Text that no edit is about, to measure general ability on."""
+
+    general: Annotated[
+        int,
+        Option("Documents that no edit is about, for perplexity and KL before and after; 0: none.", least=0),
+    ] = 0
+    text: Annotated[
+        str | None, Option("Text file, one document a line, that they are taken from: real text, unseen by the method.")
+    ] = None
+
+
 class WhichEdits(HowEdited):
     """Facts given other objects: those that the model knows, drawn, or a file's."""
 
@@ -101,7 +113,7 @@ class LayersSpec(WhichEdits):
     ] = "subject,end"
 
 
-class Evaluated(WhichEdits, Sampled):
+class Evaluated(WhichEdits, Beside, Sampled):
     """When and by what edits are evaluated."""
 
     eval_at: EvalWhen = "end"
@@ -109,13 +121,6 @@ class Evaluated(WhichEdits, Sampled):
     prefixes: Annotated[bool, Option("Ask the edited prompts after prefixes too: does the old answer come back?")] = (
         False
     )
-    general: Annotated[
-        int,
-        Option("Documents that no edit is about, for perplexity and KL before and after; 0: none.", least=0),
-    ] = 0
-    text: Annotated[
-        str | None, Option("Text file, one document a line, that they are taken from: real text, unseen by the method.")
-    ] = None
 
 
 class EvalSpec(Evaluated, AtLayer):
@@ -152,17 +157,30 @@ class CompareSpec(Evaluated):
     alone: ClassVar = False
 
 
-class TraceSpec(WhichEdits):
+class TraceSpec(WhichEdits, Beside):
     """Edits one on top of another, free and restrained."""
 
-    method: Annotated[str, Option("A method that edits weights: rome, memit, ft-l or ft-m.")] = "rome"
+    method: Annotated[
+        str,
+        Option("A method that edits weights, or several: rome,memit/batch:10. Facts of a batch are edited together."),
+    ] = "rome"
     n: Annotated[int, Option("How many edits, one on top of another.", least=1)] = 100
     restrain: Annotated[
-        str, Option("The restraint of the second trace: prune:alpha=1.2, prune:alpha=2,kind=linear.")
+        str,
+        Option(
+            "The restraint, or several: prune:alpha=1.2,prune:alpha=2,kind=linear. Of several, one is chosen on --others."
+        ),
     ] = "prune:alpha=1.2"
+    others: Annotated[
+        int,
+        Option(
+            "Other facts, which the sequence leaves alone: paper 1's bound is measured on them, and a restraint chosen.",
+            least=0,
+        ),
+    ] = 50
     every: Annotated[
         int | None,
-        Option("Restrain the sequence itself after each so many edits; by default a copy, at the end.", least=1),
+        Option("Also restrain the sequence itself after each so many edits; by default a copy, at the end.", least=1),
     ] = None
     checkpoints: Annotated[str, Option("Numbers of edits after which to measure; the last always is.")] = "10,20,50,100"
 

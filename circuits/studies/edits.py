@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from circuits.editing import Edit, EditError, Method, Resources, find_method
-from circuits.editing.prune import parse_restraint
+from circuits.editing.prune import Restraint
 from circuits.evaluation.edits import GROUPS, EvalAt, FluencySetting, failure_counts, find_metric, tabulate
 from circuits.evaluation.edits.cases import CaseResult
 from circuits.evaluation.edits.evaluate import Checkpoint, Evaluation, Restrain, Restrained, evaluate
@@ -60,7 +60,7 @@ class Contestant:
             raise EditError(f"expected METHOD[@SITE][/REGIME][+RESTRAINT], such as memit/batch:30, got {text!r}")
         find_method(match[1])
         if match[3] is not None:
-            parse_restraint(match[3])
+            Restraint.parse(match[3])
         return cls(match[1], Regime.parse(match[2]) if match[2] else regime or SINGLE, match[3])
 
     @classmethod
@@ -78,12 +78,7 @@ class Contestant:
 
     @property
     def restrain(self) -> Restrain | None:
-        return None if self.restraint is None else _restrain(self.restraint)
-
-
-def _restrain(text: str) -> Restrain:
-    function = parse_restraint(text)
-    return lambda edit, model: function(edit, model)
+        return None if self.restraint is None else Restraint.parse(self.restraint)
 
 
 @dataclass(frozen=True)

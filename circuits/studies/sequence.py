@@ -1,227 +1,213 @@
-"""What a sequence of edits does to the matrices that it edits (paper 1, Figures 2 and 5, Table 1).
+"""What a sequence of edits does to the matrices that it edits, and what PRUNE changes of that (paper 1, Figures 2 to 5, Table 1).
 
-After each checkpoint: the largest and smallest singular value of the edited matrix and their ratio, the condition number;
-the largest singular value of the summed delta; and how far the values stored by earlier edits have drifted.
+A sequence is traced free; with its sum restrained at each checkpoint, as paper 1 does after the last edit; and, where asked, with
+the sequence itself restrained on the way. Beside each restraint stands its control, the same sum scaled as a whole to the same
+norm. Of several restraints one is chosen on a sequence of edits of other facts, and reported on this one.
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import cast
 
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
-from circuits.editing import find_method
 from circuits.editing.delta import WeightEdit
 from circuits.editing.edit import Edit, EditError
-from circuits.editing.forward import at_rows, hidden_units, open_network
-from circuits.editing.prompts import Site, padded, read_prompt
-from circuits.editing.prune import Restraint, factored_svd, parse_restraint
-from circuits.evaluation.edits import CaseResult, EditCase, Make, Shares, ask
+from circuits.editing.methods.table import find_method
+from circuits.editing.prompts import Site
+from circuits.editing.prune import Restraint
+from circuits.evaluation.edits import EditCase, Make, Shares, ask
+from circuits.evaluation.general import GeneralAbility
+from circuits.evaluation.perturbation import Perturbation, Spectrum, perturbations, spectra, unedited_spectra
+from circuits.evaluation.stored_values import Drift, Projection, Stored, keys, projection
 from circuits.facts import EditRequest
 from circuits.model import Model
 from circuits.model.network import layer_of
-from circuits.records import Number
 from circuits.studies.edit_specs import TraceSpec
-from circuits.studies.edits import maker
-from circuits.studies.layers import means
+from circuits.studies.edits import Contestant, maker
 from circuits.studies.options import AskedError
 from circuits.studies.requests import QUIET, Unedited
 from circuits.studies.study import Case, Study, Watch
 
-CENTRED = 1e-4
-"""Rows whose means are smaller than this, relative to their entries, are centred."""
-
-
-@dataclass(frozen=True, slots=True)
-class Spectrum:
-    """Extreme singular values of one edited matrix (paper 1, Figure 2) and of what was added to it (Table 1)."""
-
-    matrix: str
-    largest: float
-    smallest: float
-    delta_largest: float
-
-    @property
-    def condition(self) -> float:
-        """kappa = sigma_max / sigma_min (paper 1, after Theorem 3.2)."""
-        return self.largest / self.smallest if self.smallest else math.inf
-
-
-@torch.no_grad()
-def extreme_singular_values(weight: Float[Tensor, "d_mlp d_model"], *, centred: bool) -> tuple[float, float]:
-    """(largest, smallest) in float64. With ``centred``, of what readers with a layer norm see.
-
-    In compatibility mode the rows of a value matrix have mean zero, so that one singular value is 0 and the condition
-    number infinite, for a direction that no reader sees and that an edit may fill. It is taken out before and not counted.
-    """
-    weight = weight.double()
-    if centred:
-        weight = weight - weight.mean(1, keepdim=True)
-    values = torch.linalg.svdvals(weight)
-    rank = min(weight.shape[0], weight.shape[1] - centred)
-    return float(values[0]), float(values[rank - 1])
-
-
-def is_centred(weight: Float[Tensor, "d_mlp d_model"]) -> bool:
-    """Whether every row has mean zero, up to rounding."""
-    weight = weight.double()
-    return bool(weight.mean(1).abs().max() <= CENTRED * weight.square().mean().sqrt())
-
-
-def spectra(edit: WeightEdit, model: Model) -> tuple[Spectrum, ...]:
-    """One for each edited matrix, by name."""
-    found = []
-    for name, edited in edit.edited_weights(model).items():
-        centred = is_centred(model.weight(name))
-        largest, smallest = extreme_singular_values(edited, centred=centred)
-        found.append(Spectrum(name, largest, smallest, float(factored_svd(edit.deltas[name]).values[0])))
-    return tuple(found)
-
-
-def unedited_spectra(names: Sequence[str], model: Model) -> tuple[Spectrum, ...]:
-    """The same of the matrices before any edit, where the summed delta is 0."""
-    weights = {name: model.weight(name) for name in names}
-    return tuple(
-        Spectrum(name, *extreme_singular_values(weight, centred=is_centred(weight)), 0.0)
-        for name, weight in weights.items()
-    )
-
-
-# ---- stored values ---------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Drift:
-    """How far the values that edits stored have moved by the end (paper 1, section 5.6, Figure 5)."""
-
-    matrix: str
-    distances: tuple[float, ...]
-    """||W_N k_j - W_j k_j|| / ||W_j k_j|| of each edit j, in single precision; 0 where nothing was lost."""
-
-    @classmethod
-    def of(cls, matrix: str, stored: Float[Tensor, "edit d_model"], later: Float[Tensor, "edit d_model"]) -> "Drift":
-        """From W_j k_j, what the matrix gave to each edit's key right after it, and W_N k_j, after the last."""
-        return cls(matrix, tuple(((later - stored).norm(dim=-1) / stored.norm(dim=-1)).tolist()))
-
-    @property
-    def mean(self) -> float:
-        return float(torch.tensor(self.distances).mean())
-
-    @property
-    def quarters(self) -> tuple[float, ...]:
-        """The means over each quarter of the sequence; NaN over none."""
-        n, distances = len(self.distances), torch.tensor(self.distances)
-        return tuple(float(distances[n * i // 4 : n * (i + 1) // 4].mean()) for i in range(4))
-
-
-@torch.no_grad()
-def keys(
-    model: Model, request: EditRequest, layers: Sequence[int], site: Site = "subject"
-) -> dict[int, Float[Tensor, "d_mlp"]]:
-    """k by layer: the hidden units of its MLP at the token where the value is stored, in the bare prompt."""
-    prompt = read_prompt(model, request.template, request.subject)
-    ids = padded([prompt.ids])
-    at = torch.tensor([prompt.subject if site == "subject" else len(prompt.ids) - 1])
-    return {
-        layer: at_rows(units, at)[0] for layer, units in hidden_units(open_network(model, ids), ids, layers).items()
-    }
-
-
-# ---- sequences -------------------------------------------------------------------------------------------------------
+MOST_LOST = 0.05
+"""Success that a restraint may cost, as a share, and still be chosen for the locality that it keeps."""
 
 
 @dataclass(frozen=True, slots=True)
 class TracePoint:
-    """The model after ``n_edits`` edits. Shares are means over the requests edited so far, NaN without such probes."""
+    """The model after ``n_edits`` edits."""
 
     n_edits: int
     spectra: tuple[Spectrum, ...]
-    success: Number
-    generality: Number
-    locality: Number
-    same_subject: Number
-
-    @classmethod
-    def of(cls, n_edits: int, spectra: tuple[Spectrum, ...], results: Sequence[CaseResult]) -> "TracePoint":
-        return cls(n_edits, spectra, *means([Shares.of(result) for result in results]))
+    shares: tuple[Shares, ...]
+    """Of each request edited so far."""
+    perturbations: tuple[Perturbation, ...] = ()
+    """On keys of facts that no edit is about; empty before any edit, or where there are no such facts."""
+    general: GeneralAbility | None = None
 
     @property
     def condition(self) -> float:
         """The largest condition number among the edited matrices."""
         return max(spectrum.condition for spectrum in self.spectra)
 
+    def share(self, name: str) -> float:
+        """The mean of `Shares`' ``name`` over the requests that have such a question; NaN where none has."""
+        known = [value for value in (getattr(each, name) for each in self.shares) if not math.isnan(value)]
+        return sum(known) / len(known) if known else math.nan
+
 
 @dataclass(frozen=True, slots=True)
 class SequenceTrace:
-    """One sequence of edits, as a name for a legend and a point at each checkpoint; the first is before any edit."""
+    """One sequence of edits, as a name for a legend and a point at each checkpoint."""
 
     name: str
     points: tuple[TracePoint, ...]
     drift: tuple[Drift, ...]
     """One for each edited matrix, over all edits of the sequence."""
 
+    @property
+    def last(self) -> TracePoint:
+        return self.points[-1]
 
-Stored = dict[str, list[tuple[Tensor, Tensor]]]
-"""The key and the value of each edit so far, by matrix."""
+
+# ---- sequences -------------------------------------------------------------------------------------------------------
 
 
-def sequential_traces(
-    model: Model,
-    cases: Sequence[EditCase],
-    make: Make,
-    *,
-    checkpoints: Sequence[int] = (10, 20, 50, 100),
-    restraint: Restraint | None = None,
-    every: int | None = None,
-    progress: Callable[[int], None] = lambda done: None,
-    name: str = "",
-) -> tuple[SequenceTrace, ...]:
-    """Edit the cases' requests one on top of another and trace the sequence, with and without a restraint.
+@dataclass(frozen=True)
+class Sequencing:
+    """A sequence that is to be made: what of, how, and what it is measured by."""
 
-    Without ``every`` there is one sequence, and ``restraint`` is applied to a copy of its sum at each checkpoint, as paper 1
-    does after the last edit: two traces. With ``every`` the sequence itself is restrained after each so many
-    edits, and the edits after that are made on the restrained model: one trace.
+    model: Model
+    cases: tuple[EditCase, ...]
+    make: Make
+    batch: int = 1
+    """Requests edited together in each step."""
+    checkpoints: tuple[int, ...] = (10, 20, 50, 100)
+    """Numbers of edits: it is measured after the first step that reaches one, and after the last."""
+    untouched: tuple[EditRequest, ...] = ()
+    """Requests that are never made: their facts' keys are those that edits should leave alone."""
+    progress: Callable[[int], None] = field(default=lambda done: None)
+    """Told how many edits are made."""
 
-    Args:
-        progress: told how many edits are made.
+    def __post_init__(self) -> None:
+        if not self.cases:
+            raise EditError("expected at least one edit request, got none")
 
-    Raises:
-        EditError: no cases, ``every`` without a restraint, or a method that does not edit weights.
-    """
-    if not cases:
-        raise EditError("expected at least one edit request, got none")
-    if every is not None and (restraint is None or every < 1):
-        raise EditError(f"expected every >= 1 together with a restraint, got every={every}")
-    at = sorted({n for n in checkpoints if 0 < n < len(cases)} | {len(cases)})
-    total = last = None
-    stored: Stored = {}
-    plain: list[TracePoint] = []
-    restrained: list[TracePoint] = []
-    for n, case in enumerate(cases, start=1):
-        total = _one_more(model, total, case.request, make, stored)
-        if every is not None and restraint is not None and n % every == 0:
-            total = _weights(restraint(total, model))
-        if n == 1:
-            start = TracePoint.of(0, unedited_spectra(tuple(total.deltas), model), [one.unedited for one in cases])
-            plain.append(start)
-            restrained.append(start)
-        if n in at:
-            plain.append(_point(model, total, cases[:n]))
-            if restraint is not None and every is None:
-                last = _weights(restraint(total, model))
-                restrained.append(_point(model, last, cases[:n]))
-        progress(n)
-    assert total is not None
-    name = name or total.provenance.method.split("+")[0]
-    if every is not None:
-        name = f"{name}, restrained every {every}"
-    traces = (SequenceTrace(name, tuple(plain), _drift(total, model, stored)),)
-    if last is not None:
-        traces += (SequenceTrace(f"{name}, restrained", tuple(restrained), _drift(last, model, stored)),)
-    return traces
+    def trace(
+        self,
+        name: str,
+        copies: Mapping[str, Restraint] | None = None,
+        *,
+        during: Restraint | None = None,
+        every: int = 1,
+    ) -> "Traces":
+        """Make the edits one on top of another, and measure.
+
+        Args:
+            copies: restraints of a copy of the sum at each checkpoint, by the names of their traces.
+            during: the sequence itself is restrained after each ``every`` edits, and the edits that follow are made on the
+                restrained model.
+
+        Raises:
+            EditError: a method that does not edit weights.
+        """
+        copies = copies or {}
+        points: dict[str, list[TracePoint]] = {each: [] for each in (name, *copies)}
+        edits: dict[str, WeightEdit] = {}
+        kept: dict[str, list[tuple[Tensor, Tensor]]] = {}
+        untouched: Mapping[str, Tensor] = {}
+        done = 0
+        for total in self._steps(kept, during, every):
+            before, done = done, min(done + self.batch, len(self.cases))
+            if before == 0:
+                untouched = self._untouched(total)
+                start = TracePoint(
+                    0,
+                    unedited_spectra(tuple(total.deltas), self.model),
+                    tuple(Shares.of(case.unedited) for case in self.cases),
+                    general=self.cases[0].unedited.general,
+                )
+                for own in points.values():
+                    own.append(start)
+            if done == len(self.cases) or any(before < at <= done for at in self.checkpoints):
+                edits = {name: total} | {each: restraint(total, self.model) for each, restraint in copies.items()}
+                for each, edit in edits.items():
+                    points[each].append(self.point(edit, done, untouched))
+            self.progress(done)
+        stored = {matrix: _stacked(pairs) for matrix, pairs in sorted(kept.items())}
+        found = tuple(
+            SequenceTrace(each, tuple(points[each]), _drift(edit, self.model, stored)) for each, edit in edits.items()
+        )
+        return Traces(found, edits, stored, untouched)
+
+    def point(self, edit: WeightEdit, n: int, untouched: Mapping[str, Tensor]) -> TracePoint:
+        """That edit, of the first ``n`` requests."""
+        with edit.on(self.model) as edited:
+            results = ask(edited, self.cases[:n], QUIET, written="nothing")
+        return TracePoint(
+            n,
+            spectra(edit, self.model),
+            tuple(map(Shares.of, results)),
+            perturbations(edit, self.model, untouched) if untouched else (),
+            results[0].general,
+        )
+
+    def _steps(
+        self, kept: dict[str, list[tuple[Tensor, Tensor]]], during: Restraint | None, every: int
+    ) -> Iterator[WeightEdit]:
+        """The sum after each step; each step's keys and values go to ``kept``, by matrix."""
+        total: WeightEdit | None = None
+        for start in range(0, len(self.cases), self.batch):
+            requests = [case.request for case in self.cases[start : start + self.batch]]
+            if total is None:
+                total = step = _weights(self.make(self.model, requests))
+            else:
+                with total.on(self.model) as edited:
+                    step = _weights(self.make(edited, requests))
+                total = _weights(total + step)
+            with total.on(self.model) as edited:
+                read = keys(edited, requests, tuple(self._layers(step).values()), _site(step))
+                for name, layer in self._layers(step).items():
+                    values = read[layer] @ edited.weight(name).to(read[layer])
+                    kept.setdefault(name, []).append((read[layer], values))
+            if during is not None and (start + len(requests)) // every > start // every:
+                total = during(total, self.model)
+            yield total
+
+    def _layers(self, edit: WeightEdit) -> dict[str, int]:
+        return {name: layer_of(name, self.model.shape.n_layers) for name in edit.deltas}
+
+    def _untouched(self, edit: WeightEdit) -> dict[str, Tensor]:
+        """By matrix, the keys of facts that are left alone, as the unedited model has them."""
+        if not self.untouched:
+            return {}
+        layers = self._layers(edit)
+        read = keys(self.model, self.untouched, tuple(layers.values()), _site(edit))
+        return {name: read[layer] for name, layer in layers.items()}
+
+
+@dataclass(frozen=True)
+class Traces:
+    """A sequence that was made, and its restrained copies."""
+
+    traces: tuple[SequenceTrace, ...]
+    edits: Mapping[str, WeightEdit]
+    """The sum of each, by its trace's name."""
+    stored: Stored
+    untouched: Mapping[str, Tensor]
+
+    def projections(self, model: Model) -> tuple[Projection, ...]:
+        """What the first half of the edits stored: right after each edit, and under each of the sums (paper 1, Figure 5)."""
+        weights = {name: edit.edited_weights(model) for name, edit in self.edits.items()}
+        found = []
+        for matrix, (made, values) in self.stored.items():
+            half = max(2, len(made) // 2)
+            later = {name: made[:half] @ own[matrix].to(made) for name, own in weights.items()}
+            if len(made) > 1:
+                found.append(projection(matrix, {"stored": values[:half], **later}))
+        return tuple(found)
 
 
 def _weights(edit: Edit) -> WeightEdit:
@@ -232,46 +218,62 @@ def _weights(edit: Edit) -> WeightEdit:
     return cast(WeightEdit, edit)
 
 
-def _one_more(model: Model, total: WeightEdit | None, request: EditRequest, make: Make, stored: Stored) -> WeightEdit:
-    """The sum with one more edit; its key and value go to ``stored``, by matrix."""
-    if total is None:
-        sum_so_far = step = _weights(make(model, [request]))
-    else:
-        with total.on(model) as edited:
-            step = _weights(make(edited, [request]))
-        sum_so_far = _weights(total + step)
-    # A method that stores no values (fine-tuning) is asked about those at the subject, where stored facts are looked for.
-    site = step.provenance.options.get("site", "subject")
-    layers = {name: layer_of(name, model.shape.n_layers) for name in step.deltas}
-    with sum_so_far.on(model) as edited:
-        read = keys(edited, request, tuple(layers.values()), site)
-        for name, layer in layers.items():
-            stored.setdefault(name, []).append((read[layer], read[layer] @ edited.weight(name).to(read[layer])))
-    return sum_so_far
+def _site(step: WeightEdit) -> Site:
+    """Where values are stored. A method that stores none (fine-tuning) is asked about those at the subject, where stored facts
+    are looked for."""
+    return step.provenance.options.get("site", "subject")
 
 
-def _drift(edit: WeightEdit, model: Model, stored: Mapping[str, list[tuple[Tensor, Tensor]]]) -> tuple[Drift, ...]:
+def _stacked(pairs: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+    made, values = zip(*pairs, strict=True)
+    return torch.cat(made), torch.cat(values)
+
+
+def _drift(edit: WeightEdit, model: Model, stored: Stored) -> tuple[Drift, ...]:
     weights = edit.edited_weights(model)
-    drifts = []
-    for name, pairs in sorted(stored.items()):
-        made, values = (torch.stack(each) for each in zip(*pairs, strict=True))
-        drifts.append(Drift.of(name, values, made @ weights[name].to(made)))
-    return tuple(drifts)
-
-
-def _point(model: Model, edit: WeightEdit, cases: Sequence[EditCase]) -> TracePoint:
-    with edit.on(model) as edited:
-        return TracePoint.of(len(cases), spectra(edit, model), ask(edited, cases, QUIET, written="nothing"))
+    return tuple(Drift.of(name, values, made @ weights[name].to(made)) for name, (made, values) in stored.items())
 
 
 # ---- the study -------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
-class Traced:
-    """One sequence, and its restrained copy where there is one."""
+class Restrained:
+    """A restraint of a whole sequence at its end, and its controls."""
 
+    restraint: str
+    pruned: SequenceTrace
+    scaled: SequenceTrace
+    """The same sum scaled as a whole to the same Frobenius norm."""
+    shrunk: SequenceTrace
+    """The same sum scaled as a whole to the same largest singular value."""
+
+
+@dataclass(frozen=True, slots=True)
+class Traced:
+    """One method's sequence."""
+
+    method: str
+    chosen: str
+    """The restraint that is traced: `choose` took it by ``choice``, or it was the only one."""
+    choice: tuple[SequenceTrace, ...]
+    """On other facts, at the end: the free sequence, then each restraint. Empty where there was one."""
     traces: tuple[SequenceTrace, ...]
+    """The free sequence; its copies restrained as chosen and scaled, at each checkpoint; the same on the way, where asked for."""
+    ends: tuple[Restrained, ...]
+    """Every restraint of the free sequence at its end."""
+    projections: tuple[Projection, ...]
+    """One for each edited matrix."""
+
+
+def choose(free: TracePoint, restrained: Mapping[str, TracePoint]) -> str:
+    """Of the restraints that lose at most `MOST_LOST` of success, the one of the highest locality; if all lose more, the one that
+    loses least. Of equals, the first."""
+    lost = {name: free.share("success") - point.share("success") for name, point in restrained.items()}
+    cheap = [name for name in restrained if lost[name] <= MOST_LOST + 1e-9]
+    if not cheap:
+        return min(restrained, key=lambda name: lost[name])
+    return max(cheap, key=lambda name: restrained[name].share("locality"))
 
 
 def _checkpoints(spec: TraceSpec) -> tuple[int, ...]:
@@ -284,38 +286,92 @@ def _checkpoints(spec: TraceSpec) -> tuple[int, ...]:
     return found
 
 
+def _contestants(spec: TraceSpec) -> tuple[Contestant, ...]:
+    found = Contestant.parse_all(spec.method)
+    for each in found:
+        if each.regime.steps > 1 or each.restraint is not None:
+            raise AskedError(
+                f"expected methods whose steps edit one fact or a batch, such as rome,memit/batch:10, got {each}; the "
+                "sequence is as long as --n, and restraints are --restrain's"
+            )
+        if find_method(each.method).makes != "weights":
+            raise AskedError(
+                f"a trace is of edited matrices, and {each.method} leaves them as they are; see `kcircuit edit eval`"
+            )
+    return found
+
+
 def _open(spec: TraceSpec, watch: Watch | None) -> Unedited:
     _checkpoints(spec)
-    parse_restraint(spec.restrain)
-    method, chosen = find_method(spec.method), spec.chosen
-    if method.makes != "weights":
-        raise AskedError(
-            f"a trace is of edited matrices, and {spec.method} leaves them as they are; see `kcircuit edit eval`"
-        )
+    contestants, restraints = _contestants(spec), Restraint.parse_all(spec.restrain)
     model = Unedited.load(spec.model, spec.device)
-    method.options(model, **chosen)
-    return Unedited.of(model, spec, spec.n, watch=watch or Watch())
+    for each in contestants:
+        find_method(each.method).options(model, **spec.chosen)
+    if len(restraints) > 1 and not spec.others:
+        raise AskedError("expected --others above 0: of several restraints one is chosen on other facts")
+    found = Unedited.of(model, spec, spec.n + spec.others, watch=watch or Watch())
+    return found.beside(spec.general, spec.text, watch or Watch()) if spec.general else found
 
 
-def _cases(spec: TraceSpec, unedited: Unedited) -> list[Case[int | None]]:
-    """Restrained on the way, the sequence is another one, and the free one is run for comparison."""
-    free: list[Case[int | None]] = [Case("free", None)]
-    return free if spec.every is None else [*free, Case(f"restrained every {spec.every}", spec.every)]
+def _cases(spec: TraceSpec, unedited: Unedited) -> list[Case[Contestant]]:
+    return [
+        Case(each.method if each.regime.batch == 1 else f"{each.method} {each.regime}", each)
+        for each in _contestants(spec)
+    ]
 
 
-def _run(spec: TraceSpec, case: Case[int | None], unedited: Unedited, watch: Watch) -> Traced:
-    every, n = case.asked, len(unedited.cases)
-    traces = sequential_traces(
-        unedited.model,
-        unedited.cases,
-        maker(spec.method, settings=spec.chosen, resources=unedited.resources, seed=spec.seed),
-        checkpoints=_checkpoints(spec),
-        restraint=parse_restraint(spec.restrain) if every == spec.every else None,
-        every=every,
-        progress=lambda done: watch.progress(done, n, f"{case.name}: {done} of {n} edits"),
-        name=spec.method,
+def _run(spec: TraceSpec, case: Case[Contestant], unedited: Unedited, watch: Watch) -> Traced:
+    asked, restraints = case.asked, {str(each): each for each in Restraint.parse_all(spec.restrain)}
+    cases = unedited.first(spec.n)
+    others = unedited.cases[len(cases) :]
+
+    def sequencing(which: tuple[EditCase, ...], state: str, *, at: tuple[int, ...]) -> Sequencing:
+        return Sequencing(
+            unedited.model,
+            which,
+            maker(asked.method, settings=spec.chosen, resources=unedited.resources, seed=spec.seed),
+            asked.regime.batch,
+            at,
+            tuple(other.request for other in others) if which is cases else (),
+            lambda done: watch.progress(done, len(which), f"{case.name}, {state}: {done} of {len(which)} edits"),
+        )
+
+    chosen, choice = next(iter(restraints)), ()
+    if len(restraints) > 1:
+        choice = _ends(sequencing(others, "to choose by", at=()).trace("free", restraints).traces)
+        chosen = choose(choice[0].last, {trace.name: trace.last for trace in choice[1:]})
+    pruning = restraints[chosen]
+    pair = {str(each): each for each in (pruning, pruning.control("frobenius"))}
+    free = sequencing(cases, "free", at=_checkpoints(spec))
+    made = free.trace("free", pair)
+    traces = made.traces
+    for name, restraint in pair.items() if spec.every is not None else ():
+        on_the_way = sequencing(cases, f"{name} every {spec.every}", at=_checkpoints(spec))
+        traces += on_the_way.trace(f"{name} every {spec.every}", during=restraint, every=spec.every or 1).traces
+    ends = tuple(_restrained(free, made, restraint) for restraint in restraints.values())
+    return Traced(case.name, chosen, choice, traces, ends, made.projections(unedited.model))
+
+
+def _restrained(free: Sequencing, made: Traces, restraint: Restraint) -> Restrained:
+    """That restraint and its controls of the free sum, those that were traced already taken from there."""
+    known = {trace.name: trace for trace in _ends(made.traces)}
+    total, n = made.edits["free"], len(free.cases)
+
+    def end(by: Restraint) -> SequenceTrace:
+        if str(by) in known:
+            return known[str(by)]
+        edit = by(total, free.model)
+        return SequenceTrace(str(by), (free.point(edit, n, made.untouched),), _drift(edit, free.model, made.stored))
+
+    return Restrained(
+        str(restraint), end(restraint), end(restraint.control("frobenius")), end(restraint.control("spectral"))
     )
-    return Traced(traces)
 
 
-TRACE: Study[TraceSpec, Unedited, int | None, Traced] = Study("trace", Traced, _open, _cases, _run)
+def _ends(traces: Sequence[SequenceTrace]) -> tuple[SequenceTrace, ...]:
+    return tuple(replace(trace, points=trace.points[-1:]) for trace in traces)
+
+
+TRACE: Study[TraceSpec, Unedited, Contestant, Traced] = Study(
+    "trace", Traced, _open, _cases, _run, algorithm=2, chooses=frozenset({"method"})
+)

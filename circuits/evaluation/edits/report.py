@@ -18,6 +18,7 @@ from circuits.evaluation.edits.questions import GROUPS, QuestionKind
 from circuits.evaluation.edits.regimes import in_cases
 from circuits.evaluation.general import GeneralAbility
 from circuits.metrics import Measurement, Share
+from circuits.records import Number
 
 Way = Literal["exact", "tokens", "generated", "alone", "probability", "rival"]
 
@@ -158,10 +159,10 @@ def case_value(
 class Shares:
     """One request's answers all of whose tokens are the likeliest, as shares; NaN where it has no such question."""
 
-    success: float
-    generality: float
-    locality: float
-    same_subject: float
+    success: Number
+    generality: Number
+    locality: Number
+    same_subject: Number
     """The one kind of locality."""
 
     @classmethod
