@@ -59,6 +59,7 @@ def test_facts_of_one_relation_are_read_with_roles_told_once_and_have_the_rows_o
         run(spec.run_spec(case.asked), at.relations, model=at.model, read=True) for case in DISCOVER.cases(spec, at)
     ]
     assert rows == [replace(summary_of(each), circuit=each.circuit_json) for each in alone]
+    assert rows[0] is not None
     assert rows[0].heads
     assert DISCOVER.open(spec, None).model is at.model
 

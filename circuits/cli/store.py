@@ -87,6 +87,54 @@ def _cell(value: Any) -> str:
 
 
 @store.command()
+def atlas(
+    file: FileArgument,
+    setting: Annotated[
+        str | None, typer.Option(help="Of which circuits, as the page words it. [default: the one with most circuits]")
+    ] = None,
+    page: Annotated[
+        Path | None, typer.Option(help="Write the results page (Markdown) there, and its figures (SVG) beside it.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """What the circuits of a sweep of discover show together: heads, layers, sizes, overlaps, how often facts were taught."""
+    from circuits.cli.app import require_file
+    from circuits.pages import atlas as pages
+    from circuits.pages.tables import show, write_page
+    from circuits.records import write_whole
+    from circuits.studies.atlas import ATLAS, SETTINGS, of_setting
+    from circuits.studies.store import Database
+
+    require_file(page, "--page")
+    with Database(file, read_only=True) as kept:
+        settings = list(kept.query(SETTINGS.sql))
+        named = [row["setting"] for row in settings]
+        if not named:
+            raise CommandError(
+                f"{file} has no circuit of a single fact: `kcircuit sweep discover --store {file}` makes some"
+            )
+        if setting is not None and setting not in named:
+            raise CommandError(
+                f"{file} has no circuits of the setting {setting!r}; expected one of: {'; '.join(named)}"
+            )
+        own = setting or named[0]
+        answers = {query.name: list(kept.query(of_setting(query, own))) for query in ATLAS}
+    if page is not None:
+        asked = f" --setting '{setting}'" if setting else ""
+        made = f"kcircuit store atlas {file.name}{asked} --page {page}"
+        for name, svg in pages.figures(answers).items():
+            write_whole(page.with_name(f"{page.stem}-{name}.svg"), svg)
+        write_page(page, pages.page(answers, settings, own, made, page.stem))
+        typer.echo(f"Wrote {page}", err=True)
+    if as_json:
+        typer.echo(json.dumps({"setting": own, "settings": settings, "answers": answers}, ensure_ascii=False))
+    elif page is None:
+        for query in ATLAS:
+            if query.name not in pages.DRAWN_ONLY:
+                show(pages.table(answers[query.name]), title=query.question)
+
+
+@store.command()
 def export(
     file: FileArgument,
     study: Annotated[str, typer.Argument(help="Whose rows: discover, edits, ...")],

@@ -46,13 +46,13 @@ def line_panels(panels: Sequence[Panel]) -> str:
     width = max(LEFT + len(panels) * (PANEL_WIDTH + LEFT) - LEFT + RIGHT, LEFT + round(sum(legend)))
     height = TOP + PANEL_HEIGHT + BOTTOM
     title = "; ".join(panel.title for panel in panels)
-    parts = [_opening(width, height, title)]
+    parts = [opening(width, height, title)]
     x = float(LEFT)
     for name, room in zip(names, legend, strict=True):
         parts.append(
             f'<line x1="{x:.0f}" x2="{x + 18:.0f}" y1="14" y2="14" stroke="{colours[name]}" stroke-width="2.5"/>'
         )
-        parts.append(f'<text x="{x + 24:.0f}" y="18">{_escape(name)}</text>')
+        parts.append(f'<text x="{x + 24:.0f}" y="18">{escaped(name)}</text>')
         x += room
     for i, panel in enumerate(panels):
         parts += _panel(panel, LEFT + i * (PANEL_WIDTH + LEFT), colours)
@@ -154,11 +154,11 @@ def stacked_bars(bars: Sequence[Bar], *, title: str, x: str, colours: Mapping[st
     def across(value: float) -> float:
         return left + BAR_WIDTH * (value - low) / (high - low)
 
-    parts = [_opening(width, height, title), f'<text x="12" y="22" font-size="14">{_escape(title)}</text>']
+    parts = [opening(width, height, title), f'<text x="12" y="22" font-size="14">{escaped(title)}</text>']
     at = 12.0
     for name in names:
         parts.append(f'<rect x="{at:.0f}" y="38" width="14" height="14" rx="3" fill="{paint[name]}"/>')
-        parts.append(f'<text x="{at + 20:.0f}" y="50">{_escape(name)}</text>')
+        parts.append(f'<text x="{at + 20:.0f}" y="50">{escaped(name)}</text>')
         at += 42 + 6.6 * len(name)
     base = 72 + len(bars) * (BAR + BAR_GAP)
     for k in range(round(high / step) + 1):
@@ -167,10 +167,10 @@ def stacked_bars(bars: Sequence[Bar], *, title: str, x: str, colours: Mapping[st
             f'<line x1="{across(value):.1f}" x2="{across(value):.1f}" y1="66" y2="{base}" stroke="{GRID}"/>'
             f'<text x="{across(value):.1f}" y="{base + 18}" text-anchor="middle">{value:g}</text>'
         )
-    parts.append(f'<text x="{across((low + high) / 2):.0f}" y="{base + 40}" text-anchor="middle">{_escape(x)}</text>')
+    parts.append(f'<text x="{across((low + high) / 2):.0f}" y="{base + 40}" text-anchor="middle">{escaped(x)}</text>')
     for i, bar in enumerate(bars):
         y = 72 + i * (BAR + BAR_GAP)
-        parts.append(f'<text x="{left - 10}" y="{y + BAR / 2 + 4:.0f}" text-anchor="end">{_escape(bar.label)}</text>')
+        parts.append(f'<text x="{left - 10}" y="{y + BAR / 2 + 4:.0f}" text-anchor="end">{escaped(bar.label)}</text>')
         ends = {True: 0.0, False: 0.0}
         for name, value in bar.parts.items():
             start = ends[value >= 0]
@@ -178,9 +178,9 @@ def stacked_bars(bars: Sequence[Bar], *, title: str, x: str, colours: Mapping[st
             edge, wide = across(min(start, start + value)), abs(across(value) - across(0.0))
             parts.append(
                 f'<rect x="{edge:.1f}" y="{y}" width="{wide:.1f}" height="{BAR}" fill="{paint[name]}">'
-                f"<title>{_escape(f'{bar.label}: {name} {value:+.2f}')}</title></rect>"
+                f"<title>{escaped(f'{bar.label}: {name} {value:+.2f}')}</title></rect>"
             )
-        parts.append(f'<text x="{left + BAR_WIDTH + 14}" y="{y + BAR / 2 + 4:.0f}">{_escape(bar.note)}</text>')
+        parts.append(f'<text x="{left + BAR_WIDTH + 14}" y="{y + BAR / 2 + 4:.0f}">{escaped(bar.note)}</text>')
     return "\n".join([*parts, "</svg>"]) + "\n"
 
 
@@ -203,11 +203,11 @@ def role_grid(roles: Roles, *, title: str, circuit: Circuit | None = None) -> st
     width, top = max(width, 24 + int(7.4 * len(title))), 70
     column = (width - LEFT - RIGHT) / heads
     height = top + layers * CELL + 44
-    parts = [_opening(width, height, title), f'<text x="12" y="22" font-size="14">{_escape(title)}</text>']
+    parts = [opening(width, height, title), f'<text x="12" y="22" font-size="14">{escaped(title)}</text>']
     at = 22.0
     for i, name in enumerate(names):
         parts.append(_shape(present[i], at, 46.0, 7.0) if i < len(present) else _ring(at, 46.0, 8.0))
-        parts.append(f'<text x="{at + 14:.0f}" y="50">{_escape(name)}</text>')
+        parts.append(f'<text x="{at + 14:.0f}" y="50">{escaped(name)}</text>')
         at += 46 + 6.6 * len(name)
     for layer in range(layers):
         y = top + (layers - layer - 0.5) * CELL
@@ -220,7 +220,7 @@ def role_grid(roles: Roles, *, title: str, circuit: Circuit | None = None) -> st
         x, y = LEFT + (verdict.head.head + 0.5) * column, top + (layers - verdict.head.layer - 0.5) * CELL
         size = 4.0 if verdict.role == "other" else 8 + 9 * math.sqrt(min(strength(verdict), 4) / 4)
         ring = _ring(x, y, size + 4) if verdict.head in inside else ""
-        parts.append(f"<g><title>{_escape(str(verdict))}</title>{_shape(verdict.role, x, y, size)}{ring}</g>")
+        parts.append(f"<g><title>{escaped(str(verdict))}</title>{_shape(verdict.role, x, y, size)}{ring}</g>")
     return "\n".join([*parts, "</svg>"]) + "\n"
 
 
@@ -247,14 +247,14 @@ def _ring(x: float, y: float, size: float) -> str:
     return f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{size:.1f}" fill="none" stroke="{NEUTRAL}" stroke-width="1.5"/>'
 
 
-def _opening(width: int, height: int, label: str) -> str:
+def opening(width: int, height: int, label: str) -> str:
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" role="img" '
-        f'aria-label="{_escape(label)}" font-family="{_escape(FONT)}" font-size="12" fill="{NEUTRAL}">'
+        f'aria-label="{escaped(label)}" font-family="{escaped(FONT)}" font-size="12" fill="{NEUTRAL}">'
     )
 
 
-def _escape(text: str) -> str:
+def escaped(text: str) -> str:
     return html.escape(text, quote=True)
 
 
@@ -270,7 +270,7 @@ def _panel(panel: Panel, left: int, colours: Mapping[str, str]) -> list[str]:
         part = ((math.log10(value) if panel.log else value) - low) / ((high - low) or 1)
         return TOP + PANEL_HEIGHT * (part if panel.log else 1 - part)
 
-    parts = [f'<text x="{left}" y="{TOP - 18}" font-size="14">{_escape(panel.title)}</text>']
+    parts = [f'<text x="{left}" y="{TOP - 18}" font-size="14">{escaped(panel.title)}</text>']
     for value, label in ticks:
         y = down(value)
         parts.append(f'<line x1="{left}" x2="{left + PANEL_WIDTH}" y1="{y:.1f}" y2="{y:.1f}" stroke="{GRID}"/>')
@@ -279,7 +279,7 @@ def _panel(panel: Panel, left: int, colours: Mapping[str, str]) -> list[str]:
     base = TOP + PANEL_HEIGHT
     slanted = max((len(label) for label in panel.labels), default=0) > 4
     for i in range(0, len(panel.labels), every):
-        x, label = across(i), _escape(panel.labels[i])
+        x, label = across(i), escaped(panel.labels[i])
         if slanted:
             parts.append(
                 f'<text x="{x:.1f}" y="{base + 16}" text-anchor="end" font-size="11" '
@@ -288,10 +288,10 @@ def _panel(panel: Panel, left: int, colours: Mapping[str, str]) -> list[str]:
         else:
             parts.append(f'<text x="{x:.1f}" y="{base + 18}" text-anchor="middle">{label}</text>')
     middle = left + PANEL_WIDTH / 2
-    parts.append(f'<text x="{middle:.0f}" y="{base + BOTTOM - 6}" text-anchor="middle">{_escape(panel.x)}</text>')
+    parts.append(f'<text x="{middle:.0f}" y="{base + BOTTOM - 6}" text-anchor="middle">{escaped(panel.x)}</text>')
     parts.append(
         f'<text x="{left - 44}" y="{TOP + PANEL_HEIGHT / 2:.0f}" text-anchor="middle" '
-        f'transform="rotate(-90 {left - 44} {TOP + PANEL_HEIGHT / 2:.0f})">{_escape(panel.y)}</text>'
+        f'transform="rotate(-90 {left - 44} {TOP + PANEL_HEIGHT / 2:.0f})">{escaped(panel.y)}</text>'
     )
     for i, (name, values) in enumerate(panel.series.items()):
         # Ranks of different series often coincide: the earlier ones are drawn wider, and show beside what lies on them.
@@ -304,7 +304,7 @@ def _panel(panel: Panel, left: int, colours: Mapping[str, str]) -> list[str]:
             )
         for i, value in enumerate(values):
             if not math.isnan(value):
-                tip = _escape(f"{name}, {panel.labels[i]}: {value:.3g}")
+                tip = escaped(f"{name}, {panel.labels[i]}: {value:.3g}")
                 parts.append(
                     f'<circle cx="{across(i):.1f}" cy="{down(value):.1f}" r="2.6" fill="{colours[name]}">'
                     f"<title>{tip}</title></circle>"

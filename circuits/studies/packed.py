@@ -8,11 +8,13 @@ of its file: that is checked before anything is kept.
 import json
 import math
 import zlib
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
 from circuits.circuit import Circuit, CircuitFileError
+from circuits.graph import Edge, Graph
 
 MAGIC = b"kcc1"
 
@@ -49,6 +51,38 @@ def unpack(data: bytes) -> dict[str, Any]:
     Raises:
         CircuitFileError: these are no bytes of `pack`.
     """
+    frame, flat, values = _opened(data)
+    try:
+        kept, scores = np.zeros(frame.kept.size, dtype=bool), np.full(frame.kept.size, math.nan)
+        kept[flat], scores[flat] = True, values
+    except (ValueError, IndexError) as error:
+        raise CircuitFileError(f"no packed circuit: {error}") from error
+    shape = frame.kept.shape
+    return Circuit(frame.graph, kept.reshape(shape), frame.provenance, scores.reshape(shape)).to_json()
+
+
+def edge_names(data: bytes) -> tuple[str, ...]:
+    """The names of the edges alone, in the graph's order.
+
+    Raises:
+        CircuitFileError: these are no bytes of `pack`.
+    """
+    frame, flat, _ = _opened(data)
+    try:
+        names = _names(frame.graph)
+        return tuple(names[i] for i in flat)
+    except IndexError as error:
+        raise CircuitFileError(f"no packed circuit: {error}") from error
+
+
+@lru_cache(maxsize=8)
+def _names(graph: Graph) -> tuple[str, ...]:
+    """Of every pair of writer and reader, by its flat index."""
+    return tuple(Edge(writer, reader).name for writer in graph.writers for reader in graph.readers)
+
+
+def _opened(data: bytes) -> tuple[Circuit, np.ndarray, np.ndarray]:
+    """(the empty circuit of its graph and provenance, flat indices of the edges kept, their scores)."""
     try:
         if not data.startswith(MAGIC):
             raise ValueError(f"expected {MAGIC!r} first, got {data[:4]!r}")
@@ -59,14 +93,9 @@ def unpack(data: bytes) -> dict[str, Any]:
         n = int.from_bytes(raw[at : at + 4], "little")
         steps = _unshuffled(raw[at + 4 : at + 4 + 4 * n], "<u4", n)
         scores = _unshuffled(raw[at + 4 + 4 * n :], "<f8", n)
-        frame = Circuit.empty_like(header)
-        kept, values = np.zeros(frame.kept.size, dtype=bool), np.full(frame.kept.size, math.nan)
-        flat = np.cumsum(steps.astype(np.int64))
-        kept[flat], values[flat] = True, scores
+        return Circuit.empty_like(header), np.cumsum(steps.astype(np.int64)), scores
     except (ValueError, KeyError, TypeError, IndexError, zlib.error) as error:
         raise CircuitFileError(f"no packed circuit: {error}") from error
-    shape = frame.kept.shape
-    return Circuit(frame.graph, kept.reshape(shape), frame.provenance, values.reshape(shape)).to_json()
 
 
 def _shuffled(values: np.ndarray) -> bytes:

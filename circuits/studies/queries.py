@@ -13,8 +13,8 @@ class Query:
     name: str
     question: str
     sql: str
-    example: dict[str, Any]
-    """Its first row on the store of the tests, worked out by hand."""
+    example: dict[str, Any] | None = None
+    """Its first row on the store of the tests, worked out by hand, where the page of sweeps shows it."""
 
 
 QUERIES: tuple[Query, ...] = (

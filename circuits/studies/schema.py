@@ -59,6 +59,25 @@ MIGRATIONS: tuple[str, ...] = (
         SELECT head, role, specs.content ->> 'relation' AS relation, spec, count(*) AS facts
         FROM heads LEFT JOIN specs ON digest = spec GROUP BY head, role, spec;
     """,
+    """
+    DROP VIEW discovered;
+    CREATE VIEW discovered AS
+        SELECT results.id, weights, "case", specs.content ->> 'relation' AS relation, specs.content ->> 'seed' AS seed,
+            row ->> 'model' AS model, row ->> 'method' AS method, row ->> 'tau' AS tau, row ->> 'fact' AS fact,
+            row ->> 'edges_kept' AS edges, row ->> 'nodes_kept' AS nodes, row ->> 'rank_model' AS rank_model,
+            row ->> 'rank_circuit' AS rank_circuit, row ->> 'nll_model' AS nll_model, row ->> 'nll_circuit' AS nll_circuit,
+            row ->> '$.certificate.verdict' AS verdict, row -> 'certificate' AS certificate, row -> 'heads' AS heads,
+            seconds, made,
+            (row ->> 'model') || ' ' || (row ->> 'method') || coalesce(' ' || (specs.content ->> 'metric'), '')
+                || coalesce(' ' || (specs.content ->> 'ablation'), '') || coalesce(' ' || (specs.content ->> 'granularity'), '')
+                || coalesce(' tau ' || (row ->> 'tau'), ' edges ' || (row ->> 'edges_asked'), '')
+                || coalesce(' seed ' || (specs.content ->> 'seed'), '')
+                || coalesce(' wording ' || nullif(specs.content ->> 'wording', 0), '')
+                || coalesce(' with ' || (specs.content ->> 'with_edit'), '') AS setting,
+            row ->> '$.circuit."$circuit"' AS circuit
+        FROM results LEFT JOIN specs ON specs.digest = results.spec
+        WHERE results.study = 'discover' AND row IS NOT NULL;
+    """,
 )
 """What leads from each version of the schema to the next; the last is this program's."""
 VERSION = len(MIGRATIONS)

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from circuits.circuit import FORMAT as CIRCUIT_FORMAT
 from circuits.circuit import CircuitFileError
 from circuits.records import Unreadable, digest, from_json, to_json
+from circuits.studies.functions import register
 from circuits.studies.packed import pack, unpack
 from circuits.studies.schema import APPLICATION, VERSION, migrate
 from circuits.studies.study import Key, Outcome, Study
@@ -83,6 +84,7 @@ class Database:
                 f"{self.path.absolute().as_uri()}?mode={mode}", uri=True, timeout=BUSY_SECONDS, isolation_level=None
             )
             found.row_factory = sqlite3.Row
+            register(found)
             self._ready(found)
         except sqlite3.Error as error:
             raise StoreError(f"{self.path} cannot be opened as a store: {error}") from error
