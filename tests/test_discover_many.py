@@ -10,6 +10,7 @@ from circuits.datasets import load_relations
 from circuits.discovery.state import Interrupted
 from circuits.engines.hook import HookEngine
 from circuits.evaluation.roles import roles_for
+from circuits.facts import FactError
 from circuits.records import from_json, to_json
 from circuits.studies import discover
 from circuits.studies.discover import DISCOVER
@@ -90,6 +91,27 @@ def test_without_facts_named_those_that_the_model_knows_are_asked(monkeypatch: p
     assert {fact.relation for fact in asked} == {"country_language"}
     everywhere = DiscoverSpec(n=6)
     assert len({case.asked.relation for case in DISCOVER.cases(everywhere, at)}) > 1
+
+
+def test_the_same_facts_are_asked_in_other_words_under_other_keys_and_first_words_keep_the_key_they_had(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    monkeypatch.setattr(discover, "known", lambda model, facts: tuple(facts))
+    spec = DiscoverSpec(relation="country_language", n=2)
+    other = spec.model_copy(update={"wording": 1})
+    at = DISCOVER.open(other, None)
+    first, second = ([case.asked for case in DISCOVER.cases(each, at)] for each in (spec, other))
+    assert [fact.subject for fact in first] == [fact.subject for fact in second]
+    assert {fact.prompt for fact in first}.isdisjoint(fact.prompt for fact in second)
+    assert DISCOVER.decides(other) == DISCOVER.decides(spec) | {"wording": 1}
+    assert "wording" not in DISCOVER.decides(spec)
+    for wrong in (
+        {"wording": 99},
+        {"wording": 1, "relation": None},
+        {"wording": 1, "fact": ("a b => c",), "subject": "a"},
+    ):
+        with pytest.raises(FactError, match="wording"):
+            DISCOVER.open(spec.model_copy(update=wrong), None)
 
 
 def test_a_search_that_is_stopped_is_saved_where_it_has_a_file_and_goes_on_to_the_same_run(

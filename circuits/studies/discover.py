@@ -48,6 +48,8 @@ def _open(spec: DiscoverSpec, _: Any) -> Workshop:
     relations = relations_for(library.profile_of(spec.model), spec.relation)
     if spec.relation is not None and spec.relation not in relations:
         raise FactError(f"no relation called {spec.relation!r} in the dataset; `kcircuit facts` lists them")
+    if spec.wording:
+        _require_wording(spec, relations)
     facts = tuple(parse_fact(text, relations.values(), subject=spec.subject) for text in spec.fact)
     held = ExitStack()
     # Any fact will do: which model it is does not hang on it.
@@ -55,6 +57,15 @@ def _open(spec: DiscoverSpec, _: Any) -> Workshop:
     if spec.with_edit is not None:
         model = held.enter_context(load_edit(Path(spec.with_edit)).on(model))
     return Workshop(model, relations, facts, held)
+
+
+def _require_wording(spec: DiscoverSpec, relations: Relations) -> None:
+    if spec.relation is None or spec.fact:
+        raise FactError(
+            "wording: expected a relation whose wording is meant, and no facts, which have words of their own"
+        )
+    if spec.wording >= (n := len(relations[spec.relation].templates)):
+        raise FactError(f"wording: expected one of {n} of {spec.relation}, counted from 0, got {spec.wording}")
 
 
 def _cases(spec: DiscoverSpec, at: Workshop) -> list[Case[Fact]]:
@@ -77,7 +88,7 @@ def _known(spec: DiscoverSpec, at: Workshop) -> tuple[Fact, ...]:
     there: Sequence[Fact] = (
         edit_facts(at.relations, manifest_of(at.model.profile), seed=spec.seed)
         if spec.relation is None
-        else split_facts(at.relations[spec.relation], spec.split, seed=spec.seed)
+        else split_facts(at.relations[spec.relation], spec.split, template=spec.wording, seed=spec.seed)
     )
     found: tuple[Fact, ...] = ()
     for start in range(0, len(there), 2 * spec.n):
@@ -111,5 +122,5 @@ def _run(spec: DiscoverSpec, case: Case[Fact], at: Workshop, watch: Watch) -> Su
 
 
 DISCOVER: Study[DiscoverSpec, Workshop, Fact, Summary] = Study(
-    "discover", Summary, _open, _cases, _run, algorithm=2, chooses=frozenset({"n", "split"})
+    "discover", Summary, _open, _cases, _run, algorithm=2, chooses=frozenset({"n", "split"}), later={"wording": 0}
 )

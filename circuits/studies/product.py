@@ -6,7 +6,7 @@ Rows are those of the study itself, under its own keys: a case that another prod
 import itertools
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -105,6 +105,6 @@ def _run(
 
 def product(study: Study[Any, Any, Any, Any]) -> Product:
     """The study over a tuple of its specs."""
-    weighed = Study(study.name, study.row, study.open, study.cases, study.run, _digest, study.algorithm, study.chooses)
+    weighed = replace(study, weights=_digest)
     opened, cases, run = partial(_opened, study), partial(_cases, study), partial(_run, study)
     return Product(study.name, study.row, opened, cases, run, algorithm=study.algorithm, of=weighed)

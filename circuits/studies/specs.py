@@ -229,6 +229,7 @@ class DiscoverSpec(SearchSpec):
     relation: Annotated[str | None, Option(f"Facts of this relation, {A_RELATION}; of all in turn by default.")] = None
     n: Annotated[int, Option("How many facts that the model knows, where none is named.", least=1)] = 20
     split: Annotated[Split, Option("Half of the relation's facts: val or test.")] = "val"
+    wording: Annotated[int, Option("Which of the relation's wordings, from 0.", least=0)] = 0
     tau: TauInNats = DEFAULT_TAU
     certificate: Annotated[bool, Option("Certify each circuit.")] = True
 
