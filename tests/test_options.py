@@ -90,6 +90,7 @@ def test_a_command_without_options_asks_for_the_defaults_and_prints_none():
         (["explain", "hallucination"], explain_specs.ExplainFactSpec(fact="a b c", tau=0.5)),
         (["explain", "icl"], explain_specs.InContextSpec(find=True, wording="bare", shots=2)),
         (["explain", "multihop"], explain_specs.MultiHopSpec(find=True, corpus="texts", settings=("lr=1",), layer=1)),
+        (["explain", "twohop"], explain_specs.TwoHopSpec(find=True, first="a", n=2)),
         (["explain", "survey"], explain_specs.SurveySpec(n=2, edit="memit", with_edit="there")),
         (["groundtruth"], specs.TruthSpec(compiled=True)),
     ],

@@ -1,4 +1,5 @@
-"""``kcircuit explain``: why an answer is wrong, what demonstrations add, what is known backwards, what two hops see of an edit."""
+"""``kcircuit explain``: why an answer is wrong, what demonstrations add, what is known backwards, what two hops see of an edit, and
+where they fail."""
 
 import json
 from pathlib import Path
@@ -6,12 +7,13 @@ from typing import Annotated, Any
 
 import typer
 
-from circuits.cli.app import JsonOption, app, require_writable_folder, typed_command
+from circuits.cli.app import JsonOption, app, require_file, require_writable_folder, typed_command
 from circuits.cli.options import asks
 from circuits.cli.progress import SEARCHES, carried_out
 from circuits.records import write_files
-from circuits.studies.explain_specs import ExplainFactSpec, InContextSpec, MultiHopSpec, SurveySpec
+from circuits.studies.explain_specs import ExplainFactSpec, InContextSpec, MultiHopSpec, SurveySpec, TwoHopSpec
 from circuits.studies.names import find_study
+from circuits.studies.options import command
 
 explain = typer.Typer(
     help="What a failure, demonstrations, a reversal or an edit of one hop does to the circuit.", no_args_is_help=True
@@ -49,6 +51,48 @@ def reverse(asked: dict[str, Any], out: OutOption = None, as_json: JsonOption = 
 def multihop(asked: dict[str, Any], out: OutOption = None, as_json: JsonOption = False) -> None:
     """Edit one hop and ask the question in two: which answer wins."""
     _explain("multihop", asked, out, as_json)
+
+
+@explain.command()
+@asks(TwoHopSpec)
+def twohop(
+    asked: dict[str, Any],
+    out: Annotated[
+        Path | None, typer.Option(help="Folder that keeps what is done, and twohop.json; a stopped run continues.")
+    ] = None,
+    page: Annotated[
+        Path | None, typer.Option(help="Write the results page (Markdown) to this file, its pictures beside it.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Where a question in two hops fails: is the bridge there, and which patches give the answer?"""
+    if out is not None:
+        require_writable_folder(out, "twohop.json")
+    require_file(page, "--page")
+    from circuits.pages import twohop as pages
+    from circuits.pages.tables import show, write_page
+    from circuits.studies.explain.repairs import repair_shares
+    from circuits.studies.explain.twohop import TWO_HOP
+
+    spec = TwoHopSpec(**asked)
+    at, rows = carried_out(TWO_HOP, spec, "questions", folder=None if out is None else out / "rows")
+    record = json.dumps(pages.as_json(rows, at.model, spec.seed), ensure_ascii=False)
+    if out is not None:
+        write_files(out, {"twohop.json": record + "\n"})
+    if page is not None:
+        made_by = command(["explain", "twohop"], spec, more=("--page", str(page)))
+        write_page(page, pages.page(rows, at.model, made_by, page.stem, spec.seed))
+        write_files(page.parent, pages.figures(rows, page.stem))
+    if as_json:
+        typer.echo(record)
+        return
+    if spec.subject is not None:
+        typer.echo("\n".join(map(str, rows)))
+    else:
+        show(pages.counts(rows), width=190)
+        show(pages.repairs(repair_shares(rows, seed=spec.seed)), width=190)
+    if page is not None:
+        typer.echo(f"\nWrote {page}")
 
 
 @explain.command()

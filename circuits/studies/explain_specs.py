@@ -177,6 +177,29 @@ class MultiHopSpec(Explained, HowEdited):
         return self
 
 
+class TwoHopSpec(OnModel):
+    """A question in two hops, or several that are to be found."""
+
+    first: Annotated[str | None, Option("The relation of the first hop; with --find, look at no other.")] = None
+    second: Annotated[str | None, Option("The relation of the second hop; with --find, look at no other.")] = None
+    subject: SubjectOfDataset = None
+    find: Find = False
+    n: Annotated[int, Option("With --find: how many questions, at most.", least=1)] = 60
+    seed: Annotated[int, Option("Of whatever is drawn.", least=0)] = 0
+
+    @property
+    def named(self) -> tuple[str, ...]:
+        """The relations that it names."""
+        return tuple(name for name in (self.first, self.second) if name is not None)
+
+    @model_validator(mode="after")
+    def _named_or_found(self) -> "TwoHopSpec":
+        _one_of("--subject", self.subject, self.find)
+        if self.subject is not None and len(self.named) < 2:
+            raise ValueError("expected --first and --second with --subject: they say what is asked of it")
+        return self
+
+
 class SurveySpec(Explained):
     """Several cases of each behaviour."""
 

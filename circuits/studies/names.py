@@ -45,6 +45,7 @@ STUDIES: dict[str, Named] = {
     "role-errors": Named(claims_specs.RoleErrorsSpec, "circuits.studies.role_errors:ROLE_ERRORS"),
     "stability": Named(specs.StabilitySpec, "circuits.studies.stability:STABILITY"),
     "table": Named(specs.TableSpec, "circuits.studies.table.table:TABLE"),
+    "twohop": Named(explain_specs.TwoHopSpec, "circuits.studies.explain.twohop:TWO_HOP"),
     "truth": Named(specs.TruthSpec, "circuits.studies.truth:TRUTH"),
 }
 
