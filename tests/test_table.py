@@ -19,7 +19,7 @@ from circuits.discovery.state import Interrupted
 from circuits.engines.hook import HookEngine
 from circuits.evaluation import standalone, whole_model
 from circuits.evaluation.baseline import size_matched
-from circuits.facts import KINDS, Kind, Relation, Relations
+from circuits.facts import KINDS, Fact, Kind, Relation, Relations
 from circuits.model import Model
 from circuits.pages.charts import Panel, line_panels
 from circuits.pages.page import asset
@@ -31,7 +31,7 @@ from circuits.studies.study import Case, Key, Outcome, Watch
 from circuits.studies.sweep import Pool
 from circuits.studies.table import Row, Skipped, Table, TableSpec, load_published, make_row, make_table
 from circuits.studies.table import table as table_module
-from circuits.studies.table.row import AtTau, RandomLevel, Scored
+from circuits.studies.table.row import AtTau, Blind, RandomLevel, Scored
 from circuits.studies.table.table import average, by_tau
 from tests.commands import ends
 from tests.models import guessed_relation, plain_model, zero_weights
@@ -98,6 +98,25 @@ def test_each_half_is_scored_with_its_own_answers(suppressed: Row):
     assert (suppressed.circuit.val.hit10, suppressed.circuit.test.hit10) == (1, 1)
     assert suppressed.model_test.nll == pytest.approx(nll(-2), abs=1e-6)
     assert suppressed.model_test.mrr == pytest.approx(1 / 20)
+
+
+def test_a_row_says_how_far_the_circuits_answers_are_from_the_models(suppressed: Row):
+    def kl(model: float, circuit: float) -> float:
+        """Between distributions over 20 words: logit of the answer, all others 0."""
+        p = math.exp(-nll(model))
+        return p * (nll(circuit) - nll(model)) + (1 - p) * (nll(circuit) + circuit - nll(model) - model)
+
+    assert suppressed.kl_val == pytest.approx(kl(2, 3), abs=1e-6)
+    assert suppressed.kl_test == pytest.approx(kl(-2, 3), abs=1e-6)
+
+
+def test_the_blind_baseline_gives_the_commonest_objects_of_one_half_to_all_subjects_of_the_other(suppressed: Row):
+    def facts(*objects: str) -> list[Fact]:
+        return [Fact(f"s{i} is", f"s{i}", name) for i, name in enumerate(objects)]
+
+    seen = facts("red", "blue", "red", *(f"rare {i}" for i in range(20)))
+    assert Blind.of(seen, facts("red", "blue", "rare 1", "rare 19")) == Blind(hit1=0.25, hit10=0.75)
+    assert suppressed.blind == Blind(hit1=0, hit10=0), "every object of this relation is its subject's alone"
 
 
 def test_a_row_has_a_circuit_for_every_threshold_the_first_of_them_first():
@@ -238,6 +257,9 @@ def made_row(name: str, kind: Kind, *, edges: int = 2, val: float = 1.0, test: f
         ),
         empty_val=scored(0.0),
         empty_test=scored(0.0),
+        blind=Blind(hit1=0.1, hit10=0.3),
+        kl_val=0.2,
+        kl_test=0.4,
         beaten=None,
         heads_active=(0.5, edges / 10),
         mlps_active=(1.0, 0.0),
@@ -363,7 +385,7 @@ def test_the_markdown_and_the_page_show_every_row_and_tell_of_what_is_missing(su
     assert "&lt;gone&gt;" in page
     assert "<gone>" not in page
     assert "<script" not in page
-    assert text.count("\n| ") == 1 + 1 + 1 + 2 + 1 + 1 + 2
+    assert text.count("\n| ") == 2 * (1 + 1 + 1 + 2) + 1 + 1 + 2
     assert any("by construction" in note for note in notes(table, None))
 
 

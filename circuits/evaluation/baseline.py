@@ -5,6 +5,7 @@ ever joins the input to the logits, so it answers as the model with every edge a
 ``connected`` draws n edges that are `live`, each on a path from ``input`` to ``logits``: the harder one.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -54,6 +55,15 @@ def bootstrap(values: Sequence[float], *, level: float = 0.95, seed: int = 0) ->
     mean = float(array.mean())
     # Resampled means of one value repeated differ from it in the last bits.
     return Interval(mean, min(float(low), mean), max(float(high), mean), float(array.min()), float(array.max()), level)
+
+
+def commonest(facts: Sequence[Fact], k: int) -> frozenset[str]:
+    """The k objects that most of the facts have; of equally common ones, those that come first.
+
+    Given to every subject alike, they are the subject-blind baseline of Hit@k: what a relation's objects give away by
+    themselves.
+    """
+    return frozenset(answer for answer, _ in Counter(fact.object for fact in facts).most_common(k))
 
 
 def random_circuit(graph: Graph, n: int, *, seed: Sequence[int] | int, draw: Draw, provenance: Provenance) -> Circuit:

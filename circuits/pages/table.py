@@ -1,7 +1,8 @@
 """The table as Markdown and as one HTML page without scripts: rows, averages, what tau does, where circuits beat the model."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from circuits.choices import counted
 from circuits.discovery import find_method
@@ -13,7 +14,7 @@ from circuits.studies.options import command as spec_command
 from circuits.studies.specs import DEFAULT_EDGES, TableSpec
 from circuits.studies.table.published import Published, PublishedTable
 from circuits.studies.table.row import HALVES, Beaten, Row
-from circuits.studies.table.table import Table, average, by_tau, table_json
+from circuits.studies.table.table import Table, average, by_tau, flat, table_json
 
 HALF_NAMES = {"val": "D_val", "test": "D_test"}
 
@@ -100,6 +101,52 @@ def main_cells(table: Table, published: PublishedTable | None) -> list[tuple[str
     lines = [cells(row, published.row(row.relation) if published else None) for row in table.rows]
     lines += [_average_cells(kind, table.of_kind(kind), None) for kind in table.kinds]
     return [*lines, _average_cells("all", table.rows, published)]
+
+
+HIDDEN_HEADER = (
+    "kind",
+    "relation",
+    "Hit@1: model",
+    "circuit",
+    "blind",
+    "Hit@10: model",
+    "circuit",
+    "blind",
+    "random, connected",
+    "NLL: model",
+    "circuit",
+    "KL",
+)
+HIDDEN_NOTE = (
+    "On D_test. Blind: D_val's commonest answer, or its ten commonest, given to every subject alike. Random, connected: of as many "
+    "edges, each on a path from input to logits. NLL of the whole answer and KL from the model's next-token distributions to the "
+    "circuit's, in nats. Brackets: Wilson's interval of 95 %."
+)
+
+
+def hidden_grid(table: Table) -> Grid:
+    """What Hit@10 hides: Hit@1, what an answer that ignores the subject scores, and how far a circuit is from its model."""
+    lines: list[tuple[str, ...]] = []
+    for row in table.rows:
+        share = row.hit1_test
+        lines.append(
+            (row.kind, row.title, *_hidden(flat(row), interval=f" [{share.low:.2f}, {share.high:.2f}]")),
+        )
+    lines += [("average", kind, *_hidden(average(table.of_kind(kind)))) for kind in table.kinds]
+    lines.append(("average", "all", *_hidden(average(table.rows))))
+    averages = [i for i, line in enumerate(lines) if line[0] == "average"]
+    return grid(HIDDEN_HEADER, lines, left=2, strong=averages)
+
+
+def _hidden(numbers: Mapping[str, Any], interval: str = "") -> tuple[str, ...]:
+    return (
+        f"{numbers['hit1_test_model']:.2f}",
+        f"{numbers['hit1_test_circuit']:.2f}{interval}",
+        f"{numbers['hit1_test_blind']:.2f}",
+        *(f"{numbers[f'hit10_test_{who}']:.2f}" for who in ("model", "circuit", "blind", "random_connected")),
+        *(f"{numbers[f'nll_test_{who}']:.2f}" for who in ("model", "circuit")),
+        f"{numbers['kl_test']:.2f}",
+    )
 
 
 TERMINAL_HEADER = (
@@ -212,12 +259,17 @@ def notes(table: Table, published: PublishedTable | None) -> list[str]:
 
 
 def summary(table: Table) -> str:
-    """The table in a sentence."""
+    """The table in a sentence: on D_test, of whose facts no circuit was built."""
     means = average(table.rows)
+
+    def share(who: str, measures: Sequence[str] = ("hit10", "hit1")) -> str:
+        return " and ".join(f"{100 * means[f'{measure}_test_{who}']:.0f}" for measure in measures) + " %"
+
     return (
-        f"{counted(len(table.rows), 'relation')}: the average circuit keeps {100 * means['share']:.1f} % of the edges and "
-        f"{_percent(means['retained_val'])} of the model's Hit@10 on D_val, {_percent(means['retained_test'])} on D_test; "
-        f"random circuits of its size {means['hit10_val_random']:.2f} and {means['hit10_test_random']:.2f} in Hit@10."
+        f"{counted(len(table.rows), 'relation')}: the average circuit keeps {100 * means['share']:.1f} % of the edges. Of facts that it "
+        f"was not built from (D_test) it has the answer among the first ten, and first, in {share('circuit')} of cases; its model in "
+        f"{share('model')}, the commonest answers given to every subject in {share('blind')}, connected random circuits of its "
+        f"size in {share('random_connected', ['hit10'])} among the first ten."
     )
 
 
@@ -248,6 +300,9 @@ def to_markdown(
         f"Made by `{made_by}`.",
         markdown(main_grid(table, published)),
         "\n".join(f"* {note}" for note in notes(table, published)),
+        "## What Hit@10 hides",
+        HIDDEN_NOTE,
+        markdown(hidden_grid(table)),
         *tau_parts,
         "## Where a circuit beats the model",
         "\n".join(f"* {line}" for line in beaten_lines(table)),
@@ -283,6 +338,7 @@ def to_html(table: Table, published: PublishedTable | None, *, relations: str = 
     ]
     cards = [
         card(to_grid(main_grid(table, published)), items(notes(table, published))),
+        card("<h2>What Hit@10 hides</h2>", f'<p class="caption">{plain(HIDDEN_NOTE)}</p>', to_grid(hidden_grid(table))),
         *(
             [card("<h2>How the result moves with tau</h2>", to_grid(tau_grid(table)), tau_figure(table))]
             if len(table.spec.taus) > 1

@@ -1,7 +1,6 @@
 """Claims about recall: which parts a fact's circuit holds, what they do, and what the circuit alone can answer (paper 2, section 4)."""
 
 import random
-from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
@@ -10,7 +9,7 @@ from circuits.analysis.lens import trajectories
 from circuits.circuit import Circuit
 from circuits.datasets.split import split_facts
 from circuits.evaluation import KNOWN_RANK, known
-from circuits.evaluation.baseline import size_matched
+from circuits.evaluation.baseline import commonest, size_matched
 from circuits.evaluation.claims import Pair
 from circuits.facts import Fact
 from circuits.model.spans import spans
@@ -120,8 +119,7 @@ def _relation_circuit(lab: Laboratory, fact: Fact, *, absolute: bool = False) ->
 
 
 def _beyond_blind(lab: Laboratory, fact: Fact) -> Pair:
-    commonest = Counter(each.object for each in split_facts(lab.relation(fact), "val", seed=lab.spec.seed))
-    blind = {answer for answer, _ in commonest.most_common(BLIND)}
+    blind = commonest(split_facts(lab.relation(fact), "val", seed=lab.spec.seed), BLIND)
     return Pair(_hit(lab, fact, _relation_circuit(lab, fact)), float(fact.object in blind))
 
 

@@ -1,6 +1,8 @@
 """One row of Table 1: a relation's circuit, built from D_val and scored on D_val and D_test, each with its own labels."""
 
+from collections.abc import Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import Literal, get_args
 
 import numpy as np
@@ -11,8 +13,9 @@ from circuits.circuit import Circuit
 from circuits.datasets.split import split_facts
 from circuits.engines import Engine
 from circuits.evaluation import Answers, known, standalone
-from circuits.evaluation.baseline import DRAWS, Draw, bootstrap, random_answers
+from circuits.evaluation.baseline import DRAWS, Draw, bootstrap, commonest, random_answers
 from circuits.facts import Fact, Kind, Relation, Relations
+from circuits.metrics import Share, kl_divergence
 from circuits.model import Model
 from circuits.records import file_name
 from circuits.studies.run import Run
@@ -65,6 +68,26 @@ class RandomLevel(_Value):
     test_best: float
 
 
+class Blind(_Value):
+    """The subject-blind baseline on D_test: the share of its facts whose object is the commonest of D_val's, or one of its ten
+    commonest, given to every subject alike."""
+
+    hit1: float
+    hit10: float
+
+    @classmethod
+    def of(cls, seen: Sequence[Fact], asked: Sequence[Fact]) -> "Blind":
+        """Args:
+        seen: all facts of D_val, known or not.
+        """
+
+        def share(k: int) -> float:
+            given = commonest(seen, k)
+            return sum(fact.object in given for fact in asked) / len(asked)
+
+        return cls(hit1=share(1), hit10=share(10))
+
+
 class Beaten(_Value):
     """A circuit whose Hit@10 is above the model's, and the same search keeping suppressive edges (``absolute``)."""
 
@@ -100,6 +123,10 @@ class Row(_Value):
     empty_val: Scored
     """The model with every edge ablated: what a circuit that joins nothing answers."""
     empty_test: Scored
+    blind: Blind
+    kl_val: float
+    """From the model's next-token distributions to the table's circuit's at the answers' tokens, in nats; mean over facts."""
+    kl_test: float
     beaten: Beaten | None
     heads_active: tuple[float, ...]
     """Share of each layer's heads that the circuit uses (paper 2, Figure 2)."""
@@ -118,6 +145,11 @@ class Row(_Value):
     def share(self) -> float:
         """Of the graph's edges, those in the circuit."""
         return self.circuit.edges / self.edges_total
+
+    @property
+    def hit1_test(self) -> Share:
+        """Of the table's circuit."""
+        return Share(round(self.circuit.test.hit1 * self.n_test), self.n_test)
 
     def chance(self, draw: Draw) -> RandomLevel:
         return next(level for level in self.random if level.draw == draw)
@@ -198,6 +230,9 @@ def make_row(
         random=tuple(_random_level(spec, model, engines, circuit, facts, draw) for draw in DRAWS),
         empty_val=empty["val"],
         empty_test=empty["test"],
+        blind=Blind.of(candidates, test),
+        kl_val=_kl(engines["val"], circuit),
+        kl_test=_kl(engines["test"], circuit),
         beaten=beaten,
         heads_active=tuple(count / shape.n_heads for count in circuit.nodes_per_layer("head")),
         mlps_active=tuple(float(count) for count in circuit.nodes_per_layer("mlp")),
@@ -250,6 +285,11 @@ def _at_tau(run: Run) -> AtTau:
         val=Scored.of(run.circuit_answers),
         test=Scored.of(run.circuit_test_answers),
     )
+
+
+def _kl(engine: Engine, circuit: Circuit) -> float:
+    whole, alone = engine.answer_logits(circuit.graph.legal), engine.answer_logits(circuit.kept)
+    return fmean(float(kl_divergence(own, other).mean()) for own, other in zip(whole, alone, strict=True))
 
 
 def _beats(circuit: AtTau, whole: dict[Half, Scored]) -> tuple[Half, ...]:

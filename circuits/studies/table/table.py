@@ -128,6 +128,10 @@ def flat(row: Row) -> dict[str, Any]:
         "n_val": row.n_val,
         "n_test": row.n_test,
         **chance,
+        "hit1_test_blind": row.blind.hit1,
+        "hit10_test_blind": row.blind.hit10,
+        "kl_val": row.kl_val,
+        "kl_test": row.kl_test,
         "taus": [
             {
                 "tau": one.tau,
@@ -155,6 +159,10 @@ AVERAGED = (
         for half in ("val", "test")
         for who in ("model", "circuit", "random", "random_connected", "empty")
     ),
+    *(f"{measure}_test_{who}" for measure in ("hit1", "nll") for who in ("model", "circuit")),
+    "hit1_test_blind",
+    "hit10_test_blind",
+    "kl_test",
 )
 
 
@@ -236,7 +244,7 @@ def _run(spec: TableSpec, case: Case[str], context: Context, watch: Watch) -> Ro
         return Skipped(relation=case.asked, reason=str(error))
 
 
-TABLE: Study[TableSpec, Context, str, Row | Skipped] = Study("table", Row | Skipped, _open, _cases, _run)
+TABLE: Study[TableSpec, Context, str, Row | Skipped] = Study("table", Row | Skipped, _open, _cases, _run, algorithm=2)
 
 
 def make_table(
