@@ -11,13 +11,16 @@ import pytest
 from circuits.datasets import load_relations
 from circuits.datasets.manifest import manifest_of
 from circuits.datasets.probes import edit_request
+from circuits.datasets.tasks import Item, Task
 from circuits.editing import EditError, Resources
+from circuits.evaluation.ability import scores
 from circuits.evaluation.edits import FluencySetting, prepare
 from circuits.evaluation.edits.prefixes import prefixes_alone
 from circuits.evaluation.edits.superficial import NAMES
 from circuits.facts import Fact
 from circuits.model import Model
 from circuits.pages.edits_table import page
+from circuits.pages.sequence import trace_page
 from circuits.studies.diff import DIFF, Prompts, Watched, make_edit
 from circuits.studies.diff_table import DIFF_TABLE, FactsToEdit
 from circuits.studies.edit_specs import CompareSpec, DiffSpec, EvalSpec, TraceSpec
@@ -140,6 +143,25 @@ def test_of_several_restraints_one_is_chosen_on_facts_that_the_sequence_leaves_a
     (own,) = traced.traces[0].last.perturbations
     assert 0 < own.adjusted <= own.adjusted_most <= own.bound
     assert own.moved > undone.pruned.last.perturbations[0].moved
+
+
+def test_what_the_model_is_able_to_do_is_measured_along_a_sequence(unedited: Unedited, tmp_path: Path) -> None:
+    """Before any edit, and after it: on items that name no edited subject. Control: a task of none but those has no score."""
+    subject, model = PROBED.subject, unedited.model
+    for name, prompts in (("free", ["w1 w2", "w3 w4", f"w5 {subject}"]), ("bound", [f"w1 {subject}", f"w2 {subject}"])):
+        items = [{"prompt": prompt, "choices": ["w20", "w21"], "answer": "w20"} for prompt in prompts]
+        lines = [{"task": name, "measures": ["choice"]}, *items]
+        (tmp_path / f"{name}.jsonl").write_text("\n".join(map(json.dumps, lines)), encoding="utf-8")
+    files = tuple(str(tmp_path / f"{name}.jsonl") for name in ("free", "bound"))
+    spec = TraceSpec(method="ft-m", n=1, others=1, tasks=files, settings=("steps=40", "lr=0.03"))
+    (outcome,) = sweep(TRACE, spec, context=unedited)
+    assert outcome.row is not None
+    start, end = outcome.row.traces[0].points
+    assert [(score.task, len(score.per_item)) for score in start.abilities] == [("free", 2)]
+    items = tuple(Item(prompt, ("w20",), ("w20", "w21")) for prompt in ("w1 w2", "w3 w4"))
+    assert start.abilities == scores(model, Task("free", ("choice",), "", items))
+    assert [score.task for score in end.abilities] == ["free"]
+    assert "what the model is able to do" in trace_page([outcome.row], model, "by hand", None)
 
 
 def test_sequences_that_cannot_be_traced_are_refused() -> None:

@@ -24,6 +24,7 @@ from circuits.cli import (  # noqa: F401  # isort: skip
     edit_trace,
     report,
     evaluate,
+    ability,
     exchange,
     bench,
     sweep,

@@ -61,6 +61,8 @@ class Profile(BaseModel):
     """By relation, the template that the model continues best with the object."""
     tuned: Mapping[str, Annotated[Mapping[str, Any], BeforeValidator(_with_tuples)]] = {}
     """By editing method (``rome``, or ``rome@subject``), the options that differ from the method's own defaults."""
+    tasks: str | None = None
+    """The folder of `data/tasks` whose task files suit it; absent, those in English."""
     wheel: Wheel | None = None
     """Where the weights can be had, if they do not come with this project."""
 

@@ -86,6 +86,8 @@ def _sections(traced: Traced) -> list[str]:
         f"### {traced.method}: PRUNE beside the free sequence and beside its control",
         _beside(traced),
     ]
+    if points[0].abilities:
+        parts += [f"### {traced.method}: what the model is able to do", _abilities(traced.traces)]
     if traced.choice:
         parts += [f"### {traced.method}: the restraint was chosen on other facts", _choice(traced)]
     if any(point.perturbations for point in points):
@@ -185,6 +187,32 @@ def _choice(traced: Traced) -> str:
     return f"{text}\n\n{table(HEADER, [[trace.name, *_line(trace.last)[:-2]] for trace in traced.choice])}"
 
 
+def _abilities(traces: Sequence[SequenceTrace]) -> str:
+    """By task, those that the unedited model does above chance."""
+    start = traces[0].points[0].abilities
+    able = [i for i, score in enumerate(start) if score.above_chance]
+    left_out = [f"{score.task} ({score.measure})" for score in start if not score.above_chance]
+    text = (
+        "In percent, on tasks none of whose items names an edited subject (see `kcircuit ability`); after the last edit with "
+        "the change from before any, in points, and its interval over items."
+    )
+    if left_out:
+        text += f" Left out, because the unedited model is not above chance: {', '.join(left_out)}."
+    rows = []
+    for trace in traces:
+        for point in trace.points:
+            cells = [number(100 * point.abilities[i].value) for i in able]
+            if point is trace.last:
+                changes = [point.abilities[i].beyond(start[i]) for i in able]
+                cells = [
+                    f"{cell} ({100 * change.mean:+.1f} [{100 * change.low:+.1f}, {100 * change.high:+.1f}])"
+                    for cell, change in zip(cells, changes, strict=True)
+                ]
+            rows.append([trace.name, str(point.n_edits), *cells])
+    header = ["sequence", "edits", *(f"{start[i].task}, {start[i].measure} (n {len(start[i].per_item)})" for i in able)]
+    return f"{text}\n\n{table(header, rows)}"
+
+
 # ---- the bound and stored values -------------------------------------------------------------------------------------
 
 
@@ -253,6 +281,7 @@ def _point(point: TracePoint) -> dict[str, Any]:
         ],
         "perturbations": [record(each) for each in point.perturbations],
         "general": None if point.general is None else record(point.general),
+        "abilities": {f"{score.task}, {score.measure}": score.value for score in point.abilities},
     }
 
 

@@ -4,6 +4,7 @@ from typing import Annotated, Any, ClassVar
 
 from circuits.facts import Fact
 from circuits.paths import FACTLM
+from circuits.studies.ability_specs import TaskFiles
 from circuits.studies.options import (
     Asked,
     Corpus,
@@ -183,6 +184,7 @@ class TraceSpec(WhichEdits, Beside):
         Option("Also restrain the sequence itself after each so many edits; by default a copy, at the end.", least=1),
     ] = None
     checkpoints: Annotated[str, Option("Numbers of edits after which to measure; the last always is.")] = "10,20,50,100"
+    tasks: TaskFiles = ()
 
 
 class DiffSpec(HowEdited):

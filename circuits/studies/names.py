@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
 
-from circuits.studies import certify_specs, claims_specs, edit_specs, explain_specs, specs
+from circuits.studies import ability_specs, certify_specs, claims_specs, edit_specs, explain_specs, specs
 from circuits.studies.study import Study
 
 
@@ -26,6 +26,7 @@ class Named:
 
 
 STUDIES: dict[str, Named] = {
+    "ability": Named(ability_specs.AbilitySpec, "circuits.studies.ability:ABILITY"),
     "certificate": Named(certify_specs.CertifySpec, "circuits.studies.certify:CERTIFICATE"),
     "criteria": Named(certify_specs.CriteriaSpec, "circuits.studies.criteria:CRITERIA"),
     "claims": Named(claims_specs.ClaimsSpec, "circuits.studies.claims.table:CLAIMS"),

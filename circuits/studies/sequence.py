@@ -13,18 +13,21 @@ from typing import cast
 import torch
 from torch import Tensor
 
+from circuits.datasets.tasks import Task
 from circuits.editing.delta import WeightEdit
 from circuits.editing.edit import Edit, EditError
 from circuits.editing.methods.table import find_method
 from circuits.editing.prompts import Site
 from circuits.editing.prune import Restraint
+from circuits.evaluation.ability import Score, scores
 from circuits.evaluation.edits import EditCase, Make, Shares, ask
 from circuits.evaluation.general import GeneralAbility
 from circuits.evaluation.perturbation import Perturbation, Spectrum, perturbations, spectra, unedited_spectra
 from circuits.evaluation.stored_values import Drift, Projection, Stored, keys, projection
 from circuits.facts import EditRequest
-from circuits.model import Model
+from circuits.model import Model, library
 from circuits.model.network import layer_of
+from circuits.studies.ability import tasks_about_others, tasks_of
 from circuits.studies.edit_specs import TraceSpec
 from circuits.studies.edits import Contestant, maker
 from circuits.studies.options import AskedError
@@ -46,6 +49,7 @@ class TracePoint:
     perturbations: tuple[Perturbation, ...] = ()
     """On keys of facts that no edit is about; empty before any edit, or where there are no such facts."""
     general: GeneralAbility | None = None
+    abilities: tuple[Score, ...] = ()
 
     @property
     def condition(self) -> float:
@@ -88,6 +92,8 @@ class Sequencing:
     """Numbers of edits: it is measured after the first step that reaches one, and after the last."""
     untouched: tuple[EditRequest, ...] = ()
     """Requests that are never made: their facts' keys are those that edits should leave alone."""
+    tasks: tuple[Task, ...] = ()
+    """What the model should go on being able to do."""
     progress: Callable[[int], None] = field(default=lambda done: None)
     """Told how many edits are made."""
 
@@ -128,6 +134,7 @@ class Sequencing:
                     unedited_spectra(tuple(total.deltas), self.model),
                     tuple(Shares.of(case.unedited) for case in self.cases),
                     general=self.cases[0].unedited.general,
+                    abilities=self._abilities(self.model),
                 )
                 for own in points.values():
                     own.append(start)
@@ -146,13 +153,18 @@ class Sequencing:
         """That edit, of the first ``n`` requests."""
         with edit.on(self.model) as edited:
             results = ask(edited, self.cases[:n], QUIET, written="nothing")
+            abilities = self._abilities(edited)
         return TracePoint(
             n,
             spectra(edit, self.model),
             tuple(map(Shares.of, results)),
             perturbations(edit, self.model, untouched) if untouched else (),
             results[0].general,
+            abilities,
         )
+
+    def _abilities(self, model: Model) -> tuple[Score, ...]:
+        return tuple(score for task in self.tasks for score in scores(model, task))
 
     def _steps(
         self, kept: dict[str, list[tuple[Tensor, Tensor]]], during: Restraint | None, every: int
@@ -304,6 +316,7 @@ def _contestants(spec: TraceSpec) -> tuple[Contestant, ...]:
 def _open(spec: TraceSpec, watch: Watch | None) -> Unedited:
     _checkpoints(spec)
     contestants, restraints = _contestants(spec), Restraint.parse_all(spec.restrain)
+    tasks_of(spec.tasks, library.profile_of(spec.model))
     model = Unedited.load(spec.model, spec.device)
     for each in contestants:
         find_method(each.method).options(model, **spec.chosen)
@@ -324,6 +337,7 @@ def _run(spec: TraceSpec, case: Case[Contestant], unedited: Unedited, watch: Wat
     asked, restraints = case.asked, {str(each): each for each in Restraint.parse_all(spec.restrain)}
     cases = unedited.first(spec.n)
     others = unedited.cases[len(cases) :]
+    tasks = tasks_about_others(tasks_of(spec.tasks, unedited.model.profile), [one.request for one in cases])
 
     def sequencing(which: tuple[EditCase, ...], state: str, *, at: tuple[int, ...]) -> Sequencing:
         return Sequencing(
@@ -333,6 +347,7 @@ def _run(spec: TraceSpec, case: Case[Contestant], unedited: Unedited, watch: Wat
             asked.regime.batch,
             at,
             tuple(other.request for other in others) if which is cases else (),
+            tasks if which is cases else (),
             lambda done: watch.progress(done, len(which), f"{case.name}, {state}: {done} of {len(which)} edits"),
         )
 
