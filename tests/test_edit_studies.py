@@ -165,13 +165,13 @@ def test_what_the_model_is_able_to_do_is_measured_along_a_sequence(unedited: Une
 
 
 def test_sequences_that_cannot_be_traced_are_refused() -> None:
-    for words, reason in (
-        ({"method": "rome/sequential:3"}, "whose steps edit one fact or a batch"),
-        ({"method": "ft-m+prune"}, "restraints are --restrain's"),
-        ({"restrain": "prune,prune"}, "restraints that differ"),
+    for spec, reason in (
+        (TraceSpec(method="rome/sequential:3"), "whose steps edit one fact or a batch"),
+        (TraceSpec(method="ft-m+prune"), "restraints are --restrain's"),
+        (TraceSpec(restrain="prune,prune"), "restraints that differ"),
     ):
         with pytest.raises((AskedError, EditError), match=reason):
-            TRACE.open(TraceSpec(**words), None)
+            TRACE.open(spec, None)
 
 
 # ---- diffs -----------------------------------------------------------------------------------------------------------

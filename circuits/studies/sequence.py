@@ -173,12 +173,7 @@ class Sequencing:
         total: WeightEdit | None = None
         for start in range(0, len(self.cases), self.batch):
             requests = [case.request for case in self.cases[start : start + self.batch]]
-            if total is None:
-                total = step = _weights(self.make(self.model, requests))
-            else:
-                with total.on(self.model) as edited:
-                    step = _weights(self.make(edited, requests))
-                total = _weights(total + step)
+            step, total = self._one_more(total, requests)
             with total.on(self.model) as edited:
                 read = keys(edited, requests, tuple(self._layers(step).values()), _site(step))
                 for name, layer in self._layers(step).items():
@@ -187,6 +182,15 @@ class Sequencing:
             if during is not None and (start + len(requests)) // every > start // every:
                 total = during(total, self.model)
             yield total
+
+    def _one_more(self, total: WeightEdit | None, requests: Sequence[EditRequest]) -> tuple[WeightEdit, WeightEdit]:
+        """One more edit on top of the sum, and the sum with it."""
+        if total is None:
+            step = _weights(self.make(self.model, requests))
+            return step, step
+        with total.on(self.model) as edited:
+            step = _weights(self.make(edited, requests))
+        return step, _weights(total + step)
 
     def _layers(self, edit: WeightEdit) -> dict[str, int]:
         return {name: layer_of(name, self.model.shape.n_layers) for name in edit.deltas}
