@@ -98,6 +98,17 @@ def test_a_diff_too_large_to_draw_shows_the_strongest_edges_and_says_so(monkeypa
     assert sum(tag == "path" for tag, _ in Elements(text).tags) == 2
 
 
+def test_a_head_with_a_role_is_drawn_however_weak_its_edges_are_beside_others(monkeypatch: pytest.MonkeyPatch):
+    names = "input->a0.h0<v> a0.h0->m1 input->m0 m0->logits m1->logits"
+    sides = [side(circuit(names), label, {"a0.h0": ("mover", "sky")}) for label in ("before", "after")]
+    named = CircuitDiff(differs="edit", before=sides[0], after=sides[1])
+    monkeypatch.setattr(pair_page, "DRAWN", 1)
+    text = render_diff(named)
+    data = json.loads(re.findall(r'id="data">(.*?)</script>', text, re.S)[0])
+    assert {edge["size"] for edge in data["edges"]} == {5, 2, 1}, "m1->logits, and the two of a0.h0"
+    assert "The 1 strongest of 5 edges are drawn, 2 more for heads with a role." in text
+
+
 def test_the_same_diff_gives_the_same_page_and_a_page_stays_under_three_megabytes():
     assert render_diff(FOUND) == render_diff(FOUND)
     assert len(render_diff(FOUND).encode()) < 3e6

@@ -22,7 +22,7 @@ from circuits.pages.style import ROLE_COLOURS, SCORE_UNIT, printable, strongest
 from circuits.studies.diffs import CircuitDiff, Side
 
 DRAWN = 800
-"""Edges drawn at most, the strongest of either circuit: every one is a line of its own in two drawings."""
+"""The strongest edges of either circuit, as many of which are drawn, and few besides: every one is a line of its own in two drawings."""
 
 
 def pair(diff: CircuitDiff, command: str) -> dict[str, str]:
@@ -32,7 +32,7 @@ def pair(diff: CircuitDiff, command: str) -> dict[str, str]:
         command: what a reader types to make the page again.
     """
     both = union(diff.before.circuit, diff.after.circuit)
-    edges = strongest(both, DRAWN)
+    edges = _drawn(diff, both)
     layout = place(both, edges)
     nodes = tuple(sorted(layout.places))
     names = SideNames.of(diff)
@@ -64,6 +64,18 @@ def pair(diff: CircuitDiff, command: str) -> dict[str, str]:
         "unit": SCORE_UNIT,
         "css": asset("page.css") + asset("diff.css"),
     }
+
+
+def _drawn(diff: CircuitDiff, both: Circuit) -> tuple[Edge, ...]:
+    """The strongest edges, and those by which a head with a role hangs together with the rest: its strongest in and out, however
+    weak they are beside others."""
+    ordered = strongest(both)
+    chosen = set(ordered[:DRAWN])
+    for head in _roles(diff):
+        reads = (edge for edge in ordered if edge.reader.node == head)
+        writes = (edge for edge in ordered if edge.writer == head)
+        chosen |= {edge for edge in (next(reads, None), next(writes, None)) if edge is not None}
+    return tuple(edge for edge in ordered if edge in chosen)
 
 
 def _settings(diff: CircuitDiff, names: SideNames) -> list[tuple[str, str]]:
@@ -120,7 +132,12 @@ def _state_names(diff: CircuitDiff) -> dict[str, str]:
 
 def _caption(both: Circuit, drawn: int) -> str:
     total = both.n_edges
-    some = f" <strong>The {drawn:,} strongest of {total:,} edges are drawn.</strong>" if drawn < total else ""
+    named = f", {drawn - DRAWN} more for heads with a role" if drawn > DRAWN else ""
+    some = (
+        f" <strong>The {min(drawn, DRAWN):,} strongest of {total:,} edges are drawn{named}.</strong>"
+        if drawn < total
+        else ""
+    )
     return (
         "Information flows upwards; the wider an edge, the larger its score. A head’s second line is the object that it gives, if any. "
         f"Click a component for the token that it promotes most and what it does on both sides; drag to move, + and − to zoom.{some}"
