@@ -19,7 +19,7 @@ from jaxtyping import Bool, Float
 from circuits.circuit import Provenance, Scores
 from circuits.discovery.averages import Average, diluted, mean
 from circuits.discovery.budget import Enough
-from circuits.discovery.decisions import Decisions, forget
+from circuits.discovery.decisions import Decisions, forget, recalled
 from circuits.discovery.method import DiscoveryMethod, Report
 from circuits.discovery.problem import Problem, Progress
 from circuits.discovery.state import Interrupted, State, fingerprint
@@ -53,6 +53,7 @@ def search(
     provenance: Provenance,
     walk: Traversal | None = None,
     state: State | None = None,
+    expected: Float[np.ndarray, "edge"] | None = None,
     progress: Callable[[Progress], None] = lambda _: None,
     force: bool = False,
 ) -> tuple[Scores, State]:
@@ -68,6 +69,7 @@ def search(
         walk: the edges to try, in order, with all others ablated from the start; by default all, in ACDC's order. The
             provenance's settings must tell of another.
         state: continue this search (of the same engine and settings).
+        expected: how far each edge of the walk may move the log-odds, as `recalled` tells of a like search; only speed depends on it.
         progress: called after every batch of decisions; raises `Enough` to have what is decided so far.
         force: search even below what rounding lets be told apart.
 
@@ -90,7 +92,7 @@ def search(
         state.evaluations = 1
     state.rewind()
     kept[writers, readers] = state.kept
-    search = Decisions(walk, kept, state, options.tau, noise, options.absolute, per_token)
+    search = Decisions(walk, kept, state, options.tau, noise, options.absolute, per_token, expected)
     search.begin(engine)
 
     def report() -> None:
@@ -196,7 +198,8 @@ def sweep(
     progress: Callable[[Progress], None] = lambda _: None,
     force: bool = False,
 ) -> Iterator[tuple[float, Scores, State]]:
-    """`search` for each tau in rising order, on one engine: clean values are computed once, shared first decisions not retaken.
+    """`search` for each tau in rising order, on one engine: clean values are computed once, shared first decisions not retaken,
+    and what edges did at one tau is what is expected of them at the next.
 
     The same results as one search a tau, up to the engine's rounding. ``resume`` gives the state of an interrupted search.
     """
@@ -213,6 +216,7 @@ def sweep(
             provenance=origin,
             walk=walk,
             state=state,
+            expected=recalled(done) if done is not None and done.finished else None,
             progress=progress,
             force=force,
         )

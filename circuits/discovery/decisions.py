@@ -16,6 +16,7 @@ from circuits.discovery.state import Guesses, Mark, State
 from circuits.discovery.traversal import Traversal
 from circuits.engines.engine import Engine, WideEngine
 from circuits.graph import Graph
+from circuits.metrics import log_odds
 
 BATCHES = 100
 """Batches from one mark to the next, where the engine carries values over from batch to batch and has to forget them there."""
@@ -24,6 +25,16 @@ BATCHES = 100
 def forget(engine: Engine) -> None:
     if isinstance(engine, WideEngine):
         engine.forget()
+
+
+def recalled(done: State) -> Float[np.ndarray, "edge"]:
+    """How far each edge moved the log-odds when a finished search tried it, all facts as one; 0 where it was dropped untested."""
+    tried = np.array([score is not None for score in done.scores], dtype=bool)
+    scores = np.array([score or 0.0 for score in done.scores])
+    went = np.where(tried & ~np.array(done.kept, dtype=bool), scores, 0.0)
+    # C's NLL ends at the state's, and rose by each score of an edge that went.
+    before = done.nll - went[::-1].cumsum()[::-1]
+    return np.where(tried, log_odds(before + scores) - log_odds(before), 0.0)
 
 
 def is_read(graph: Graph, kept: Bool[np.ndarray, "writer reader"], reader: int) -> bool:
@@ -43,6 +54,8 @@ class Decisions:
     noise: float
     absolute: bool
     per_token: Average
+    expected: Float[np.ndarray, "edge"] | None = None
+    """How far each edge of the walk may move the log-odds, where that can be told beforehand (`recalled`). Only speed depends on it."""
     now: Float[np.ndarray, "fact"] | None = None
     """NLL of C on each fact, where known."""
     width: Width = field(default_factory=lambda: Width(1))
@@ -108,7 +121,10 @@ class Decisions:
             self.now = engine.nll(self.kept)
         if self.guesses is None:
             self.guesses = Guesses(begun, np.zeros((len(edges), len(self.now))), 0)
-            if len(edges) > engine.width:
+            if self.expected is not None:
+                self.guesses.shifts = np.repeat(self.expected[tried][:, None], len(self.now), 1)
+                self.guesses.known = len(edges)
+            elif len(edges) > engine.width:
                 # Where one call could try them all, it tells more than a forecast, and costs as much.
                 self.guesses.shifts = shift_of(engine.forecast(self.kept, edges), self.now)
                 self.guesses.known = len(edges)
