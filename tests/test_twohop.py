@@ -12,8 +12,15 @@ from circuits.analysis.patching import opened
 from circuits.evaluation import said
 from circuits.facts import Fact, Relation
 from circuits.model import Model
-from circuits.pages.twohop import as_json, each_question, figures, page, repairs
+from circuits.pages.twohop import as_json, each_question, figures, page, repairs, turning, turning_figure
 from circuits.studies.explain.cases import Ground
+from circuits.studies.explain.diagnosis import (
+    PATCHES,
+    Repaired,
+    TwoHopRow,
+    diagnosed,
+    places,
+)
 from circuits.studies.explain.hops import TwoHopQuestion, asked_in_two_hops, questions
 from circuits.studies.explain.repairs import (
     CONTROLS,
@@ -24,13 +31,7 @@ from circuits.studies.explain.repairs import (
     readable_by_point,
     readable_shares,
     repair_shares,
-)
-from circuits.studies.explain.twohop import (
-    PATCHES,
-    Repaired,
-    TwoHopRow,
-    diagnosed,
-    places,
+    turned_by_point,
 )
 from circuits.studies.explain.verdict import BehaviourError
 from circuits.studies.explain_specs import TwoHopSpec
@@ -157,6 +158,29 @@ def test_a_second_hop_that_comes_too_late_is_repaired_from_the_last_point_and_at
 def test_two_hops_and_the_move_in_their_order_are_answered_and_not_patched() -> None:
     row = row_of(model(first_hop=0, second_hop=1))
     assert (row.answered, row.diagnosis, row.gives, row.patches) == (True, "answered", "x", ())
+
+
+def test_an_answer_turns_where_the_other_questions_state_decides_it_and_at_no_other_place() -> None:
+    # Layer 0 has brought the landmark to "at" and recalled its land there: from point 1 on the landmark itself is looked at by no one,
+    # and what stands at "at" is all, until layer 2 brings the tongue to "is".
+    rows = [
+        row_of(model(first_hop=0, second_hop=1), TwoHopQuestion("stands_in", "tongue", *pair)) for pair in ("ab", "bc")
+    ]
+    for row in rows:
+        assert {each.where: each.points for each in row.turned} == {
+            "subject's end": (),
+            "first hop's end": (1, 2),
+            "last token": (),
+        }
+    assert [(point, share.count, share.n) for point, share in turned_by_point(rows, "first hop's end").items()] == [
+        (1, 2, 2),
+        (2, 2, 2),
+    ]
+    assert [line[0] for line in turning(rows).lines] == ["subject's end", "first hop's end", "last token"]
+    assert "gives the other answer" in turning_figure(rows)
+    # The control: without an answer there is none to turn.
+    wrong = [row_of(model(second_hop=0))]
+    assert (wrong[0].turned, turning(wrong).lines, turning_figure(wrong)) == ((), (), "")
 
 
 def test_patches_go_from_every_point_that_they_may() -> None:

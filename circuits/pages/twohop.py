@@ -4,11 +4,13 @@ from collections.abc import Sequence
 from typing import Any
 
 from circuits.evaluation.claims import LEAST_CASES, Judgement
+from circuits.metrics import Share
 from circuits.model import Model
 from circuits.pages.charts import Panel, line_panels
 from circuits.pages.tables import Grid, grid, markdown
 from circuits.records import to_json
 from circuits.studies.columns import NOTHING
+from circuits.studies.explain.diagnosis import PATCHES, READABLE, WHERES, Patch, TwoHopRow
 from circuits.studies.explain.repairs import (
     BAR,
     DIAGNOSES,
@@ -20,8 +22,8 @@ from circuits.studies.explain.repairs import (
     readable_by_point,
     readable_shares,
     repair_shares,
+    turned_by_point,
 )
-from circuits.studies.explain.twohop import PATCHES, READABLE, WHERES, Patch, TwoHopRow
 
 WHERE_FROM: dict[Patch, str] = {
     "back": "a later layer's state at the first hop's end, put into an earlier layer there",
@@ -94,6 +96,30 @@ def each_question(rows: Sequence[TwoHopRow]) -> Grid:
     return grid(("question", "bridge", "answer", "the model's first token", "diagnosis", *PATCHES), lines, left=5)
 
 
+def turning(rows: Sequence[TwoHopRow]) -> Grid:
+    """Where the answer turns to the other question's: at how many points, and at which most."""
+    lines = []
+    for where in WHERES:
+        if not (shares := turned_by_point(rows, where)):
+            continue
+        most = max(shares, key=lambda point: shares[point].count)
+        some = [any(each.where == where and each.points for each in row.turned) for row in rows if row.turned]
+        lines.append((where, str(Share.of(some)), str(most), str(shares[most])))
+    return grid(("the other question's state at the", "at some point", "most at point", "there"), lines, left=1)
+
+
+def turning_figure(rows: Sequence[TwoHopRow]) -> str:
+    """`turning` point by point, as SVG; empty without a question."""
+    series = {where: turned_by_point(rows, where) for where in WHERES}
+    points = list(series[WHERES[0]])
+    if not points:
+        return ""
+    values = {where: tuple(share.value for share in shares.values()) for where, shares in series.items()}
+    title = f"The other question's state put in ({next(iter(series[WHERES[0]].values())).n})"
+    labels = tuple(map(str, points))
+    return line_panels([Panel(title, "point", "gives the other answer", labels, values, limits=(0.0, 1.0))])
+
+
 def figure(rows: Sequence[TwoHopRow], *, answered: bool) -> str:
     """The share of questions in which each thing is readable, point by point and place by place, as SVG; empty without a question."""
     own = [row for row in rows if row.answered == answered]
@@ -109,8 +135,9 @@ def figure(rows: Sequence[TwoHopRow], *, answered: bool) -> str:
 
 def figures(rows: Sequence[TwoHopRow], stem: str) -> dict[str, str]:
     """The pictures by file name, of the page of that name."""
-    made = {f"{stem}-{name}.svg": figure(rows, answered=name == "answered") for name in ("wrong", "answered")}
-    return {name: text for name, text in made.items() if text}
+    made = {name: figure(rows, answered=name == "answered") for name in ("wrong", "answered")}
+    made["turned"] = turning_figure(rows)
+    return {f"{stem}-{name}.svg": text for name, text in made.items() if text}
 
 
 def as_json(rows: Sequence[TwoHopRow], model: Model, seed: int) -> dict[str, Any]:
@@ -128,6 +155,11 @@ def as_json(rows: Sequence[TwoHopRow], model: Model, seed: int) -> dict[str, Any
             for each in pair_counts(rows)
         ],
         "readable": [to_json(each) for each in readable_shares(rows, seed=seed)],
+        "turned": [
+            {"where": where, "point": point, "count": share.count, "n": share.n, "low": share.low, "high": share.high}
+            for where in WHERES
+            for point, share in turned_by_point(rows, where).items()
+        ],
         "repairs": [to_json(each) for each in repair_shares(rows, seed=seed)],
         "questions": [{**to_json(row), "diagnosis": row.diagnosis} for row in rows],
     }
@@ -136,7 +168,8 @@ def as_json(rows: Sequence[TwoHopRow], model: Model, seed: int) -> dict[str, Any
 def page(rows: Sequence[TwoHopRow], model: Model, command: str, stem: str, seed: int = 0) -> str:
     """The Markdown text; ``command`` makes it again, and ``stem`` is what its pictures' names begin with."""
     chooses, reports = halves(rows)
-    pictures = [f"![Share of questions in which each is readable, by point]({name})" for name in figures(rows, stem)]
+    seen, turns = "Share of questions in which each is readable, by point", "Share of answers that turn, by point"
+    pictures = [f"![{turns if 'turned' in name else seen}]({name})" for name in figures(rows, stem)]
     return "\n\n".join(
         [
             f"# Two hops: where a question fails, and what repairs it, in {model.name}",
@@ -155,9 +188,9 @@ def page(rows: Sequence[TwoHopRow], model: Model, command: str, stem: str, seed:
             "\n".join(f"* **{patch}**: {words}." for patch, words in WHERE_FROM.items()),
             "* **Against another question's state**: the same patch with the state of a question of the same two relations, with another "
             "bridge and another answer. **Other layers**: the question's own state, from and to any other points of the kind. **Another "
-            "question's state, any layers**: the share with some points at which the own state gives the answer and the other's does "
-            "not, against the share the other way round; of any of these patches it is what a diagnosis hangs on, and the control how "
-            "often chance would give the same.\n"
+            "question's state, any layers**: the share that some points repair, as repairs are often counted, and the same of the other "
+            "question's state. **The other way round**: the share with some patch that gives the answer where the other question's state "
+            "does not, on which a diagnosis hangs, against the share where that one does and its own does not.\n"
             f"* **Verdict**: holds where the whole interval of 95 % of the effect is above {BAR:g}, does not where it is below, else "
             f"undecided; so are fewer than {LEAST_CASES} questions. Newcombe's interval for paired shares, or a bootstrap over questions "
             "where the control is a mean.",
@@ -166,10 +199,28 @@ def page(rows: Sequence[TwoHopRow], model: Model, command: str, stem: str, seed:
             "answer. The control is read at the same place: another question's bridge and answer, and as many objects of another "
             "relation.",
             markdown(readable(readable_shares(rows, seed=seed))),
-            *pictures,
+            *(each for each in pictures if seen in each),
+            *_what_decides(rows, [each for each in pictures if turns in each]),
             "## Each question",
             "Of each patch, the points that give the answer, and in brackets those of the other question's state.",
             markdown(each_question(rows)),
             "",
         ]
+    )
+
+
+def _what_decides(rows: Sequence[TwoHopRow], pictures: Sequence[str]) -> list[str]:
+    """Empty where no two questions are answered."""
+    made = turning(rows)
+    return (
+        [
+            "## What decides the answer",
+            "Questions that are answered rightly, with another question that is, too: its state is put at the same place of this one, "
+            "in the same layer. Does the model then give the other question's answer, every token of it? Unpatched it never does. "
+            "Wilson's interval of 95 %.",
+            markdown(made),
+            *pictures,
+        ]
+        if made.lines
+        else []
     )

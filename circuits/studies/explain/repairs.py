@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from circuits.evaluation.claims import Judgement, Pair, judged
-from circuits.studies.explain.twohop import (
+from circuits.metrics import Share
+from circuits.studies.explain.diagnosis import (
     PATCHES,
     READABLE,
     WHERES,
@@ -27,8 +28,11 @@ from circuits.studies.explain.twohop import (
 
 BAR = 0.1
 """The least difference of two shares that means something, as of a published claim."""
-Control = Literal["another question's state", "other layers", "another question's state, any layers"]
+Control = Literal[
+    "another question's state", "other layers", "another question's state, any layers", "the other way round"
+]
 CONTROLS: tuple[Control, ...] = ("another question's state", "other layers", "another question's state, any layers")
+"""Of one kind of patch."""
 Group = Literal["wrong", "signal too weak", "bridge readable"]
 GROUPS: tuple[Group, ...] = ("wrong", "signal too weak", "bridge readable")
 DIAGNOSES: tuple[Diagnosis, ...] = ("answered", "signal too weak", "not routed", "not repaired")
@@ -66,9 +70,10 @@ class RepairShare:
 
     * *Another question's state*: put from and to the chosen points, as the question's own is.
     * *Other layers*: the question's own, from and to other points; the share of all others of the kind that give the answer.
-    * *Another question's state, any layers*: whether some points are there from and to which the question's own state gives the
-      answer and the other's does not; and the other way round. The most generous count, with the same generosity to its control.
-      Of all kinds of patch together it is what a diagnosis hangs on, and its control how often chance gives the same one.
+    * *Another question's state, any layers*: whether some points are there from and to which its own state gives the answer, as
+      repairs are often counted; and the same of the other's.
+    * *The other way round*, of all kinds of patch together: whether its own state gives the answer from and to some points where
+      the other's does not, on which a diagnosis hangs; and whether the other's does where its own does not.
     """
 
     patch: Patch | None
@@ -113,6 +118,14 @@ def readable_by_point(rows: Sequence[TwoHopRow], what: What, where: Where) -> tu
     """At each point the share of the rows where it is readable; of those that have it read."""
     ranks = [each.ranks for row in rows for each in row.lens if (each.what, each.where) == (what, where)]
     return tuple(sum(rank <= READABLE for rank in at) / len(ranks) for at in zip(*ranks, strict=True))
+
+
+def turned_by_point(rows: Sequence[TwoHopRow], where: Where) -> dict[int, Share]:
+    """Point by point, of the questions that are answered as the other question is too, how many give the other's answer with its
+    state at that place; empty without such a question."""
+    own = [each for row in rows for each in row.turned if each.where == where]
+    n_layers = max((row.n_layers for row in rows), default=0)
+    return {point: Share.of([point in each.points for each in own]) for point in range(1, n_layers) if own}
 
 
 def halves(rows: Sequence[TwoHopRow]) -> tuple[tuple[TwoHopRow, ...], tuple[TwoHopRow, ...]]:
@@ -161,7 +174,7 @@ def repair_shares(rows: Sequence[TwoHopRow], *, seed: int = 0) -> tuple[RepairSh
         both = [
             Pair(float(any(e.beyond for e in row.patches)), float(any(e.behind for e in row.patches))) for row in own
         ]
-        found.append(RepairShare(None, group, CONTROLS[-1], None, judged(both, BAR, seed=seed)))
+        found.append(RepairShare(None, group, "the other way round", None, judged(both, BAR, seed=seed)))
     return tuple(found)
 
 
@@ -171,7 +184,7 @@ def _against(row: TwoHopRow, patch: Patch, points: tuple[int, int], control: Con
     if each is None:
         return None
     if control == "another question's state, any layers":
-        return Pair(float(each.beyond), float(each.behind))
+        return Pair(float(bool(each.own)), float(bool(each.other)))
     if control == "another question's state":
         return Pair(float(points in each.own), float(points in each.other))
     others = len(places(patch, row.n_layers)) - 1
