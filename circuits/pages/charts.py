@@ -78,18 +78,18 @@ def clouds(drawn: Sequence[Cloud]) -> str:
     legend = [44 + 7.2 * len(name) for name in names]
     column = max(CLOUD, *(int(7.6 * len(cloud.title)) for cloud in drawn)) + LEFT
     width = max(LEFT + len(drawn) * column, LEFT + round(sum(legend)))
-    parts = [_opening(width, TOP + CLOUD + 20, "; ".join(cloud.title for cloud in drawn))]
+    parts = [opening(width, TOP + CLOUD + 20, "; ".join(cloud.title for cloud in drawn))]
     at = float(LEFT)
     for name, room in zip(names, legend, strict=True):
         parts.append(f'<circle cx="{at + 9:.0f}" cy="14" r="4" fill="{colours[name]}" fill-opacity="0.7"/>')
-        parts.append(f'<text x="{at + 24:.0f}" y="18">{_escape(name)}</text>')
+        parts.append(f'<text x="{at + 24:.0f}" y="18">{escaped(name)}</text>')
         at += room
     for i, cloud in enumerate(drawn):
         left = LEFT + i * column
         points = [point for some in cloud.sets.values() for point in some]
         # One scale on both axes, so that distances are what they are.
         reach = max((abs(each) for point in points for each in point), default=1.0) or 1.0
-        parts.append(f'<text x="{left}" y="{TOP - 18}" font-size="14">{_escape(cloud.title)}</text>')
+        parts.append(f'<text x="{left}" y="{TOP - 18}" font-size="14">{escaped(cloud.title)}</text>')
         parts.append(
             f'<rect x="{left}" y="{TOP}" width="{CLOUD}" height="{CLOUD}" fill="none" stroke="{GRID}"/>'
             f'<path d="M{left} {TOP + CLOUD / 2}h{CLOUD}M{left + CLOUD / 2} {TOP}v{CLOUD}" stroke="{GRID}"/>'
@@ -115,7 +115,7 @@ def stacked(pictures: Sequence[str]) -> str:
         raise ValueError("expected pictures made here")
     if len(pictures) == 1:
         return pictures[0]
-    parts = [_opening(max(width for width, _ in sizes), sum(height + 24 for _, height in sizes), "pictures")]
+    parts = [opening(max(width for width, _ in sizes), sum(height + 24 for _, height in sizes), "pictures")]
     at = 0
     for picture, (_, height) in zip(pictures, sizes, strict=True):
         parts.append(picture.rstrip().replace("<svg ", f'<svg y="{at}" height="{height}" ', 1))

@@ -124,25 +124,33 @@ def difference(first: TracePoint, second: TracePoint, name: str) -> str:
 def _beside(traced: Traced) -> str:
     """Every restraint after the last edit."""
     free = traced.traces[0].last
-    rows = [_end(free, end, "**" if end.restraint == traced.chosen else "") for end in traced.ends]
-    header = [
-        "restraint",
-        "largest σ of ΔW",
-        "‖ΔW‖",
-        "success",
-        "locality",
-        "success beyond free",
-        "locality beyond free",
-        "locality beyond scaled to its ‖ΔW‖",
-        "success beyond that",
-        "locality beyond scaled to its largest σ",
-    ]
     text = (
         f"After the last edit, each applied once to the free sum, whose largest σ is {_largest(free):.4g} with ‖ΔW‖ "
-        f"{_size(free):.4g} (Frobenius), success {number(_percent(free.share('success')))} and locality "
-        f"{number(_percent(free.share('locality')))}. Differences are in points. In bold: the restraint that is traced above."
+        f"{_size(free):.4g} (Frobenius), success {number(_percent(free.share('success')))}, generality "
+        f"{number(_percent(free.share('generality')))} and locality {number(_percent(free.share('locality')))}. Differences are in "
+        "points. In bold: the restraint that is traced above."
     )
-    found = f"{text}\n\n{table(header, rows)}"
+    shares = ("success", "generality", "locality")
+    header = ["restraint", "largest σ of ΔW", "‖ΔW‖", *(f"{name} beyond free" for name in shares)]
+    rows = [
+        [
+            _marked(traced, end),
+            f"{_largest(end.pruned.last):.4g}",
+            f"{_size(end.pruned.last):.4g}",
+            *(difference(end.pruned.last, free, name) for name in shares),
+        ]
+        for end in traced.ends
+    ]
+    found = [text, table(header, rows)]
+    for control, what in (("scaled", "‖ΔW‖ (Frobenius)"), ("shrunk", "largest σ")):
+        rows = [
+            [_marked(traced, end), *(difference(end.pruned.last, getattr(end, control).last, name) for name in shares)]
+            for end in traced.ends
+        ]
+        found += [
+            f"Beyond the free sum times one number, by which it has the same {what}:",
+            table(["restraint", *shares], rows),
+        ]
     rows = [
         [trace.name, *(difference(trace.last, free, name) for name in SHARES)]
         for trace in traced.traces[1:]
@@ -150,24 +158,12 @@ def _beside(traced: Traced) -> str:
     ]
     if rows:
         header = ["sequence", *(name.replace("_", " ") for name in SHARES)]
-        found += f"\n\nRestrained on the way, beyond the free sequence:\n\n{table(header, rows)}"
-    return found
+        found += ["Restrained on the way, beyond the free sequence:", table(header, rows)]
+    return "\n\n".join(found)
 
 
-def _end(free: TracePoint, end: Restrained, strong: str) -> list[str]:
-    pruned, scaled, shrunk = end.pruned.last, end.scaled.last, end.shrunk.last
-    return [
-        f"{strong}{end.restraint}{strong}",
-        f"{_largest(pruned):.4g}",
-        f"{_size(pruned):.4g}",
-        number(_percent(pruned.share("success"))),
-        number(_percent(pruned.share("locality"))),
-        difference(pruned, free, "success"),
-        difference(pruned, free, "locality"),
-        difference(pruned, scaled, "locality"),
-        difference(pruned, scaled, "success"),
-        difference(pruned, shrunk, "locality"),
-    ]
+def _marked(traced: Traced, end: Restrained) -> str:
+    return f"**{end.restraint}**" if end.restraint == traced.chosen else end.restraint
 
 
 def _largest(point: TracePoint) -> float:
