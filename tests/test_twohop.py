@@ -132,6 +132,13 @@ def test_the_bridge_is_readable_from_the_layer_that_recalls_it_on_and_at_no_othe
     assert not row.readable("another bridge", "first hop's end")
 
 
+def test_fewer_points_give_what_all_points_give_at_them() -> None:
+    made = model(second_hop=0)
+    every = diagnosed(made, opened(made), ASKED, RELATIONS, every=2)
+    assert repaired(every) == {"back": ((2, 0),), "back at last": (), "onward": ((2, 0),), "named": ((2, 2),)}
+    assert [each.ranks for each in every.lens] == [each.ranks for each in row_of(made).lens]
+
+
 def test_where_the_first_hop_is_not_recalled_the_signal_is_too_weak_and_back_patching_repairs_nothing() -> None:
     made = model(second_hop=0)
     weights = {**made.network.weights}  # type: ignore[attr-defined]
@@ -188,6 +195,10 @@ def test_patches_go_from_every_point_that_they_may() -> None:
     assert places("back at last", 2) == places("back", 2)
     assert places("onward", 2) == ((1, 0), (2, 0), (1, 1), (2, 1))
     assert places("named", 3) == ((1, 1), (2, 2))
+    # Every second point of four layers: 0, 2 and 4.
+    assert places("back", 4, 2) == ((2, 0), (4, 0), (4, 2))
+    assert places("onward", 4, 2) == ((2, 0), (4, 0), (2, 2), (4, 2))
+    assert places("named", 4, 2) == ((2, 2),)
 
 
 # ---- which questions -------------------------------------------------------------------------------------------------

@@ -180,7 +180,7 @@ def page(rows: Sequence[TwoHopRow], model: Model, command: str, stem: str, seed:
             f"nowhere among the first {READABLE} of the logit lens, neither at the first hop's end nor at the last token. **Not "
             "routed**: it is there, and a patch gives the answer from and to points where another question's state does not. **Not "
             "repaired**: it is there, and none does.\n"
-            "* **Point** l is the place before layer l; the last point is after the last layer.",
+            f"* **Point** l is the place before layer l; the last point is after the last layer. {_points_tried(rows)}",
             "## What repairs a question",
             f"{len(chooses)} questions that are answered wrongly chose the points of each kind of patch, and {len(reports)} others are "
             "reported: every token of the answer is then put first.",
@@ -206,6 +206,15 @@ def page(rows: Sequence[TwoHopRow], model: Model, command: str, stem: str, seed:
             markdown(each_question(rows)),
             "",
         ]
+    )
+
+
+def _points_tried(rows: Sequence[TwoHopRow]) -> str:
+    apart = rows[0].every
+    return (
+        "States are taken from and put at all of them."
+        if apart == 1
+        else f"States are taken from and put at every {apart}th."
     )
 
 

@@ -185,6 +185,9 @@ class TwoHopSpec(OnModel):
     subject: SubjectOfDataset = None
     find: Find = False
     n: Annotated[int, Option("With --find: how many questions, at most.", least=1)] = 60
+    every: Annotated[
+        int, Option("Patch at every so many layers: of a deep model 3 is nine times sooner, and coarser.", least=1)
+    ] = 1
     seed: Annotated[int, Option("Of whatever is drawn.", least=0)] = 0
 
     @property

@@ -21,7 +21,6 @@ states of another question of the same two relations, with another bridge and an
 
 import random
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -34,7 +33,7 @@ from circuits.facts import Fact, Relation, Relations
 from circuits.metrics import rank
 from circuits.model import Batch, Model
 from circuits.model.network import Network
-from circuits.model.spans import SpanError, spans
+from circuits.model.spans import spans
 from circuits.studies.explain.hops import TwoHopQuestion, asked_in_two_hops
 
 Patch = Literal["back", "back at last", "onward", "named"]
@@ -109,6 +108,8 @@ class TwoHopRow:
     answered: bool
     """It puts every token of the answer first."""
     n_layers: int
+    every: int
+    """States are taken from and put at points this far apart."""
     lens: tuple[Lensed, ...]
     patches: tuple[Repaired, ...]
     """None where it is answered."""
@@ -118,6 +119,10 @@ class TwoHopRow:
     def readable(self, what: What, where: Where) -> bool | None:
         """None where that was not read."""
         return next((each.readable for each in self.lens if (each.what, each.where) == (what, where)), None)
+
+    def places(self, patch: Patch) -> tuple[tuple[int, int], ...]:
+        """(point that a state is from, point that it is put at) of all patches of a kind that were tried, or would be."""
+        return places(patch, self.n_layers, self.every)
 
     @property
     def signal(self) -> bool:
@@ -140,7 +145,7 @@ class TwoHopRow:
         for each in self.lens:
             lines.append(f"  {each.what} at the {each.where}: ranks {', '.join(map(str, each.ranks))}")
         for each in self.patches:
-            n = len(places(each.patch, self.n_layers))
+            n = len(self.places(each.patch))
             lines.append(
                 f"  {each.patch}: {len(each.own)} of {n} give the answer, {len(each.other)} of the other question's"
             )
@@ -150,12 +155,12 @@ class TwoHopRow:
         return "\n".join(lines)
 
 
-def places(patch: Patch, n_layers: int) -> tuple[tuple[int, int], ...]:
-    """(point that a state is from, point that it is put at) of all patches of a kind."""
+def places(patch: Patch, n_layers: int, every: int = 1) -> tuple[tuple[int, int], ...]:
+    """(point that a state is from, point that it is put at) of all patches of a kind; of points that many layers apart."""
     if patch == "named":
-        return tuple((point, point) for point in range(1, n_layers))
-    every = ((point, to) for to in range(n_layers) for point in range(1, n_layers + 1))
-    return tuple((point, to) for point, to in every if patch == "onward" or point > to)
+        return tuple((point, point) for point in range(every, n_layers, every))
+    both = ((point, to) for to in range(0, n_layers, every) for point in range(every, n_layers + 1, every))
+    return tuple((point, to) for point, to in both if patch == "onward" or point > to)
 
 
 # ---- one question ----------------------------------------------------------------------------------------------------
@@ -196,11 +201,14 @@ def _one_row(model: Model, fact: Fact) -> Batch:
     return Batch(group.ids, group.n_prompt, group.answer)
 
 
-def diagnosed(model: Model, network: Network, asked: TwoHopQuestion, relations: Relations, seed: int = 0) -> TwoHopRow:
+def diagnosed(
+    model: Model, network: Network, asked: TwoHopQuestion, relations: Relations, *, every: int = 1, seed: int = 0
+) -> TwoHopRow:
     """The lens on a question in two hops, and the patches if it is answered wrongly.
 
     Args:
         network: the model's weights, opened.
+        every: states are taken from and put at points this far apart.
         seed: of the other relation whose objects are the control.
 
     Raises:
@@ -221,20 +229,22 @@ def diagnosed(model: Model, network: Network, asked: TwoHopQuestion, relations: 
     objects = sorted({*_first_tokens(model, two.objects)} - {*tokens["answer"]})
     tokens |= {"relation": objects, "another relation": _of_another(model, two, relations, len(objects), seed)}
     logits = {where: network.readout(own.state(where)) for where in WHERES}
+    outright = tuple(_read(model, network, two.fact(each), each) for each in (bridge, its_bridge))
     return TwoHopRow(
         *(asked.first, asked.second, asked.subject, asked.other, fact.prompt, bridge, fact.object),
         end=model.token_text(int(own.batch.ids[0, own.at["first hop's end"]])),
         gives=model.output_text(int(logits["last token"][-1].argmax())),
         answered=answered,
         n_layers=network.shape.n_layers,
+        every=every,
         lens=tuple(
             Lensed(what, where, tuple(_best_rank(logits[where], some)))
             for where in WHERES
             for what, some in tokens.items()
             if some
         ),
-        patches=() if answered else _patches(model, network, own, its, (two.fact(bridge), two.fact(its_bridge))),
-        turned=_turned(network, _one_row(model, replace(fact, object=other.object)), own, its)
+        patches=() if answered else _patches(network, own, its, outright, every),
+        turned=_turned(network, _one_row(model, replace(fact, object=other.object)), own, its, every)
         if answered and its.answered(network)
         else (),
     )
@@ -261,42 +271,44 @@ def _best_rank(logits: Float[Tensor, "point d_vocab"], tokens: Sequence[int]) ->
     return rank(logits, torch.tensor(tokens, device=logits.device)[best]).tolist()
 
 
-def _patches(model: Model, network: Network, own: _Read, its: _Read, named: tuple[Fact, Fact]) -> tuple[Repaired, ...]:
-    """All patches of a question, and their controls."""
-    there = [*_both("back", own, its, "first hop's end")]
-    with suppress(SpanError):  # no token after the bridge in the question that names it
-        outright, its_own = (_read(model, network, each, each.subject) for each in named)
-        there += _both("named", outright, its_own, "first hop's end")
-    last = [*_both("back at last", own, its, "last token"), *_both("onward", own, its, "first hop's end")]
-    right = _right(network, own.batch, own.at["first hop's end"], there)
-    right += _right(network, own.batch, own.at["last token"], last)
+def _patches(network: Network, own: _Read, its: _Read, outright: tuple[_Read, ...], every: int) -> tuple[Repaired, ...]:
+    """All patches of a question, and their controls.
+
+    Args:
+        outright: the questions that name this one's bridge, and the other's.
+    """
+    there = [*_both("back", (own, its), "first hop's end"), *_both("named", outright, "first hop's end")]
+    last = [*_both("back at last", (own, its), "last token"), *_both("onward", (own, its), "first hop's end")]
+    right = _right(network, own.batch, own.at["first hop's end"], there, every)
+    right += _right(network, own.batch, own.at["last token"], last, every)
     kinds = [patch for patch, _ in (*there, *last)]
-    return tuple(Repaired(kind, *right[kinds.index(kind) :][:2]) for kind in PATCHES if kind in kinds)
+    return tuple(Repaired(kind, *right[kinds.index(kind) :][:2]) for kind in PATCHES)
 
 
-def _both(patch: Patch, own: _Read, its: _Read, where: Where) -> list[tuple[Patch, Float[Tensor, "point d_model"]]]:
+def _both(patch: Patch, read: tuple[_Read, ...], where: Where) -> list[tuple[Patch, Float[Tensor, "point d_model"]]]:
     """The states of that place in both questions."""
-    return [(patch, own.state(where)), (patch, its.state(where))]
+    return [(patch, each.state(where)) for each in read]
 
 
-def _turned(network: Network, wanted: Batch, own: _Read, its: _Read) -> tuple[Turned, ...]:
+def _turned(network: Network, wanted: Batch, own: _Read, its: _Read, every: int) -> tuple[Turned, ...]:
     """``wanted``: the question with the other's answer."""
     found, n_layers = [], network.shape.n_layers
+    # The first point is left out: there the other prompt's token would be put.
+    points = range(every, n_layers, every)
     for where in WHERES:
         state = its.state(where)
-        # The first point is left out: there the other prompt's token would be put.
-        states = [state[:0], *(state[point, None] for point in range(1, n_layers))]
+        states = [state[point, None] if point in points else state[:0] for point in range(n_layers)]
         good = gives(network, patched(network, wanted, own.at[where], states), wanted.answer[0]).tolist()
-        found.append(Turned(where, tuple(point for point, yes in zip(range(1, n_layers), good, strict=True) if yes)))
+        found.append(Turned(where, tuple(point for point, yes in zip(points, good, strict=True) if yes)))
     return tuple(found)
 
 
 def _right(
-    network: Network, batch: Batch, at: int, sources: Sequence[tuple[Patch, Float[Tensor, "point d_model"]]]
+    network: Network, batch: Batch, at: int, sources: Sequence[tuple[Patch, Float[Tensor, "point d_model"]]], every: int
 ) -> list[tuple[tuple[int, int], ...]]:
     """Of each source the places from and to which its state, put at ``at``, gives the answer; all in one pass."""
     n_layers = network.shape.n_layers
-    put = sorted((to, point, i) for i, (patch, _) in enumerate(sources) for point, to in places(patch, n_layers))
+    put = sorted((to, point, i) for i, (patch, _) in enumerate(sources) for point, to in places(patch, n_layers, every))
     flat = torch.stack([sources[i][1][point] for _, point, i in put])
     states = flat.split([sum(to == layer for to, _, _ in put) for layer in range(n_layers)])
     good = gives(network, patched(network, batch, at, states), batch.answer[0]).tolist()

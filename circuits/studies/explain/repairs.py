@@ -23,7 +23,6 @@ from circuits.studies.explain.diagnosis import (
     TwoHopRow,
     What,
     Where,
-    places,
 )
 
 BAR = 0.1
@@ -124,8 +123,8 @@ def turned_by_point(rows: Sequence[TwoHopRow], where: Where) -> dict[int, Share]
     """Point by point, of the questions that are answered as the other question is too, how many give the other's answer with its
     state at that place; empty without such a question."""
     own = [each for row in rows for each in row.turned if each.where == where]
-    n_layers = max((row.n_layers for row in rows), default=0)
-    return {point: Share.of([point in each.points for each in own]) for point in range(1, n_layers) if own}
+    points = range(rows[0].every, rows[0].n_layers, rows[0].every) if own else ()
+    return {point: Share.of([point in each.points for each in own]) for point in points}
 
 
 def halves(rows: Sequence[TwoHopRow]) -> tuple[tuple[TwoHopRow, ...], tuple[TwoHopRow, ...]]:
@@ -146,14 +145,14 @@ def halves(rows: Sequence[TwoHopRow]) -> tuple[tuple[TwoHopRow, ...], tuple[TwoH
 
 def chosen_points(rows: Sequence[TwoHopRow], patch: Patch) -> tuple[int, int] | None:
     """The points that repair most of these questions beyond another question's state; the first, of several. None without a row."""
-    found = [(each, row.n_layers) for row in rows for each in row.patches if each.patch == patch]
+    found = [each for row in rows for each in row.patches if each.patch == patch]
     if not found:
         return None
     gain: Counter[tuple[int, int]] = Counter()
-    for each, _ in found:
+    for each in found:
         gain.update(each.own)
         gain.subtract(each.other)
-    return max(places(patch, found[0][1]), key=lambda points: gain[points])
+    return max(rows[0].places(patch), key=lambda points: gain[points])
 
 
 def repair_shares(rows: Sequence[TwoHopRow], *, seed: int = 0) -> tuple[RepairShare, ...]:
@@ -187,5 +186,5 @@ def _against(row: TwoHopRow, patch: Patch, points: tuple[int, int], control: Con
         return Pair(float(bool(each.own)), float(bool(each.other)))
     if control == "another question's state":
         return Pair(float(points in each.own), float(points in each.other))
-    others = len(places(patch, row.n_layers)) - 1
+    others = len(row.places(patch)) - 1
     return Pair(float(points in each.own), len({*each.own} - {points}) / others if others else None)

@@ -65,7 +65,7 @@ def _cases(spec: TwoHopSpec, at: HopBench) -> list[Case[TwoHopQuestion]]:
 
 
 def _run(spec: TwoHopSpec, case: Case[TwoHopQuestion], at: HopBench, watch: Watch) -> TwoHopRow:
-    return diagnosed(at.model, at.network, case.asked, at.setting.relations, spec.seed)
+    return diagnosed(at.model, at.network, case.asked, at.setting.relations, every=spec.every, seed=spec.seed)
 
 
 TWO_HOP: Study[TwoHopSpec, HopBench, TwoHopQuestion, TwoHopRow] = Study(
