@@ -15,6 +15,7 @@ import os
 import platform
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from agreement import agreement
 from scatter import scatter_svg
 from shapes import likely_facts, random_gpt2
 
+from circuits.choices import counted
 from circuits.datasets import load_relations
 from circuits.engines.memory import matmul_speed
 from circuits.engines.sparse import SparseEngine
@@ -152,9 +154,7 @@ def machine() -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "processor": _processor(),
         "torch": torch.__version__,
-        "load": round(os.getloadavg()[1], 1),
         "gflops": round(matmul_speed(torch.device("cpu"), 0.5) / 1e9),
-        "date": time.strftime("%Y-%m-%d"),
     }
 
 
@@ -200,6 +200,16 @@ def tables(results: dict[str, Any]) -> str:
             (f"{what}: share of the roofline", "60 %", f"{found['roofline_share']:.0%}"),
             (f"{what}: peak memory", "3 GB", f"{found['peak_bytes'] / 1e9:.1f} GB"),
         ]
+    if found := results.get("peers"):
+        what = (
+            f"auto-circuit beside this, {counted(found['facts'], 'fact')} of {found['model']}, KL, tau {found['tau']:g}"
+        )
+        times = f"{found['median_processor_seconds']:.2f} s here; by hooks {found['median_ratio_reference']:.0f} times as long"
+        rows += [
+            (f"{what}: times as long", "", f"{found['median_ratio_auto_circuit_in_order']:.0f} ({times})"),
+            (f"{what}, in one order: decisions differing", "0", f"{found['decisions_differing_in_order']}"),
+            (f"{what}, in its own order: edges in common", "", f"{found['median_jaccard_auto_circuit']:.0%}"),
+        ]
     for name, seconds, memory in (("small", "60", "4 GB"), ("medium", "1200", "8 GB")):
         if found := results.get(name):
             shape = f"GPT-2 {name}'s shape, {found['edges']:,} edges"
@@ -233,9 +243,9 @@ def tables(results: dict[str, Any]) -> str:
     lines += ["", "Measured:", ""]
     for name, found in results.items():
         m = found["machine"]
-        load = f", load {m['load']}" if "load" in m else ""
+        load = "" if found["load"] is None else f", load {found['load']}"
         lines.append(
-            f"* {name}: {m['date']}, {m['threads']} threads of {m['cores']} cores ({m['processor']}, {m['gflops']} billion "
+            f"* {name}: {found['date']}, {m['threads']} threads of {m['cores']} cores ({m['processor']}, {m['gflops']} billion "
             f"operations a second in a large product), torch {m['torch']}{load}."
         )
     return "\n".join(lines)
@@ -268,12 +278,21 @@ def _read() -> dict[str, Any]:
     return json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {}
 
 
+def write(name: str, part: Callable[[], dict[str, Any]]) -> None:
+    """Replace one entry of the results by what that part finds now, with the machine, the date and the load, and draw the page again."""
+    found = {**part(), "machine": machine(), "date": time.strftime("%Y-%m-%d"), "load": round(os.getloadavg()[1], 1)}
+    # Read anew: parts may run side by side, and each replaces its own entry alone.
+    RESULTS.write_text(json.dumps({**_read(), name: found}, indent=1) + "\n", encoding="utf-8")
+    page()
+
+
 def main(names: list[str]) -> None:
     for name in [] if names == ["page"] else names or ["factlm", "profile", "small", "scaling"]:
-        found = {**PARTS[name](), "machine": machine()}
-        # Read anew: parts may run side by side, and each replaces its own entry alone.
-        results = {**_read(), name: found}
-        RESULTS.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+        write(name, PARTS[name])
+    page()
+
+
+def page() -> None:
     results = _read()
     if results.keys() & {"small", "medium", "scaling"}:
         FIGURE.parent.mkdir(exist_ok=True)

@@ -7,10 +7,12 @@ import numpy as np
 import profiling
 import pytest
 from agreement import Agreement, agreement
+from peers import edge_names
 
 from circuits.engines.hook import HookEngine
 from circuits.engines.sparse import SparseEngine
 from circuits.facts import Fact, Relations
+from circuits.graph import Graph, Shape
 from circuits.model import Model
 from circuits.studies.roofline import real_searches
 from tests.models import guessed_relation
@@ -78,3 +80,12 @@ def test_searches_by_the_fastest_products_decide_as_those_by_plain_ones(small_mo
     assert found["peak_bytes"] > 0
     operations = sum(search["operations"] for search in found["searches"])
     assert operations == profiling.operations(model, facts, 0.1, granularity="node")
+
+
+def test_a_peer_is_told_every_edge_by_a_name_of_its_own() -> None:
+    graph = Graph(Shape(2, 3), "qkv")
+    names = edge_names(graph)
+    assert len(set(names)) == len(names) == graph.n_edges
+    assert names[0] == ("MLP 1", "Resid End")
+    assert ("A0.2", "A1.0.K") in names
+    assert names[-1] == ("Resid Start", "A0.0.Q")
