@@ -102,7 +102,7 @@ def test_the_same_option_asks_for_the_same_thing_everywhere():
     assert len(COMMANDS) > 20
     for words, options in COMMANDS:
         if "--model" in options:
-            assert {"-m", "--device"} <= options, words
+            assert {"-m", "--device", "--dtype"} <= options, words
         for other, one in (("--methods", "--method"), ("--edit", "--method"), ("--layer", "--layers")):
             assert other not in options or one in options, words
 

@@ -77,7 +77,7 @@ def test_bad_input_is_refused_in_one_line(saved: Path, capsys: pytest.CaptureFix
         ([file], "give --fact or --relation"),
         ([file, *FACT, "--relation", "country_language"], "got both"),
         ([file, "--relation", "country_langage"], "did you mean country_language"),
-        ([file, "--relation", "country_language", "--split", "all"], "val or test"),
+        ([file, "--relation", "country_language", "--split", "all"], "'val' or 'test'"),
         ([file, *FACT, "--model", "factlm"], "give its --model"),
     ):
         code, printed, error = ends(["evaluate", *arguments], capsys)

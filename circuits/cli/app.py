@@ -29,13 +29,7 @@ class Stopped(Exception):
     """A command that was stopped on purpose, its work saved."""
 
 
-ModelOption = Annotated[str, typer.Option("--model", "-m", help="factlm, a local HuggingFace folder, or a hub name.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")]
-DeviceOption = Annotated[str, typer.Option("--device", help="cpu, cuda, cuda:1, ...")]
-WithEditOption = Annotated[
-    Path | None,
-    typer.Option("--with-edit", help="Folder of an edit saved by `kcircuit edit --out`, put on the model first."),
-]
 
 
 _typed: ContextVar[tuple[str, ...]] = ContextVar("the words of the running command")
@@ -97,24 +91,15 @@ def fit_threads(model: "Model") -> "Model":
     return model
 
 
-def load(name: str, device: str = "cpu") -> "Model":
-    """`Model.load` for a command."""
-    from circuits.model import Model
-
-    return fit_threads(Model.load(name, device=device))
-
-
 def put_edit(model: "Model", folder: Path | str | None) -> "Model":
     """The model with the edit of ``--with-edit`` on it, until the command ends; the model itself where there is none.
 
     Raises:
         circuits.editing.EditError: no edit in that folder, or one of another model.
     """
-    if folder is None:
-        return model
-    from circuits.editing import load_edit
+    from circuits.studies import loading
 
-    return _until_the_end.get().enter_context(load_edit(Path(folder)).on(model))
+    return loading.put_edit(model, folder, _until_the_end.get())
 
 
 def parse_memory(text: str | None) -> int | None:

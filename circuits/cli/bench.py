@@ -1,25 +1,27 @@
 """``kcircuit bench``: the engines against each other."""
 
 import json
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from circuits.choices import Granularity
-from circuits.cli.app import CommandError, DeviceOption, JsonOption, ModelOption, app, load
+from circuits.cli.app import CommandError, JsonOption, app
+from circuits.cli.options import asks
+from circuits.studies.specs import OnModel
 
 REFERENCE_EDGES = 20_000
 """Up to so many edges the reference engine is asked."""
 
 
 @app.command()
+@asks(OnModel)
 def bench(
+    asked: dict[str, Any],
     what: Annotated[str, typer.Argument(help="acdc: the reference engine and the fast one on the same facts.")],
     n: Annotated[int, typer.Option("--facts", "--n", min=1, help="How many facts, one a relation.")] = 12,
     tau: Annotated[float, typer.Option(help="Threshold in nats.")] = 0.01,
-    model: ModelOption = "factlm",
     granularity: Annotated[Granularity, typer.Option(help="qkv: a head's slots apart; node: merged.")] = "qkv",
-    device: DeviceOption = "cpu",
     as_json: JsonOption = False,
 ) -> None:
     """Time both engines on the same facts, and count the decisions in which they differ (it must be 0).
@@ -32,12 +34,14 @@ def bench(
     from circuits.datasets import relations_for
     from circuits.model import library
     from circuits.studies.bench import compare, first_facts
+    from circuits.studies.loading import load_asked
     from circuits.studies.roofline import real_searches
 
     def say(line: str) -> None:
         typer.echo(line, err=True)
 
-    facts, loaded = first_facts(relations_for(library.profile_of(model)), n), load(model, device)
+    spec = OnModel(**asked)
+    facts, loaded = first_facts(relations_for(library.profile_of(spec.model)), n), load_asked(spec)
     real = loaded.graph(granularity).n_edges > REFERENCE_EDGES
     if real:
         result = real_searches(loaded, facts, tau=tau, granularity=granularity, progress=say)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, no_type_check
 
 import typer
 
-from circuits.cli.app import CommandError, JsonOption, app, load, require_writable_folder
+from circuits.cli.app import CommandError, JsonOption, app, require_writable_folder
 from circuits.cli.options import asks
 from circuits.cli.progress import progress
 from circuits.studies.edit_specs import EditSpec
@@ -55,10 +55,11 @@ def edit(
     chosen = spec.chosen
     from circuits.editing import find_method
     from circuits.records import write_whole
+    from circuits.studies.loading import load_asked
 
     find_method(spec.method)
     request = _request(spec, spec.fact, spec.to.strip())
-    loaded = load(spec.model, spec.device)
+    loaded = load_asked(spec)
     if not spec.force:
         _require_known(loaded, request)
     summary, saved, took = _edited(loaded, request, spec, chosen, as_json)

@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from circuits.cli.app import CommandError, JsonOption, WithEditOption, app, fit_threads, put_edit
+from circuits.cli.app import CommandError, JsonOption, app, fit_threads, put_edit
+from circuits.cli.options import asks
 from circuits.graph import label_of
-from circuits.studies.options import A_RELATION
+from circuits.studies.certify_specs import EvaluateSpec
 
 if TYPE_CHECKING:
     from circuits.circuit import Circuit
@@ -18,40 +19,17 @@ if TYPE_CHECKING:
 
 
 @app.command()
+@asks(EvaluateSpec)
 def evaluate(
+    asked: dict[str, Any],
     circuit: Annotated[
         Path,
         typer.Argument(help="Folder of a saved run, or a circuit file: circuit.json, MIB's .json, .graphml, .gexf."),
     ],
-    fact: Annotated[
-        str | None, typer.Option(help="A sentence that ends with its object, or 'prompt => object'.")
-    ] = None,
-    subject: Annotated[str | None, typer.Option(help="The subject, as spelled in the prompt.")] = None,
-    object: Annotated[str | None, typer.Option(help="The object, where it is more than the last word.")] = None,
-    relation: Annotated[str | None, typer.Option(help=f"Facts of this relation: {A_RELATION}.")] = None,
-    split: Annotated[str, typer.Option(help="Half of the relation's facts: val or test.")] = "test",
-    n: Annotated[
-        int, typer.Option("--n", min=1, help="How many facts of the relation, known to the model or not.")
-    ] = 20,
-    model: Annotated[
-        str | None, typer.Option("--model", "-m", help="The model. [default: the one that the circuit was found in]")
-    ] = None,
-    with_edit: WithEditOption = None,
-    ablation: Annotated[
-        str | None, typer.Option(help="zero, mean or resample. [default: what the circuit was found under]")
-    ] = None,
-    tau: Annotated[
-        float, typer.Option(min=0, help="An edge worth fewer nats in the circuit counts as superfluous.")
-    ] = 0.01,
-    draws: Annotated[int, typer.Option(min=1, help="Random circuits of each kind, and knockouts of each size.")] = 10,
-    engine: Annotated[str, typer.Option(help="sparse: fast; hook: the reference.")] = "sparse",
-    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...")] = "cpu",
-    seed: Annotated[int, typer.Option(min=0, help="Of splits, corrupted prompts, random circuits and knockouts.")] = 0,
     as_json: JsonOption = False,
 ) -> None:
     """Score a circuit: its answers alone, faithfulness, random circuits of its size, minimality and completeness."""
-    if fact is not None and relation is not None:
-        raise CommandError("expected at most one of --fact and --relation, got both")
+    ask = EvaluateSpec(**asked)
     found, own, spec_model = read_circuit_file(circuit)
     from circuits.datasets import relations_for
     from circuits.evaluation.assessment import assess
@@ -59,31 +37,35 @@ def evaluate(
     from circuits.studies.search import engine_for, load_model
     from circuits.studies.specs import RunSpec
 
-    relations = relations_for(library.profile_of(model or spec_model), relation, *(each.relation for each in own))
-    facts = _facts(fact, subject, object, relation, split, n, own, relations, seed)
+    relations = relations_for(
+        library.profile_of(ask.model or spec_model), ask.relation, *(each.relation for each in own)
+    )
+    facts = _facts(ask, own, relations)
+    origin = found.provenance
     spec = RunSpec.model_validate(
         {
             "facts": facts,
             "relation": facts[0].relation or "these",
-            "model": model or spec_model,
-            "ablation": ablation or found.provenance.settings.get("ablation", "zero"),
+            "model": ask.model or spec_model,
+            "ablation": ask.ablation or origin.settings.get("ablation", "zero"),
             "granularity": found.graph.granularity,
-            "processing": found.provenance.processing or "compatibility",
-            "engine": engine,
-            "device": device,
-            "seed": seed,
+            "processing": origin.processing or "compatibility",
+            "engine": ask.engine,
+            "device": ask.device,
+            "dtype": ask.dtype or origin.settings.get("dtype", "float32"),
+            "seed": ask.seed,
         }
     )
-    loaded = put_edit(fit_threads(load_model(spec)), with_edit)
+    loaded = put_edit(fit_threads(load_model(spec)), ask.with_edit)
     _require_same_graph(found, loaded)
-    if found.provenance.weights and found.provenance.weights != loaded.weights:
+    if origin.weights and origin.weights != loaded.weights:
         typer.echo(
-            f"the circuit was found in weights {found.provenance.weights[:12]}, and {loaded.name} has {loaded.weights[:12]}",
+            f"the circuit was found in weights {origin.weights[:12]}, and {loaded.name} has {loaded.weights[:12]}",
             err=True,
         )
     asked = engine_for(spec, facts, relations, loaded, notice=lambda line: typer.echo(line, err=True))
-    result = assess(loaded, asked, found, facts, draws=draws, seed=seed)
-    content = {"model": spec.model, "ablation": spec.ablation, **result.to_json(tau)}
+    result = assess(loaded, asked, found, facts, draws=ask.draws, seed=ask.seed)
+    content = {"model": spec.model, "ablation": spec.ablation, **result.to_json(ask.tau)}
     if as_json:
         typer.echo(json.dumps(content, ensure_ascii=False))
         return
@@ -115,28 +97,16 @@ def read_circuit_file(path: Path) -> "tuple[Circuit, tuple[Fact, ...], str]":
     return found, (), found.provenance.model or FACTLM
 
 
-def _facts(
-    fact: str | None,
-    subject: str | None,
-    object: str | None,
-    relation: str | None,
-    split: str,
-    n: int,
-    own: "tuple[Fact, ...]",
-    relations: "Relations",
-    seed: int,
-) -> "tuple[Fact, ...]":
+def _facts(ask: EvaluateSpec, own: "tuple[Fact, ...]", relations: "Relations") -> "tuple[Fact, ...]":
     from circuits.datasets.split import split_facts
     from circuits.facts import parse_fact
 
-    if fact is not None:
-        return (parse_fact(fact, relations.values(), subject=subject, object=object),)
-    if relation is not None:
-        if split not in ("val", "test"):
-            raise CommandError(f"expected --split val or test, got {split!r}")
+    if ask.fact is not None:
+        return (parse_fact(ask.fact, relations.values(), subject=ask.subject, object=ask.object),)
+    if ask.relation is not None:
         from circuits.studies.setting import find_relation
 
-        return split_facts(find_relation(relations, relation), "val" if split == "val" else "test", seed=seed)[:n]
+        return split_facts(find_relation(relations, ask.relation), ask.split, seed=ask.seed)[: ask.n]
     if not own:
         raise CommandError("this file does not say which facts the circuit is about; give --fact or --relation")
     return own

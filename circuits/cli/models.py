@@ -3,12 +3,14 @@
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, no_type_check
+from typing import TYPE_CHECKING, Annotated, Any, no_type_check
 
 import typer
 
 from circuits.choices import counted
-from circuits.cli.app import DeviceOption, JsonOption, app, load
+from circuits.cli.app import JsonOption, app
+from circuits.cli.options import asks
+from circuits.studies.specs import OnModel
 
 if TYPE_CHECKING:
     from circuits.facts import Fact
@@ -54,7 +56,9 @@ def get(name: Annotated[str, typer.Argument(help="Its name in `kcircuit models`.
 
 
 @models_app.command()
+@asks(OnModel, leave_out=("model",))
 def check(
+    asked: dict[str, Any],
     model: Annotated[str, typer.Argument(help="A name, a HuggingFace folder, a GGUF file, or a hub name.")],
     facts: Annotated[
         Path | None,
@@ -62,13 +66,13 @@ def check(
     ] = None,
     n: Annotated[int, typer.Option(min=1, help="How many of them, drawn at random.")] = 300,
     seed: Annotated[int, typer.Option(min=0, help="Of the draw.")] = 0,
-    device: DeviceOption = "cpu",
     as_json: JsonOption = False,
 ) -> None:
     """Measure each token that the model's prompts may begin with, by the facts that it then knows."""
     from circuits.evaluation.beginnings import beginnings, sample_facts
+    from circuits.studies.loading import load_asked
 
-    loaded = load(model, device)
+    loaded = load_asked(OnModel(model=model, **asked))
     asked = sample_facts(_facts(loaded, facts), n, seed)
     rows = [
         {

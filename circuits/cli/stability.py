@@ -10,7 +10,6 @@ from circuits.choices import counted
 from circuits.cli.app import (
     CommandError,
     JsonOption,
-    WithEditOption,
     app,
     fit_threads,
     put_edit,
@@ -29,7 +28,6 @@ SHOWN = ("tau", "absolute", "granularity", "ablation", "engine", "seed")
 @asks(WhichFacts, StabilitySpec)
 def stability(
     asked: dict[str, Any],
-    with_edit: WithEditOption = None,
     out: Annotated[
         Path | None, typer.Option(help="Folder for stability.json; a command that was stopped continues there.")
     ] = None,
@@ -61,7 +59,7 @@ def stability(
     # Checked before the model is loaded, because that takes a while.
     first = relations[relation or ""].facts()[:1] if given is None else (given,)
     spec = StabilitySpec(facts=first, **asked)
-    loaded = put_edit(fit_threads(load_model(spec.run_spec(relation))), with_edit)
+    loaded = put_edit(fit_threads(load_model(spec.run_spec(relation))), spec.with_edit)
     facts = first if relation is None else known_facts(relations, relation, loaded, which.n, seed=spec.seed)
     spec = spec.model_copy(update={"facts": facts})
     store = None if out is None else Folder(out / "rows")
@@ -71,7 +69,7 @@ def stability(
     skipped = [one for one in measured if isinstance(one, Skip)]
     result: dict[str, Any] = {
         "model": spec.model,
-        "with_edit": None if with_edit is None else str(with_edit),
+        "with_edit": spec.with_edit,
         "fact": facts[0].statement if relation is None else f"{counted(len(facts), 'fact')} of {relation}",
         **{name: getattr(spec, name) for name in SHOWN},
         "edges": next(one.overlap.edges_before for one in made if one.name == "tau"),

@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from circuits.cli.app import CommandError, JsonOption, app
+from circuits.cli.options import asks
 from circuits.cli.progress import progress, stoppable
 from circuits.discovery.budget import seconds
+from circuits.studies.specs import MaybeEdited
 
 if TYPE_CHECKING:
     from circuits.studies.product import Contexts, Product
@@ -26,12 +28,14 @@ ALONE = frozenset({"table", "stability", "certify", "criteria"})
 
 
 @app.command()
+@asks(MaybeEdited, leave_out=("model",))
 def sweep(
+    asked: dict[str, Any],
     study: Annotated[str, typer.Argument(help="discover, edits, layers, trace, diff-table, truth, ...")],
     relations: Annotated[
         str | None, typer.Option("--relation", "--relations", help="all, or names: adj_antonym,country_language.")
     ] = None,
-    models: Annotated[str | None, typer.Option(help="factlm,smollm2")] = None,
+    models: Annotated[str | None, typer.Option("--model", "--models", "-m", help="factlm,smollm2")] = None,
     methods: Annotated[str | None, typer.Option("--method", "--methods", help="acdc,eap-ig")] = None,
     taus: Annotated[str | None, typer.Option("--tau", "--taus", help="0.01,0.03")] = None,
     seeds: Annotated[str | None, typer.Option("--seed", "--seeds", help="0,1,2")] = None,
@@ -80,6 +84,7 @@ def sweep(
     limit = None if budget is None else seconds(budget)
     fixed, over = _asked(file, setting or [])
     fixed |= {} if n is None else {"n": n}
+    fixed |= {name: value for name, value in asked.items() if value != MaybeEdited.model_fields[name].default}
     lists = {"model": models, "relation": relations, "method": methods, "tau": taus, "seed": seeds}
     over = {name: _listed(text) for name, text in lists.items() if text is not None} | over
     if over.get("relation") == ["all"]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from circuits.choices import counted
-from circuits.cli.app import CommandError, JsonOption, app, fit_threads, require_file, require_writable_folder
+from circuits.cli.app import CommandError, JsonOption, app, fit_threads, put_edit, require_file, require_writable_folder
 from circuits.cli.options import asks
 from circuits.cli.progress import progress, stoppable
 from circuits.discovery import find_method
@@ -64,7 +64,7 @@ def table(
         asked["taus"] = DEFAULT_TAUS[:1]
     spec = TableSpec(**asked)
     # All settings are checked before the model is loaded, because that takes a while.
-    loaded = fit_threads(load_model(spec.run_spec(chosen[0].name, chosen[0].facts()[:1])))
+    loaded = put_edit(fit_threads(load_model(spec.run_spec(chosen[0].name, chosen[0].facts()[:1]))), spec.with_edit)
     jobs = min(fitting(jobs, loaded), len(chosen))
     started = time.perf_counter()
     with stoppable(out is not None), progress("relations") as (watch, finished):

@@ -182,7 +182,7 @@ def require_resolvable(noise: float, tau: float, engine: Engine) -> None:
         raise NoiseError(
             f"tau is {tau:g}, and rounding alone moves what is measured by {noise:.2g} ({engine.name} in {engine.precision}): "
             f"decisions can be told from chance from tau {RESOLUTION * noise:.2g} on. Take a larger tau, or compute in "
-            "float32 if this is a shorter type; --force searches all the same"
+            "float32 if this is a shorter type; `kcircuit discover --force` searches all the same"
         )
 
 

@@ -7,14 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from circuits.datasets.tasks import Task, load_task, own_tasks
-from circuits.editing import load_edit
 from circuits.evaluation.ability import Score, scores
 from circuits.evaluation.edits.failures import contains
 from circuits.facts import EditRequest
 from circuits.model import Model, Profile, library
 from circuits.studies.ability_specs import OWN, AbilitySpec
+from circuits.studies.loading import load_asked, put_edit
 from circuits.studies.options import AskedError
-from circuits.studies.requests import Unedited
 from circuits.studies.study import Case, Study, Watch
 
 
@@ -70,11 +69,8 @@ class Ability:
 def _open(spec: AbilitySpec, _: Any) -> Examined:
     """What can be refused is refused before the model is loaded."""
     tasks = tasks_of(spec.tasks, library.profile_of(spec.model))
-    held, unedited = ExitStack(), Unedited.load(spec.model, spec.device)
-    model = unedited
-    if spec.with_edit is not None:
-        model = held.enter_context(load_edit(Path(spec.with_edit)).on(unedited))
-    return Examined(model, unedited, tasks, held)
+    held, unedited = ExitStack(), load_asked(spec)
+    return Examined(put_edit(unedited, spec.with_edit, held), unedited, tasks, held)
 
 
 def _cases(spec: AbilitySpec, at: Examined) -> list[Case[Task]]:

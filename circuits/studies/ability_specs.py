@@ -2,8 +2,8 @@
 
 from typing import Annotated
 
-from circuits.paths import FACTLM
-from circuits.studies.options import Asked, Device, ModelName, Option, WithEdit
+from circuits.studies.options import Option
+from circuits.studies.specs import MaybeEdited
 
 OWN = "own"
 """In place of a task file: the project's own that suit the model."""
@@ -15,10 +15,7 @@ TaskFiles = Annotated[
 ]
 
 
-class AbilitySpec(Asked):
+class AbilitySpec(MaybeEdited):
     """Tasks, put to a model."""
 
-    model: ModelName = FACTLM
-    with_edit: WithEdit = None
     tasks: TaskFiles = (OWN,)
-    device: Device = "cpu"

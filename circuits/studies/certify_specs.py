@@ -4,8 +4,20 @@ from typing import Annotated, get_args
 
 from pydantic import model_validator
 
-from circuits.choices import AblationKind, MetricName, Split
-from circuits.studies.options import Asked, Option
+from circuits.choices import AblationKind, Dtype, MetricName, Split
+from circuits.studies.options import (
+    A_MODEL,
+    A_RELATION,
+    FLOATS,
+    Asked,
+    Device,
+    Engine,
+    FactInWords,
+    Object,
+    Option,
+    Subject,
+    WithEdit,
+)
 from circuits.studies.specs import DEFAULT_TAU, RunSpec, Searched, TauInNats
 
 SIX = "country_language,country_capital_city,book_author,athlete_sport,company_headquarters,person_occupation"
@@ -65,6 +77,36 @@ class CriteriaSpec(Searched):
             for metric in _words(self.metrics)
         ]
         return tuple(found)  # type: ignore[return-value]  # the validator holds them to be words of these
+
+
+class EvaluateSpec(Asked):
+    """A circuit of a file on facts, on those that it was found from by default."""
+
+    fact: FactInWords = None
+    subject: Subject = None
+    object: Object = None
+    relation: Annotated[str | None, Option(f"Facts of this relation: {A_RELATION}.")] = None
+    split: Annotated[Split, Option("Half of the relation's facts: val or test.")] = "test"
+    n: Annotated[int, Option("How many facts of the relation, known to the model or not.", least=1)] = 20
+    model: Annotated[str | None, Option(f"{A_MODEL} [default: the one that the circuit was found in]", short="m")] = (
+        None
+    )
+    device: Device = "cpu"
+    dtype: Annotated[Dtype | None, Option(f"{FLOATS} [default: what the circuit was found in]")] = None
+    with_edit: WithEdit = None
+    ablation: Annotated[
+        AblationKind | None, Option("zero, mean or resample. [default: what the circuit was found under]")
+    ] = None
+    tau: Annotated[float, Option("An edge worth fewer nats in the circuit counts as superfluous.", least=0)] = 0.01
+    draws: Annotated[int, Option("Random circuits of each kind, and knockouts of each size.", least=1)] = 10
+    engine: Engine = "sparse"
+    seed: Annotated[int, Option("Of splits, corrupted prompts, random circuits and knockouts.", least=0)] = 0
+
+    @model_validator(mode="after")
+    def _one_or_none(self) -> "EvaluateSpec":
+        if self.fact is not None and self.relation is not None:
+            raise ValueError("expected at most one of --fact and --relation, got both")
+        return self
 
 
 class CertifySpec(Asked):

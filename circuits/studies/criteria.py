@@ -6,7 +6,8 @@ fact is searched. Controls of each ablation: the whole model, and a random conne
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from contextlib import ExitStack
+from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
 from circuits.choices import AblationKind, MetricName
@@ -20,6 +21,7 @@ from circuits.model import Model
 from circuits.records import Number
 from circuits.studies.certify_specs import CriteriaSpec
 from circuits.studies.columns import Column
+from circuits.studies.loading import put_edit
 from circuits.studies.runs import certifier
 from circuits.studies.search import load_model, search
 from circuits.studies.specs import RunSpec
@@ -68,6 +70,8 @@ class Workbench:
     relations: Relations
     facts: tuple[Fact, ...]
     notice: Callable[[str], None] = lambda _: None
+    held: ExitStack = field(default_factory=ExitStack)
+    """The edit on the model."""
 
     def run_spec(self, spec: CriteriaSpec, fact: Fact, criterion: Criterion) -> RunSpec:
         siblings = beside(fact, self.relations, self.model, criterion.siblings, spec.seed)
@@ -102,8 +106,9 @@ def facts_for(spec: CriteriaSpec, relations: Relations, model: Model) -> tuple[F
 
 
 def _open(spec: CriteriaSpec, relations: Relations) -> Workbench:
-    model = load_model(spec.asks_for(facts=(Fact("s", "s", "o"),)))
-    return Workbench(model, relations, facts_for(spec, relations, model))
+    held = ExitStack()
+    model = put_edit(load_model(spec.asks_for(facts=(Fact("s", "s", "o"),))), spec.with_edit, held)
+    return Workbench(model, relations, facts_for(spec, relations, model), held=held)
 
 
 def _cases(spec: CriteriaSpec, bench: Workbench) -> list[Case[tuple[Fact, Criterion]]]:

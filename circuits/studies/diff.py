@@ -30,8 +30,9 @@ from circuits.studies.edit_specs import DiffSpec
 from circuits.studies.explain.sides import Bench, fact_of, make_bench, relation_of
 from circuits.studies.explain.verdict import BehaviourError
 from circuits.studies.floors import Floor, floor_of, random_floor
+from circuits.studies.loading import load_asked
 from circuits.studies.options import AskedError
-from circuits.studies.requests import QUIET, Unedited, resources_of
+from circuits.studies.requests import QUIET, resources_of
 from circuits.studies.search import require_known
 from circuits.studies.study import Case, Study, Watch
 
@@ -353,7 +354,7 @@ def _open(spec: DiffSpec, watch: Watch | None) -> Watched:
     fact, resources = fact_of(spec.fact, relations), resources_of(spec.corpus)
     if spec.to == fact.object:
         raise AskedError(f"expected a new object, got {spec.to!r}, which the fact has already")
-    model = Unedited.load(spec.model, spec.device)
+    model = load_asked(spec)
     if not spec.force:
         require_known(model, (fact,), whole_model(model, (fact,)))
     bench = make_bench(model, fact, relations, run_spec)

@@ -21,8 +21,9 @@ from circuits.studies.diffs import Side
 from circuits.studies.edit_specs import DiffSpec
 from circuits.studies.explain.sides import Benches, relation_of
 from circuits.studies.explain.verdict import Claim
+from circuits.studies.loading import load_asked
 from circuits.studies.options import AskedError
-from circuits.studies.requests import Unedited, resources_of
+from circuits.studies.requests import resources_of
 from circuits.studies.study import Case, Study, Watch
 
 NEIGHBOURS = 5
@@ -169,7 +170,7 @@ def _open(spec: DiffSpec, watch: Watch | None) -> FactsToEdit:
         raise AskedError("the table edits one layer a method: expected --layers with one layer, or none")
     search, _ = spec.run_spec(), spec.chosen
     relations, resources = relations_for(library.profile_of(spec.model)), resources_of(spec.corpus)
-    model = Unedited.load(spec.model, spec.device)
+    model = load_asked(spec)
     facts = facts_to_edit(model, spec.n, relations, spec.seed)
     return FactsToEdit(Benches(model, relations, search), facts, resources)
 

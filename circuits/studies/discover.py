@@ -4,18 +4,17 @@ import re
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 from circuits.datasets import relations_for
 from circuits.datasets.manifest import manifest_of
 from circuits.datasets.probes import edit_facts
 from circuits.datasets.split import split_facts
-from circuits.editing import load_edit
 from circuits.evaluation import known
 from circuits.evaluation.roles import ToldRoles, read_known_fact, roles_for, template_of
 from circuits.facts import Fact, FactError, Relations, parse_fact
 from circuits.model import Model, library
+from circuits.studies.loading import put_edit
 from circuits.studies.runs import run
 from circuits.studies.search import UnknownFactError, shared_model, state_in
 from circuits.studies.specs import DiscoverSpec
@@ -54,9 +53,7 @@ def _open(spec: DiscoverSpec, _: Any) -> Workshop:
     held = ExitStack()
     # Any fact will do: which model it is does not hang on it.
     model = shared_model(spec.run_spec((*facts, *next(iter(relations.values())).facts())[0]))
-    if spec.with_edit is not None:
-        model = held.enter_context(load_edit(Path(spec.with_edit)).on(model))
-    return Workshop(model, relations, facts, held)
+    return Workshop(put_edit(model, spec.with_edit, held), relations, facts, held)
 
 
 def _require_wording(spec: DiscoverSpec, relations: Relations) -> None:
@@ -122,5 +119,5 @@ def _run(spec: DiscoverSpec, case: Case[Fact], at: Workshop, watch: Watch) -> Su
 
 
 DISCOVER: Study[DiscoverSpec, Workshop, Fact, Summary] = Study(
-    "discover", Summary, _open, _cases, _run, algorithm=2, chooses=frozenset({"n", "split"}), later={"wording": 0}
+    "discover", Summary, _open, _cases, _run, algorithm=2, chooses=frozenset({"n", "split"})
 )

@@ -3,19 +3,16 @@
 from typing import Annotated, Any, ClassVar
 
 from circuits.facts import Fact
-from circuits.paths import FACTLM
 from circuits.studies.ability_specs import TaskFiles
 from circuits.studies.options import (
     Asked,
     Corpus,
-    Device,
     EditCases,
     EditedLayer,
     EditMethod,
     EvalWhen,
     FactInWords,
     FluencySamples,
-    ModelName,
     NewObject,
     Object,
     Option,
@@ -24,7 +21,7 @@ from circuits.studies.options import (
     Subject,
     parse_settings,
 )
-from circuits.studies.specs import DEFAULT_TAU, RunSpec
+from circuits.studies.specs import DEFAULT_TAU, OnModel, RunSpec
 
 EditSeed = Annotated[int, Option("Of the facts, the new objects and the edits.", least=0)]
 TauOfSearches = Annotated[float, Option("Threshold of the circuit searches, in nats.")]
@@ -74,16 +71,14 @@ class Beside(Asked):
     ] = None
 
 
-class WhichEdits(HowEdited):
+class WhichEdits(OnModel, HowEdited):
     """Facts given other objects: those that the model knows, drawn, or a file's."""
 
-    model: ModelName = FACTLM
-    device: Device = "cpu"
     seed: EditSeed = 0
     cases: EditCases = None
 
 
-class EditSpec(AtLayer, Sampled):
+class EditSpec(OnModel, AtLayer, Sampled):
     """One fact, given another object."""
 
     fact: FactInWords = None
@@ -91,8 +86,6 @@ class EditSpec(AtLayer, Sampled):
     method: EditMethod = "rome"
     subject: Subject = None
     object: Object = None
-    model: ModelName = FACTLM
-    device: Device = "cpu"
     seed: Annotated[int, Option("Of everything drawn at random.", least=0)] = 0
     force: Annotated[bool, Option("Also for a fact that the model does not know, and an edit that does not take.")] = (
         False
@@ -187,7 +180,7 @@ class TraceSpec(WhichEdits, Beside):
     tasks: TaskFiles = ()
 
 
-class DiffSpec(HowEdited):
+class DiffSpec(OnModel, HowEdited):
     """What edits do to circuits: of one fact at several prompts, or of many facts."""
 
     edit: Annotated[
@@ -205,8 +198,6 @@ class DiffSpec(HowEdited):
         str | None, Option("Layers to edit, one edit each: 0,2,4. The method's default otherwise.", also=("layer",))
     ] = None
     n: Annotated[int, Option("Facts in the table.", least=1)] = 30
-    model: ModelName = FACTLM
-    device: Device = "cpu"
     tau: TauOfSearches = DEFAULT_TAU
     granularity: Slots = "qkv"
     seed: EditSeed = 0
@@ -218,6 +209,7 @@ class DiffSpec(HowEdited):
             facts=(Fact("a is", "a", "b"),),
             model=self.model,
             device=self.device,
+            dtype=self.dtype,
             tau=self.tau,
             granularity=self.granularity,
             seed=self.seed,

@@ -21,6 +21,7 @@ from circuits.facts import PREFIXED, EditRequest
 from circuits.model import Model
 from circuits.records import to_json
 from circuits.studies.edit_specs import CompareSpec, EvalSpec
+from circuits.studies.loading import load_asked
 from circuits.studies.requests import Unedited
 from circuits.studies.routing import PooledRouting, pooled, routing_report
 from circuits.studies.study import Case, Study, Watch
@@ -309,7 +310,7 @@ def _open(spec: CompareSpec | EvalSpec, watch: Watch | None) -> Unedited:
     contestants = _contestants(spec)
     parse_eval_at(spec.eval_at)
     chosen = spec.chosen
-    model = Unedited.load(spec.model, spec.device)
+    model = load_asked(spec)
     for each, _ in contestants:
         find_method(each.method).options(model, **chosen)
     n = max(count for _, count in contestants)

@@ -5,20 +5,15 @@ from typing import Annotated, Literal
 from pydantic import model_validator
 
 from circuits.facts import Fact
-from circuits.paths import FACTLM
 from circuits.studies.edit_specs import HowEdited, TauOfSearches
 from circuits.studies.options import (
     A_RELATION,
-    Asked,
-    Device,
     FactInWords,
-    ModelName,
     NewObject,
     Option,
     Slots,
-    WithEdit,
 )
-from circuits.studies.specs import DEFAULT_TAU, RunSpec
+from circuits.studies.specs import DEFAULT_TAU, MaybeEdited, RunSpec
 
 Wording = Literal["stated", "bare"]
 SubjectOfDataset = Annotated[str | None, Option("The subject, as the dataset spells it.")]
@@ -37,15 +32,7 @@ MULTI_HOP_EDIT = "rome@subject"
 """The paper's: an edit that changes what is known of the subject. One of the prompt's end changes one prompt."""
 
 
-class OnModel(Asked):
-    """What model is asked, with what edit on it."""
-
-    model: ModelName = FACTLM
-    device: Device = "cpu"
-    with_edit: WithEdit = None
-
-
-class HeadsSpec(OnModel):
+class HeadsSpec(MaybeEdited):
     """What each head does for a relation, or for several."""
 
     relation: Annotated[
@@ -63,7 +50,7 @@ class HeadsSpec(OnModel):
     seed: Annotated[int, Option("Of shuffles and intervals.", least=0)] = 0
 
 
-class Explained(OnModel):
+class Explained(MaybeEdited):
     """How circuits are searched whose differences explain something."""
 
     tau: TauOfSearches = DEFAULT_TAU
@@ -76,6 +63,7 @@ class Explained(OnModel):
             facts=(Fact("a is", "a", "b"),),
             model=self.model,
             device=self.device,
+            dtype=self.dtype,
             with_edit=self.with_edit,
             tau=self.tau,
             granularity=self.granularity,
@@ -177,7 +165,7 @@ class MultiHopSpec(Explained, HowEdited):
         return self
 
 
-class TwoHopSpec(OnModel):
+class TwoHopSpec(MaybeEdited):
     """A question in two hops, or several that are to be found."""
 
     first: Annotated[str | None, Option("The relation of the first hop; with --find, look at no other.")] = None

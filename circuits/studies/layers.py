@@ -16,6 +16,7 @@ from circuits.records import Number
 from circuits.studies.columns import Column
 from circuits.studies.edit_specs import LayersSpec
 from circuits.studies.edits import Contestant
+from circuits.studies.loading import load_asked
 from circuits.studies.options import AskedError, parse_layers
 from circuits.studies.requests import QUIET, Unedited
 from circuits.studies.study import Case, Study, Watch
@@ -105,7 +106,7 @@ def _places(spec: LayersSpec, n_layers: int | None) -> list[Place]:
 
 def _open(spec: LayersSpec, watch: Watch | None) -> Unedited:
     _places(spec, None)
-    return Unedited.of(Unedited.load(spec.model, spec.device), spec, spec.n, watch=watch or Watch())
+    return Unedited.of(load_asked(spec), spec, spec.n, watch=watch or Watch())
 
 
 def _cases(spec: LayersSpec, unedited: Unedited) -> list[Case[Place]]:

@@ -13,7 +13,7 @@ import math
 import shlex
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
@@ -32,6 +32,10 @@ class Asked(BaseModel):
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+    later: ClassVar[frozenset[str]] = frozenset()
+    """Fields that came when rows had been kept already: at their defaults they ask for what was asked before there were such
+    fields, so they decide no row (`circuits.studies.study.Study.decides`)."""
 
     if not TYPE_CHECKING:  # or else a type checker would know no field by its name
 
@@ -206,7 +210,11 @@ def parse_layers(text: str) -> tuple[int, ...]:
 A_RELATION = "a name, or a file in the layout of Known-1000, ParaRel or LRE (FILE:NAME where it holds several)"
 """What `--relation` takes."""
 
-ModelName = Annotated[str, Option("factlm, a local HuggingFace folder, or a hub name.", short="m")]
+A_MODEL = "factlm, a name of `kcircuit models`, a HuggingFace folder, a GGUF file, or a hub name."
+"""What `--model` takes."""
+FLOATS = "float32 or bfloat16: what weights and values are held in."
+
+ModelName = Annotated[str, Option(A_MODEL, short="m")]
 Absolute = Annotated[bool, Option("Keep suppressive edges too.")]
 Slots = Annotated[Granularity, Option("qkv: a head's slots apart; node: merged.")]
 AblatedBy = Annotated[AblationKind, Option("zero, mean or resample.")]
@@ -218,7 +226,7 @@ MeasuredBy = Annotated[
 ]
 Engine = Annotated[EngineName, Option("sparse: fast; hook: the reference.")]
 Device = Annotated[str, Option("cpu, cuda, cuda:1, ...")]
-FloatType = Annotated[Dtype, Option("float32 or bfloat16.")]
+FloatType = Annotated[Dtype, Option(FLOATS)]
 Processed = Annotated[Processing, Option("compatibility (folded, centred weights) or raw.")]
 Steps = Annotated[int | None, Option("Steps of integrated gradients (eap-ig). 20 by default.")]
 WithEdit = Annotated[str | None, Option("Folder of an edit saved by `kcircuit edit --out`, put on the model first.")]

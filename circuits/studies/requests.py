@@ -19,7 +19,6 @@ from circuits.evaluation.edits.unrelated import unrelated
 from circuits.evaluation.general import UnrelatedText
 from circuits.facts import EditRequest
 from circuits.model import Model
-from circuits.studies.cores import fit_threads
 from circuits.studies.edit_specs import WhichEdits
 from circuits.studies.options import AskedError
 from circuits.studies.study import Watch
@@ -41,12 +40,6 @@ class Unedited:
     model: Model
     cases: tuple[EditCase, ...]
     resources: Resources
-
-    @staticmethod
-    def load(name: str, device: str = "cpu") -> Model:
-        model = Model.load(name, device=device)
-        fit_threads(model)
-        return model
 
     @classmethod
     def of(

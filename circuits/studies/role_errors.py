@@ -29,7 +29,7 @@ from circuits.model.spans import spans
 from circuits.records import Number
 from circuits.studies.claims_specs import RoleErrorsSpec
 from circuits.studies.false_labels import false_labels
-from circuits.studies.requests import Unedited
+from circuits.studies.loading import load_asked
 from circuits.studies.study import Case, Study, Watch
 
 Kind = Literal["scrambled", "ranges"]
@@ -123,7 +123,7 @@ def error_rates(trials: Sequence[Trials], seed: int = 0) -> tuple[ErrorRate, ...
 
 
 def _open(spec: RoleErrorsSpec, _: Any) -> Labelled:
-    return Labelled(Unedited.load(spec.model, spec.device), relations_for(library.profile_of(spec.model)))
+    return Labelled(load_asked(spec), relations_for(library.profile_of(spec.model)))
 
 
 def _cases(spec: RoleErrorsSpec, at: Labelled) -> list[Case[tuple[Kind, int]]]:

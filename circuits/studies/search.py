@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from weakref import WeakValueDictionary
 
-import torch
 from pydantic import BaseModel, ConfigDict
 
 from circuits.circuit import Circuit, Provenance, Scores
@@ -20,6 +19,7 @@ from circuits.engines import Ablation, Engine, make_engine
 from circuits.evaluation import KNOWN_RANK, Answers
 from circuits.facts import Fact, Relations
 from circuits.model import Model
+from circuits.studies.loading import load_named
 from circuits.studies.specs import DEFAULT_EDGES, RunSpec
 from circuits.studies.study import Watch
 
@@ -247,8 +247,7 @@ def load_model(spec: RunSpec) -> Model:
     Raises:
         circuits.model.device.DeviceError: no such device.
     """
-    dtype = {"float32": torch.float32, "bfloat16": torch.bfloat16}[spec.dtype]
-    return Model.load(spec.model, device=spec.device, dtype=dtype, processing=spec.processing)
+    return load_named(spec.model, spec.device, spec.dtype, spec.processing)
 
 
 _SHARED: WeakValueDictionary[tuple[object, ...], Model] = WeakValueDictionary()

@@ -30,6 +30,7 @@ from circuits.model.network import layer_of
 from circuits.studies.ability import tasks_about_others, tasks_of
 from circuits.studies.edit_specs import TraceSpec
 from circuits.studies.edits import Contestant, maker
+from circuits.studies.loading import load_asked
 from circuits.studies.options import AskedError
 from circuits.studies.requests import QUIET, Unedited
 from circuits.studies.study import Case, Study, Watch
@@ -321,7 +322,7 @@ def _open(spec: TraceSpec, watch: Watch | None) -> Unedited:
     _checkpoints(spec)
     contestants, restraints = _contestants(spec), Restraint.parse_all(spec.restrain)
     tasks_of(spec.tasks, library.profile_of(spec.model))
-    model = Unedited.load(spec.model, spec.device)
+    model = load_asked(spec)
     for each in contestants:
         find_method(each.method).options(model, **spec.chosen)
     if len(restraints) > 1 and not spec.others:

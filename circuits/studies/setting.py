@@ -5,16 +5,14 @@ import re
 from collections.abc import Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass
-from pathlib import Path
 
 from circuits.datasets import named, relations_for
 from circuits.datasets.manifest import Manifest, manifest_of
-from circuits.editing import load_edit
 from circuits.facts import Relation, Relations
 from circuits.model import Model, library
-from circuits.studies.explain_specs import OnModel
+from circuits.studies.loading import load_asked, put_edit
 from circuits.studies.options import AskedError
-from circuits.studies.requests import Unedited
+from circuits.studies.specs import MaybeEdited
 
 
 @dataclass(frozen=True)
@@ -29,14 +27,12 @@ class Setting:
     """The relations that were asked for."""
 
     @classmethod
-    def opened(cls, spec: OnModel, relations: Relations, chosen: Iterable[Relation] = ()) -> "Setting":
+    def opened(cls, spec: MaybeEdited, relations: Relations, chosen: Iterable[Relation] = ()) -> "Setting":
         """Raises:
         circuits.editing.EditError: no edit in that folder, or one of another model.
         """
-        held, model = ExitStack(), Unedited.load(spec.model, spec.device)
-        if spec.with_edit is not None:
-            model = held.enter_context(load_edit(Path(spec.with_edit)).on(model))
-        return cls(model, relations, held, tuple(chosen))
+        held = ExitStack()
+        return cls(put_edit(load_asked(spec), spec.with_edit, held), relations, held, tuple(chosen))
 
     @property
     def manifest(self) -> Manifest | None:

@@ -5,7 +5,7 @@ The same thing is called by the same name in every study: its option is declared
 
 import math
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeVar
 
 from pydantic import BeforeValidator, model_validator
 
@@ -51,6 +51,21 @@ DEFAULT_TAUS = (DEFAULT_TAU, 0.03, 0.1)
 DEFAULT_EDGES = "2%"
 """How many edges a method that scores every edge keeps, by default."""
 TauInNats = Annotated[float, Option("Threshold in nats.")]
+
+
+class OnModel(Asked):
+    """What model is asked, where it is, and in what numbers."""
+
+    model: ModelName = FACTLM
+    device: Device = "cpu"
+    dtype: FloatType = "float32"
+    later: ClassVar = frozenset({"dtype"})
+
+
+class MaybeEdited(OnModel):
+    """The same, with what edit on it."""
+
+    with_edit: WithEdit = None
 
 
 class OfRelation(Asked):
@@ -230,6 +245,7 @@ class DiscoverSpec(SearchSpec):
     n: Annotated[int, Option("How many facts that the model knows, where none is named.", least=1)] = 20
     split: Annotated[Split, Option("Half of the relation's facts: val or test.")] = "val"
     wording: Annotated[int, Option("Which of the relation's wordings, from 0.", least=0)] = 0
+    later: ClassVar = frozenset({"wording"})
     tau: TauInNats = DEFAULT_TAU
     certificate: Annotated[bool, Option("Certify each circuit.")] = True
 
@@ -251,15 +267,14 @@ def _require_amount(amount: str) -> None:
     require_amount(amount)
 
 
-class Searched(Asked):
+class Searched(MaybeEdited):
     """In what model circuits are searched, and how."""
 
-    model: ModelName = FACTLM
     absolute: Absolute = False
     granularity: Slots = "qkv"
     ablation: AblatedBy = "zero"
     engine: Engine = "sparse"
-    device: Device = "cpu"
+    later: ClassVar = frozenset({"dtype", "with_edit"})
 
     def asks_for(self, **more: Any) -> RunSpec:
         """The run that gives a circuit: what both specs ask for is the same."""
@@ -288,11 +303,11 @@ class TableSpec(Searched):
         ),
     ] = DEFAULT_TAUS
     """ACDC's thresholds in nats; the first one's circuits are the table's. Other methods have none, and take one of no effect."""
-    dtype: FloatType = "float32"
     processing: Processed = "compatibility"
     draws: Annotated[int, Option("Random circuits of each circuit's size.", least=1)] = 10
     """Of each kind of draw."""
     seed: Annotated[int, Option("Of splits, corrupted prompts and random circuits.", least=0)] = 0
+    later: ClassVar = frozenset({"with_edit"})
 
     @model_validator(mode="after")
     def _sensible(self) -> "TableSpec":

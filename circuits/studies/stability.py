@@ -6,6 +6,7 @@ of the same two sizes. A control says what the circuits of unrelated facts share
 
 import random
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import Any
@@ -25,6 +26,7 @@ from circuits.evaluation.baseline import DRAWS, Draw, Interval, bootstrap, rando
 from circuits.facts import Fact, FactError, Relations
 from circuits.graph import Node
 from circuits.model import Model
+from circuits.studies.loading import put_edit
 from circuits.studies.search import load_model, require_known, shown
 from circuits.studies.specs import StabilitySpec
 from circuits.studies.study import Case, Outcome, Study, Watch
@@ -143,6 +145,8 @@ class Lab:
     model: Model
     relations: Relations
     watch: Watch = field(default_factory=Watch)
+    held: ExitStack = field(default_factory=ExitStack)
+    """The edit on the model."""
 
     def engine(self, facts: tuple[Fact, ...], ablation: AblationKind, seed: int, *, half: bool = False) -> Engine:
         """``half``: the mean over a random half of the reference set, so that the seed matters to it."""
@@ -302,7 +306,8 @@ CHANGES: dict[str, Callable[[Lab, Any], Survival | Skip]] = {
 
 
 def _open(spec: StabilitySpec, relations: Relations) -> Lab:
-    return Lab(spec, load_model(spec.run_spec(spec.facts[0].relation)), relations)
+    held, model = ExitStack(), load_model(spec.run_spec(spec.facts[0].relation))
+    return Lab(spec, put_edit(model, spec.with_edit, held), relations, held=held)
 
 
 def _cases(spec: StabilitySpec, lab: Lab) -> list[Case[tuple[str, Any]]]:

@@ -7,8 +7,8 @@ says a spec as options and as a command.
 A new study is one file with its spec, its row (a frozen record) and a `Study` of three functions.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -79,14 +79,14 @@ class Study(Generic[Spec, Context, Asked, Row]):
 
     chooses: frozenset[str] = frozenset()
     """Fields of the spec that say which cases there are and no more: the same case under other choices has the same row."""
-    later: Mapping[str, Any] = field(default_factory=dict, hash=False)
-    """Fields that the spec got after rows were kept, and the value of each that changes no row: with it, a row keeps its key."""
 
     def decides(self, spec: Spec) -> Any:
-        """What of the spec decides rows, as JSON."""
+        """What of the spec decides rows, as JSON; see also `circuits.studies.options.Asked.later`."""
         content = to_json(spec)
-        told = {name: value for name, value in content.items() if name not in self.chooses}
-        return {name: value for name, value in told.items() if name not in self.later or value != self.later[name]}
+        later: frozenset[str] = getattr(spec, "later", frozenset())
+        fields = getattr(type(spec), "model_fields", {})
+        unsaid = {name for name in later if getattr(spec, name) == fields[name].get_default()}
+        return {name: content[name] for name in content if name not in self.chooses | unsaid}
 
     def key(self, spec: Spec, context: Context, case: Case[Asked]) -> "Key":
         return Key(self.name, self.algorithm, digest(self.decides(spec)), self.weights(context), case.name)

@@ -98,9 +98,9 @@ class Laboratory:
             relation=facts[0].relation if len(facts) > 1 else None,
             model=asked.model,
             device=asked.device,
+            dtype=asked.dtype,
             tau=asked.tau,
             absolute=absolute,
-            force=True,
         )
 
     def alone(self, circuit: Circuit, *facts: Fact) -> Answers:

@@ -10,8 +10,8 @@ from circuits.model import library
 from circuits.studies.claims import demonstrations, edits, hops, recall, wrong
 from circuits.studies.claims.claim import ClaimGroup, Laboratory, PaperClaim
 from circuits.studies.claims_specs import ClaimsSpec
+from circuits.studies.loading import load_asked
 from circuits.studies.options import AskedError, command
-from circuits.studies.requests import Unedited
 from circuits.studies.study import Case, Study, Watch
 
 GROUPS: tuple[ClaimGroup, ...] = (
@@ -75,7 +75,7 @@ def asked_for(spec: ClaimsSpec) -> dict[str, tuple[ClaimGroup, PaperClaim]]:
 def _open(spec: ClaimsSpec, _: Any) -> Laboratory:
     asked_for(spec)
     relations = relations_for(library.profile_of(spec.model))
-    return Laboratory(Unedited.load(spec.model, spec.device), relations, spec)
+    return Laboratory(load_asked(spec), relations, spec)
 
 
 def _cases(spec: ClaimsSpec, lab: Laboratory) -> list[Case[tuple[str, Any]]]:

@@ -72,9 +72,10 @@ class Bench:
 
     def circuit(self, model: Model, fact: Fact, label: str) -> Circuit:
         """Raises:
+        circuits.discovery.acdc.NoiseError: rounding would decide at the spec's tau, and its ``force`` is off.
         circuits.discovery.state.Interrupted: on Ctrl-C.
         """
-        spec = self.spec.model_copy(update={"facts": (fact,), "test_facts": (), "relation": None, "force": True})
+        spec = self.spec.model_copy(update={"facts": (fact,), "test_facts": (), "relation": None})
         return search(spec, self.relations, model, self.watch.at(f"{label}, {fact.prompt!r}"))
 
     @torch.no_grad()

@@ -3,7 +3,8 @@
 import json
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from contextlib import ExitStack
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from circuits.engines.memory import available_memory
 from circuits.evaluation.baseline import DRAWS
 from circuits.facts import Kind, Relation, Relations
 from circuits.model import Model
+from circuits.studies.loading import put_edit
 from circuits.studies.search import load_model
 from circuits.studies.specs import TableSpec
 from circuits.studies.study import Case, Outcome, Study, Watch
@@ -224,11 +226,14 @@ class Given:
 class Context:
     model: Model
     given: Given
+    held: ExitStack = field(default_factory=ExitStack)
+    """The edit on the model."""
 
 
 def _open(spec: TableSpec, given: Given) -> Context:
     first = given.relations[given.chosen[0]]
-    return Context(load_model(spec.run_spec(first.name, first.facts()[:1])), given)
+    held, model = ExitStack(), load_model(spec.run_spec(first.name, first.facts()[:1]))
+    return Context(put_edit(model, spec.with_edit, held), given, held)
 
 
 def _cases(spec: TableSpec, context: Context) -> list[Case[str]]:
