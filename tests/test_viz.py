@@ -20,7 +20,7 @@ from circuits.circuit import Circuit, Provenance, Scores
 from circuits.evaluation import Answers
 from circuits.graph import Graph, Node, Shape
 from circuits.pages import run as report
-from circuits.pages.charts import Bar, stacked_bars
+from circuits.pages.charts import CLOUD, LEFT, TOP, Bar, Cloud, clouds, stacked, stacked_bars
 from circuits.pages.contents import Page
 from circuits.pages.dot import circuit_to_dot, render_png
 from circuits.pages.layout import HALF_HEIGHT, crossings, index_order, place
@@ -330,6 +330,33 @@ def test_a_bars_parts_are_as_wide_as_their_values_and_negative_ones_lie_left_of_
     assert more[0] == pytest.approx(up[0] + up[1], abs=0.2)
     assert down[0] + down[1] == pytest.approx(up[0], abs=0.2)
     assert text == stacked_bars(bars, title="t", x="logits")
+
+
+def test_a_cloud_has_one_scale_on_both_axes_and_the_origin_in_its_middle() -> None:
+    """The farthest coordinate reaches 0.95 of the way to the side; a point half as far up is drawn half as far."""
+    text = clouds([Cloud("t <b>", {"stored": ((2.0, 0.0), (0.0, 1.0)), "later": ((0.0, 0.0),)})])
+    assert "<b>" not in text
+    points = re.findall(r'<circle cx="([\d.]+)" cy="([\d.]+)" r="3"', text)
+    found = [(float(x) - LEFT - CLOUD / 2, float(y) - TOP - CLOUD / 2) for x, y in points]
+    far = 0.95 * CLOUD / 2
+    for point, expected in zip(found, [(far, 0), (0, -far / 2), (0, 0)], strict=True):
+        assert point == pytest.approx(expected, abs=0.1)
+
+
+def test_pictures_are_stacked_one_below_another() -> None:
+    bars = stacked_bars([Bar("one", {"up": 3.0})], title="t", x="logits")
+    cloud = clouds([Cloud("t", {"stored": ((1.0, 1.0),)})])
+    assert stacked([bars]) == bars
+    heights = [int(re.findall(r'viewBox="0 0 \d+ (\d+)"', text)[0]) for text in (bars, cloud)]
+    both = stacked([bars, cloud])
+    assert re.findall(r'<svg y="(\d+)" height="(\d+)"', both) == [
+        ("0", str(heights[0])),
+        (str(heights[0] + 24), str(heights[1])),
+    ]
+    assert int(re.findall(r'viewBox="0 0 \d+ (\d+)"', both)[0]) == sum(heights) + 48
+    for wrong in ([], [bars, "<p>"]):
+        with pytest.raises(ValueError, match="pictures made here"):
+            stacked(wrong)
 
 
 # ---- what a notebook shows -------------------------------------------------------------------------------------------
