@@ -35,6 +35,7 @@ CONTENTS: Mapping[str, Mapping[str, str]] = {
         "data/results/diff.md": "What edits do to circuits",
         "data/results/edit-layers.md": "Where to edit",
         "data/results/prune.md": "Many edits",
+        "data/results/prune-ability.md": "Abilities after many edits",
         "data/results/ability.md": "What models are able to do",
         "data/results/smollm2.md": "SmolLM2-135M",
         "benchmarks/README.md": "Speed and memory",
