@@ -35,8 +35,9 @@ lint: $(STAMP)
 docs: $(STAMP)  ## Write the site: README, docs/, notebooks, results and the reference, as pages that open offline
 	$(BIN)/python -m docs.build
 
-figures: $(STAMP)  ## Draw the figures of the README again
-	$(BIN)/python figures/make_figures.py
+figures: $(STAMP)  ## Draw the figures of the README and of docs/ again
+	$(BIN)/python -m figures.make_figures
+	$(BIN)/python -m figures.concepts
 
 release-check:  ## Build the sdist and the wheel, and find a circuit with that wheel in an empty environment
 	PYTHON=$(PYTHON) .ci/release-check

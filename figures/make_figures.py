@@ -1,6 +1,6 @@
 """Draw the README's figures: run the commands that they show, keep their pictures, and photograph pages where chromium is.
 
-python figures/make_figures.py
+python -m figures.make_figures
 """
 
 import shutil

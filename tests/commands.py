@@ -1,8 +1,13 @@
 """Commands as a shell sees them: how they end, and what they print."""
 
+import shlex
+from typing import Any
+
 import pytest
+import typer
 
 from circuits import cli
+from circuits.cli.app import app
 
 
 def ends(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[int, str, str]:
@@ -28,3 +33,18 @@ def fails(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
     # On a busy machine a line that says how far it is may stand before.
     assert any(line.startswith("error: ") for line in error.splitlines())
     return error
+
+
+def parsed(command: str) -> Any:
+    """The context of a command as typed, its options read by its own parser; nothing is run.
+
+    Raises:
+        Exception: an unknown command or option, or a value that its option does not take.
+    """
+    node: Any = typer.main.get_command(app)
+    _, *words = shlex.split(command)
+    while words and words[0] in getattr(node, "commands", {}):
+        node = node.commands[words.pop(0)]
+    if hasattr(node, "commands") and words and not words[0].startswith("-"):
+        raise LookupError(f"no such command: {words[0]}")
+    return node.make_context(command, words)

@@ -2,7 +2,6 @@
 
 import itertools
 import re
-import shlex
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from circuits.evaluation.certificate import KL_BAR
 from circuits.graph import Graph, Shape
 from circuits.model import Model
 from circuits.studies.subjects import N_SUBJECTS
+from tests.commands import parsed
 
 ROOT = Path(__file__).parent.parent
 PAGES = {
@@ -51,30 +51,15 @@ def test_the_python_block_runs_and_prints_a_circuit(
     assert "Circuit of" in capsys.readouterr().out
 
 
-def parse(command: str) -> Any:
-    """The context of a command as typed, its options read by its own parser; nothing is run.
-
-    Raises:
-        Exception: an unknown command or option, or a value that its option does not take.
-    """
-    node: Any = typer.main.get_command(app)
-    _, *words = shlex.split(command)
-    while words and words[0] in getattr(node, "commands", {}):
-        node = node.commands[words.pop(0)]
-    if hasattr(node, "commands") and words and not words[0].startswith("-"):
-        raise LookupError(f"no such command: {words[0]}")
-    return node.make_context(command, words)
-
-
 @pytest.mark.parametrize("command", [*indented("kcircuit"), *quoted("kcircuit")])
 def test_every_command_parses(command: str):
-    parse(command)
+    parsed(command)
 
 
 @pytest.mark.parametrize("command", ["kcircuit nope", "kcircuit discover --nope 1", "kcircuit discover --n many"])
 def test_what_is_no_command_does_not_parse(command: str):
     with pytest.raises(Exception, match=r"(?i)no such|valid integer"):
-        parse(command)
+        parsed(command)
 
 
 def test_there_are_commands_to_check():

@@ -9,6 +9,7 @@ options before it knows what it is asked.
 """
 
 import ast
+import inspect
 import math
 import shlex
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -88,7 +89,7 @@ class Declared:
 
 def declared(spec: type[BaseModel]) -> tuple[Declared, ...]:
     """The spec's options in the order of its fields: its own, then those of the parts that it is made of."""
-    names = [name for part in spec.__mro__ for name in vars(part).get("__annotations__", ())]
+    names = [name for part in spec.__mro__ for name in inspect.get_annotations(part)]
     found = []
     for name in [name for name in dict.fromkeys(names) if name in spec.model_fields]:
         field = spec.model_fields[name]
