@@ -28,11 +28,11 @@ Half = Literal["val", "test"]
 HALVES: tuple[Half, ...] = get_args(Half)
 
 
-class _Value(BaseModel):
+class TableValue(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class Scored(_Value):
+class Scored(TableValue):
     """How well some facts are answered. NLL in nats."""
 
     hit1: float
@@ -45,7 +45,7 @@ class Scored(_Value):
         return cls(hit1=answers.hit(1).value, hit10=answers.hit(10).value, mrr=answers.mrr.value, nll=answers.nll.value)
 
 
-class AtTau(_Value):
+class AtTau(TableValue):
     """The circuit of one threshold: its size, and its answers alone."""
 
     tau: float
@@ -56,7 +56,7 @@ class AtTau(_Value):
     test: Scored
 
 
-class RandomLevel(_Value):
+class RandomLevel(TableValue):
     """Hit@10 of random circuits of the same size: mean, 95 % bootstrap interval of the mean, and the best draw."""
 
     draw: Draw
@@ -68,7 +68,7 @@ class RandomLevel(_Value):
     test_best: float
 
 
-class Blind(_Value):
+class Blind(TableValue):
     """The subject-blind baseline on D_test: the share of its facts whose object is the commonest of D_val's, or one of its ten
     commonest, given to every subject alike."""
 
@@ -88,7 +88,7 @@ class Blind(_Value):
         return cls(hit1=share(1), hit10=share(10))
 
 
-class Beaten(_Value):
+class Beaten(TableValue):
     """A circuit whose Hit@10 is above the model's, and the same search keeping suppressive edges (``absolute``)."""
 
     halves: tuple[Half, ...]
@@ -105,7 +105,7 @@ class Beaten(_Value):
         return not self.still
 
 
-class Row(_Value):
+class Row(TableValue):
     """Everything the table, its page and its figures show of one relation."""
 
     relation: str
@@ -155,7 +155,7 @@ class Row(_Value):
         return next(level for level in self.random if level.draw == draw)
 
 
-class Skipped(_Value):
+class Skipped(TableValue):
     """A relation without a row, and why."""
 
     relation: str
