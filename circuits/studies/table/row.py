@@ -29,6 +29,8 @@ HALVES: tuple[Half, ...] = get_args(Half)
 
 
 class TableValue(BaseModel):
+    """A part of a table's row: a frozen value, in which a field that is not known is an error."""
+
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
