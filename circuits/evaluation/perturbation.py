@@ -29,7 +29,7 @@ class Spectrum:
     largest: float
     smallest: float
     delta_largest: float
-    delta_norm: float = math.nan
+    delta_norm: float
     """Frobenius norm of what was added."""
 
     @property

@@ -22,7 +22,7 @@ def trace_panels(traced: Traced) -> str:
     labels = tuple(str(point.n_edits) for point in traces[0].points) if traces else ()
     if not traces or any(tuple(str(p.n_edits) for p in trace.points) != labels for trace in traces):
         raise ValueError("expected at least one trace, all measured after the same numbers of edits")
-    worst = [[max(p.spectra, key=lambda s: s.condition) for p in trace.points] for trace in traces]
+    worst = [[point.worst for point in trace.points] for trace in traces]
 
     def panel(
         title: str, y: str, values: Sequence[Sequence[float]], limits: tuple[float, float] | None = None

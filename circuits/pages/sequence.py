@@ -96,7 +96,7 @@ def _sections(traced: Traced) -> list[str]:
 
 
 def _line(point: TracePoint) -> list[str]:
-    worst = max(point.spectra, key=lambda spectrum: spectrum.condition)
+    worst = point.worst
     values = (worst.condition, worst.largest, worst.smallest, worst.delta_largest)
     general = point.general
     return [

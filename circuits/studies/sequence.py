@@ -53,9 +53,9 @@ class TracePoint:
     abilities: tuple[Score, ...] = ()
 
     @property
-    def condition(self) -> float:
-        """The largest condition number among the edited matrices."""
-        return max(spectrum.condition for spectrum in self.spectra)
+    def worst(self) -> Spectrum:
+        """Of the edited matrix with the largest condition number."""
+        return max(self.spectra, key=lambda spectrum: spectrum.condition)
 
     def share(self, name: str) -> float:
         """The mean of `Shares`' ``name`` over the requests that have such a question; NaN where none has."""
