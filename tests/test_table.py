@@ -5,6 +5,7 @@ import importlib
 import json
 import math
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from xml.etree import ElementTree
@@ -25,6 +26,7 @@ from circuits.pages.charts import Panel, line_panels
 from circuits.pages.page import asset
 from circuits.pages.table import HEADER, beaten_sentence, cells, files, main_cells, notes, to_html, to_markdown
 from circuits.pages.table_figures import figure_2, figure_6, mean_by_kind
+from circuits.studies.run import Run
 from circuits.studies.runs import run
 from circuits.studies.specs import RunSpec
 from circuits.studies.study import Case, Key, Outcome, Watch
@@ -546,6 +548,7 @@ def test_the_command_writes_the_table(
     assert content == json.loads((out / "table.json").read_text(encoding="utf-8"))
     names = {
         "rows",
+        "circuits",
         "again.md",
         "again-figure2.svg",
         "again-figure6.svg",
@@ -562,6 +565,22 @@ def test_the_command_writes_the_table(
     assert "--page" in text
     for name in re.findall(r"\]\((\S+\.svg)\)", text):
         assert (out / name).exists()
+    # The row opens its circuit, which is the row's.
+    page = (out / "table.html").read_text(encoding="utf-8")
+    (link,) = re.findall(r'<a href="(\S+)">country_language</a>', page)
+    own = out / "circuits" / "country_language"
+    assert (out / link).samefile(own / "report.html")
+    saved = Run.load(own)
+    assert (saved.circuit.n_edges, saved.spec.tau, len(saved.spec.facts)) == (row["edges"], 0.5, 3)
+    # A folder of before there were circuits in it: rows stay, and their circuits come to the same bytes.
+    kept = {path.name: path.stat().st_mtime_ns for path in (out / "rows").iterdir()}
+    before = (own / "run.json").read_bytes()
+    shutil.rmtree(out / "circuits")
+    assert ends([*command, "--json"], capsys)[0] == 0
+    assert {path.name: path.stat().st_mtime_ns for path in (out / "rows").iterdir()} == kept
+    assert (own / "run.json").read_bytes() == before
+    assert (out / "table.html").read_text(encoding="utf-8") == page
+    assert (own / "report.html").exists()
 
 
 def test_the_terminal_shows_rows_averages_and_thresholds(capsys: pytest.CaptureFixture[str]):

@@ -4,9 +4,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from circuits.choices import counted
-from circuits.pages.table import files, main_grid, summary
+from circuits.pages.table import main_grid, summary
+from circuits.pages.table_folder import export_table
 from circuits.pages.tables import STYLE, to_html
-from circuits.records import write_files
 from circuits.studies.table import Table, load_published
 
 
@@ -18,12 +18,12 @@ class LiveTable(Table):
         """Write the table as JSON, Markdown and a page, with its figures.
 
         Args:
-            folder: made if need be.
+            folder: made if need be. If it is the one that the table was made with, its rows open their circuits' pages.
 
         Returns:
             The page, ``table.html``.
         """
-        write_files(folder, files(self, load_published()))
+        export_table(self, folder, load_published())
         return Path(folder) / "table.html"
 
     def __str__(self) -> str:

@@ -63,8 +63,8 @@ def evaluate(
             f"the circuit was found in weights {origin.weights[:12]}, and {loaded.name} has {loaded.weights[:12]}",
             err=True,
         )
-    asked = engine_for(spec, facts, relations, loaded, notice=lambda line: typer.echo(line, err=True))
-    result = assess(loaded, asked, found, facts, draws=ask.draws, seed=ask.seed)
+    engine = engine_for(spec, facts, relations, loaded, notice=lambda line: typer.echo(line, err=True))
+    result = assess(loaded, engine, found, facts, draws=ask.draws, seed=ask.seed)
     content = {"model": spec.model, "ablation": spec.ablation, **result.to_json(ask.tau)}
     if as_json:
         typer.echo(json.dumps(content, ensure_ascii=False))

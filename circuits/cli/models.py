@@ -73,18 +73,18 @@ def check(
     from circuits.studies.loading import load_asked
 
     loaded = load_asked(OnModel(model=model, **asked))
-    asked = sample_facts(_facts(loaded, facts), n, seed)
+    drawn = sample_facts(_facts(loaded, facts), n, seed)
     rows = [
         {
             "bos": row.bos,
             "chosen": row.chosen,
             "habit": row.habit,
-            "n": len(asked),
+            "n": len(drawn),
             "hit1": row.hit1.value,
             "hit10": row.hit10.value,
             "nll": row.nll.value,
         }
-        for row in beginnings(loaded, asked)
+        for row in beginnings(loaded, drawn)
     ]
     if as_json:
         typer.echo(json.dumps(rows, ensure_ascii=False, indent=1))
@@ -102,7 +102,7 @@ def check(
         for row in rows
     ]
     made = grid(("prompts begin with", "", "Hit@1", "Hit@10", "NLL"), lines, left=2)
-    show(made, title=f"{model}: {counted(len(asked), 'fact')}")
+    show(made, title=f"{model}: {counted(len(drawn), 'fact')}")
     typer.echo(
         'Where another one is better, say so in a profile.json beside the model: {"bos": "<its text>"}, or null.'
     )

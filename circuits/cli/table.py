@@ -29,7 +29,9 @@ def table(
     ] = None,
     out: Annotated[
         Path | None,
-        typer.Option(help="Folder for table.json, table.md, table.html and figures; a stopped run continues."),
+        typer.Option(
+            help="Folder for table.json, table.md, table.html and a page for each circuit; a stopped run continues."
+        ),
     ] = None,
     page: Annotated[
         Path | None, typer.Option(help="Write the Markdown page to this file too, its figures beside it.")
@@ -49,9 +51,10 @@ def table(
     chosen = (
         list(known.values()) if relations == "all" else [one for name in names for one in find_relations(known, name)]
     )
-    from circuits.pages.table import files, page_files
+    from circuits.pages.table import page_files
+    from circuits.pages.table_folder import export_table
     from circuits.pages.tables import write_page
-    from circuits.records import write_files, write_whole
+    from circuits.records import write_whole
     from circuits.studies.cores import fitting
     from circuits.studies.search import load_model
     from circuits.studies.sweep import Pool
@@ -75,7 +78,7 @@ def table(
     published = load_published()
     typer.echo(f"{counted(len(made.rows), 'relation')} in {time.perf_counter() - started:.0f} s", err=True)
     if out is not None:
-        write_files(out, files(made, published, relations=relations))
+        export_table(made, out, published, relations=relations)
     if page is not None:
         for file, text in page_files(made, published, page, relations=relations).items():
             (write_page if file == page else write_whole)(file, text)

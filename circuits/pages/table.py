@@ -321,8 +321,14 @@ svg { max-width: 100%; height: auto; background: #fff; border-radius: 8px; }
 """Beside the style of all pages: the figures are drawn on white; a wide table's headings break."""
 
 
-def to_html(table: Table, published: PublishedTable | None, *, relations: str = "all") -> str:
-    """The table as one page that loads nothing and runs nothing."""
+def to_html(
+    table: Table, published: PublishedTable | None, *, relations: str = "all", links: Sequence[str] = ()
+) -> str:
+    """The table as one page that loads nothing and runs nothing.
+
+    Args:
+        links: what its rows open, an address each.
+    """
     title = f"Knowledge circuits of {table.spec.model}, relation by relation"
 
     def items(texts: Sequence[str]) -> str:
@@ -334,10 +340,11 @@ def to_html(table: Table, published: PublishedTable | None, *, relations: str = 
     header = [
         f'<p class="eyebrow">Relation by relation</p>\n<h1>{plain(title)}</h1>',
         f'<div class="verdict-first"><p>{plain(summary(table))}</p></div>',
-        f'<p class="caption">Made by <code>{plain(command(table, relations))}</code>.</p>',
+        f'<p class="caption">Made by <code>{plain(command(table, relations))}</code>.'
+        + (" A relation opens its circuit.</p>" if links else "</p>"),
     ]
     cards = [
-        card(to_grid(main_grid(table, published)), items(notes(table, published))),
+        card(to_grid(main_grid(table, published), links=links, linked=1), items(notes(table, published))),
         card("<h2>What Hit@10 hides</h2>", f'<p class="caption">{plain(HIDDEN_NOTE)}</p>', to_grid(hidden_grid(table))),
         *(
             [card("<h2>How the result moves with tau</h2>", to_grid(tau_grid(table)), tau_figure(table))]
@@ -351,13 +358,15 @@ def to_html(table: Table, published: PublishedTable | None, *, relations: str = 
     return document(title, header, cards, style=STYLE)
 
 
-def files(table: Table, published: PublishedTable | None, *, relations: str = "all") -> dict[str, str]:
-    """Name and text of every file that the table is written as."""
+def files(
+    table: Table, published: PublishedTable | None, *, relations: str = "all", links: Sequence[str] = ()
+) -> dict[str, str]:
+    """Name and text of every file that the table is written as; ``links`` as of `to_html`."""
     made: dict[str, str] = {"table.json": table_json(table, published)}
     if table.rows:
         made |= {
             "table.md": to_markdown(table, published, relations=relations),
-            "table.html": to_html(table, published, relations=relations),
+            "table.html": to_html(table, published, relations=relations, links=links),
             **_figures(table),
         }
     return made

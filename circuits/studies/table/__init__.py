@@ -2,7 +2,18 @@
 
 from circuits.studies.specs import TableSpec
 from circuits.studies.table.published import Published, load_published
-from circuits.studies.table.row import Row, Skipped, make_row
-from circuits.studies.table.table import Table, make_table
+from circuits.studies.table.row import Row, Skipped, folder_of, make_row
+from circuits.studies.table.table import CIRCUITS_FOLDER, Table, make_table
 
-__all__ = ["Published", "Row", "Skipped", "Table", "TableSpec", "load_published", "make_row", "make_table"]
+__all__ = [
+    "CIRCUITS_FOLDER",
+    "Published",
+    "Row",
+    "Skipped",
+    "Table",
+    "TableSpec",
+    "folder_of",
+    "load_published",
+    "make_row",
+    "make_table",
+]

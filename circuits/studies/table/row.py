@@ -18,7 +18,7 @@ from circuits.facts import Fact, Kind, Relation, Relations
 from circuits.metrics import Share, kl_divergence
 from circuits.model import Model
 from circuits.records import file_name
-from circuits.studies.run import Run
+from circuits.studies.run import Run, RunFileError
 from circuits.studies.runs import run_sweep
 from circuits.studies.search import engine_for, spec_digest
 from circuits.studies.specs import RunSpec, TableSpec
@@ -171,6 +171,7 @@ def make_row(
     model: Model,
     *,
     state_folder: Path | None = None,
+    runs_folder: Path | None = None,
     max_memory: int | None = None,
     watch: Watch | None = None,
 ) -> Row | Skipped:
@@ -179,6 +180,7 @@ def make_row(
     Args:
         relations: where mean and resample ablation find other subjects.
         state_folder: an interrupted search is saved there, and continued from there.
+        runs_folder: the run of the row's circuit is saved in a folder of it, read besides: see `folder_of`.
         max_memory: bytes that a search may use; what is free, by default.
 
     Raises:
@@ -196,8 +198,10 @@ def make_row(
     def search(run_spec: RunSpec, taus: tuple[float, ...]) -> dict[float, Run]:
         return _search(run_spec, taus, relations, model, state_folder, max_memory, watch)
 
-    runs = search(asked, spec.taus)
+    runs = _search(asked, spec.taus, relations, model, state_folder, max_memory, watch, read=runs_folder is not None)
     main = runs[spec.taus[0]]
+    if runs_folder is not None:
+        main.save(folder_of(relation.name, runs_folder))
     assert main.model_test_answers is not None
     engines: dict[Half, Engine] = {
         "val": engine_for(asked, val, relations, model, max_memory, watch.notice),
@@ -243,6 +247,29 @@ def make_row(
     )
 
 
+def folder_of(relation: str, runs_folder: Path) -> Path:
+    """Where the run of a relation's circuit is, of those that the folder holds."""
+    return runs_folder / file_name(relation)
+
+
+def require_run(
+    spec: TableSpec, relation: Relation, relations: Relations, model: Model, row: Row, *, folder: Path, watch: Watch
+) -> None:
+    """The run of a kept row's circuit is in ``folder``, a `folder_of` it; searched again where it is not, or is another's."""
+    try:
+        run = Run.load(folder)
+    except RunFileError:
+        pass
+    else:
+        asked = spec.run_spec(relation.name, run.spec.facts, run.spec.test_facts)
+        if run.spec == asked and run.circuit.provenance.weights == model.weights:
+            return
+    val = known(model, split_facts(relation, "val", seed=spec.seed))[: row.n_val]
+    test = split_facts(relation, "test", seed=spec.seed)[: row.n_test]
+    asked = spec.run_spec(relation.name, val, test)
+    _search(asked, spec.taus[:1], relations, model, folder.parent, None, watch, read=True)[spec.taus[0]].save(folder)
+
+
 def _search(
     run_spec: RunSpec,
     taus: tuple[float, ...],
@@ -251,6 +278,8 @@ def _search(
     state_folder: Path | None,
     max_memory: int | None,
     watch: Watch,
+    *,
+    read: bool = False,
 ) -> dict[float, Run]:
     """The runs of all thresholds. What was interrupted before is continued, and saved if it is again."""
 
@@ -268,6 +297,7 @@ def _search(
         model=model,
         state_file=state_file,
         max_memory=max_memory,
+        read=read,
         watch=watch,
     ):
         runs[run.spec.tau] = run

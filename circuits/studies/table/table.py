@@ -21,11 +21,12 @@ from circuits.studies.specs import TableSpec
 from circuits.studies.study import Case, Outcome, Study, Watch
 from circuits.studies.sweep import Folder, Pool, sweep
 from circuits.studies.table.published import Published, PublishedTable
-from circuits.studies.table.row import Row, Skipped, make_row
+from circuits.studies.table.row import Row, Skipped, folder_of, make_row, require_run
 
 KIND_ORDER: tuple[Kind, ...] = ("linguistic", "commonsense", "factual", "bias")
 """As paper 2's Table 1 lists them."""
 ROWS_FOLDER = "rows"
+CIRCUITS_FOLDER = "circuits"
 
 
 @dataclass(frozen=True)
@@ -219,6 +220,8 @@ class Given:
     chosen: tuple[str, ...]
     state_folder: Path | None = None
     """Where an interrupted search is saved."""
+    runs_folder: Path | None = None
+    """Where the runs of the rows' circuits are saved."""
     max_memory: int | None = None
 
 
@@ -242,9 +245,17 @@ def _cases(spec: TableSpec, context: Context) -> list[Case[str]]:
 
 def _run(spec: TableSpec, case: Case[str], context: Context, watch: Watch) -> Row | Skipped:
     given = context.given
-    options = {"state_folder": given.state_folder, "max_memory": given.max_memory, "watch": watch}
     try:
-        return make_row(spec, given.relations[case.asked], given.relations, context.model, **options)
+        return make_row(
+            spec,
+            given.relations[case.asked],
+            given.relations,
+            context.model,
+            state_folder=given.state_folder,
+            runs_folder=given.runs_folder,
+            max_memory=given.max_memory,
+            watch=watch,
+        )
     except CorruptionError as error:
         return Skipped(relation=case.asked, reason=str(error))
 
@@ -267,7 +278,8 @@ def make_table(
 
     Args:
         folder: finished rows are kept in its ``rows/``, one file a relation, and not made again by the same spec on the same
-            weights; rows of other settings or weights are made anew.
+            weights; rows of other settings or weights are made anew. The run of each row's circuit is in its ``circuits/``,
+            a folder each.
         where: a pool whose processes load the model for themselves, from where ``spec`` says it is; this process by default.
         watch: told of rows made anew and of relations without a row.
 
@@ -277,7 +289,8 @@ def make_table(
     watch = watch or Watch()
     kept = None if folder is None else folder / ROWS_FOLDER
     memory = None if where is None else available_memory(torch.device("cpu")) // where.jobs
-    given = Given(relations, tuple(relation.name for relation in chosen), kept, memory)
+    runs = None if folder is None else folder / CIRCUITS_FOLDER
+    given = Given(relations, tuple(relation.name for relation in chosen), kept, runs, memory)
     made: dict[str, Row | Skipped] = {}
     for outcome in sweep(
         TABLE,
@@ -294,6 +307,10 @@ def make_table(
         if isinstance(outcome.row, Skipped):
             watch.notice(f"no row for {outcome.case}: {outcome.row.reason}")
     found = [made[relation.name] for relation in chosen]
+    for relation, row in zip(chosen, found, strict=True):
+        if runs is not None and isinstance(row, Row):
+            own = folder_of(relation.name, runs)
+            require_run(spec, relation, relations, model, row, folder=own, watch=watch.at(relation.name))
     return Table(
         spec,
         model.weights,
