@@ -28,7 +28,10 @@ def reference(folder: Path) -> Path:
     try:
         for package, names in listed.items():
             inside = [module.name for module in pkgutil.iter_modules(package.__path__)]
-            vars(package)["__all__"] = [*names, *(name for name in inside if name not in names and not name.startswith("_"))]
+            vars(package)["__all__"] = [
+                *names,
+                *(name for name in inside if name not in names and not name.startswith("_")),
+            ]
         pdoc.pdoc("circuits", output_directory=folder)
     finally:
         for package, names in listed.items():
