@@ -55,7 +55,7 @@ def lens(reading: Reading) -> str:
 
 def heads(reading: Reading, chosen: Sequence[HeadOnFact]) -> str:
     """The paper's Figure 1, right: where special heads look, what they draw their write from, and what it promotes."""
-    left, cell, row = 190, 96, 104
+    left, cell, row = 190, 96, 118
     width, height = left + cell * len(reading.tokens) + 24, 34 + row * len(chosen)
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" role="img" '
