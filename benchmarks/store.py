@@ -1,7 +1,9 @@
-"""What the store and saving cost: ``python benchmarks/store.py [FILE.json]``. A few minutes on an idle core, no model but factlm.
+"""What the store and saving cost: ``python benchmarks/store.py [FILE.json] [PART ...]``, all parts by default. A few minutes on two
+idle cores, no model but factlm.
 
 Prints JSON: rows a second by four writers at once, bytes of a thousand circuits, CPU seconds to open 100,000 rows and to answer each
-question of `circuits.studies.queries`, what a sweep costs beside a bare loop, and what saving a search's state costs.
+question of `circuits.studies.queries`, what a sweep costs beside a bare loop, how two workers compare with one, and what saving a
+search's state costs.
 """
 
 import json
@@ -9,7 +11,7 @@ import random
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from multiprocessing import get_context
 from pathlib import Path
@@ -30,9 +32,9 @@ from circuits.studies.queries import QUERIES
 from circuits.studies.specs import DiscoverSpec
 from circuits.studies.store import Database
 from circuits.studies.study import Key, Outcome, Watch
-from circuits.studies.sweep import sweep
+from circuits.studies.sweep import Pool, sweep
 
-WRITERS, PUTS, MANY = 4, 250, 100_000
+WRITERS, PUTS, MANY, SCALED = 4, 250, 100_000, 24
 KEY = Key("discover", 1, "spec", "weights", "")
 
 
@@ -166,6 +168,17 @@ def overhead(folder: Path) -> dict[str, float]:
     return {"bare": min(one for one, _ in loops), "sweep": min(one for _, one in loops)}
 
 
+def scaling(folder: Path) -> dict[str, float]:
+    """Cases a second by one worker and by two, each a process of one thread, once every worker has its first case behind it."""
+    spec = DiscoverSpec(relation="country_language", n=SCALED)
+    found = {}
+    for jobs in (1, 2):
+        with Database(folder / f"{jobs}.db") as store:
+            done = [time.perf_counter() for _ in sweep(DISCOVER, spec, where=Pool(jobs), store=store)]
+        found[f"by_{jobs}"] = (len(done) - jobs) / (done[-1] - done[jobs - 1])
+    return found | {"times": found["by_2"] / found["by_1"]}
+
+
 def saving(folder: Path) -> dict[str, float]:
     """CPU seconds of a search with and without its journal; and in the journal alone."""
     from circuits.datasets import relations_for
@@ -198,11 +211,14 @@ def saving(folder: Path) -> dict[str, float]:
     return {"without": without, "with": min(one for one, _ in runs), "journal": min(one for _, one in runs)}
 
 
-def main(out: Path | None) -> None:
+PARTS = (writers, sizes, saving, overhead, scaling, questions)
+
+
+def main(out: Path | None, only: Sequence[str] = ()) -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         found: dict[str, Any] = {}
-        for part in (writers, sizes, saving, overhead, questions):
+        for part in PARTS if not only else [each for each in PARTS if each.__name__ in only]:
             found[part.__name__] = part(folder)
             print(part.__name__, found[part.__name__], file=sys.stderr, flush=True)
     text = json.dumps(found, indent=1) + "\n"
@@ -212,4 +228,5 @@ def main(out: Path | None) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]) if len(sys.argv) > 1 else None)
+    files = [word for word in sys.argv[1:] if word.endswith(".json")]
+    main(Path(files[0]) if files else None, [word for word in sys.argv[1:] if not word.endswith(".json")])

@@ -156,13 +156,15 @@ WORDINGS = Query(
     "wordings",
     "How much of a circuit stays in other words, beside another fact of the relation in the same words? (Jaccard of edges)",
     f"""
-WITH told AS MATERIALIZED (
-    SELECT setting, relation, subject(model, relation, fact) AS subject, taught(model, relation, fact) AS how, content,
-        lead(content) OVER (PARTITION BY setting, relation ORDER BY fact) AS next
-    FROM discovered JOIN circuits ON digest = circuit WHERE setting = :setting OR setting LIKE :setting || ' wording %')
-SELECT one.how AS stated, count(*) AS facts, avg(jaccard(one.content, other.content)) AS other_words,
-    avg(jaccard(one.content, one.next)) AS other_fact
-FROM told AS one JOIN told AS other USING (relation, subject) WHERE one.setting = :setting AND other.setting <> :setting
+WITH own AS MATERIALIZED (
+        SELECT relation, subject(model, relation, fact) AS subject, taught(model, relation, fact) AS stated, content,
+            lead(content) OVER (PARTITION BY relation ORDER BY fact) AS next
+        FROM discovered JOIN circuits ON digest = circuit WHERE setting = :setting),
+    others AS MATERIALIZED (
+        SELECT relation, subject(model, relation, fact) AS subject, content AS reworded
+        FROM discovered JOIN circuits ON digest = circuit WHERE setting LIKE :setting || ' wording %')
+SELECT stated, count(*) AS facts, avg(jaccard(content, reworded)) AS other_words, avg(jaccard(content, next)) AS other_fact
+FROM own JOIN others USING (relation, subject)
 {_BY_STATED}""",
 )
 
