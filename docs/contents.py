@@ -41,6 +41,7 @@ CONTENTS: Mapping[str, Mapping[str, str]] = {
     "Results": {
         "data/results/table.md": "Circuits of all relations",
         "data/results/criteria.md": "What circuits are worth",
+        "data/results/atlas.md": "The circuits of many facts",
         "benchmarks/groundtruth.md": "Known circuits",
         "data/results/roles.md": "Stability of roles",
         "data/results/role-errors.md": "Roles given in error",
