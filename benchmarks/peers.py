@@ -5,8 +5,8 @@
 
 auto-circuit 1.0.1 (UFO-101/auto-circuit, the newest on the index) has an environment of its own in ``benchmarks/.cache``, with the
 same torch. It searches by the KL from the whole model and ablates by another prompt, so both do. It tries edges in the order of a
-Python set, which differs from run to run: it is timed once as it comes, and once with its set in the order that ACDC's specification has, which leaves
-nothing that could make the circuits differ but rounding.
+Python set, which differs from run to run: it is timed once as it comes, and once with its set in the order that ACDC's specification
+has, which leaves nothing that could make the circuits differ but rounding.
 
 Each fact is searched by both, one after the other, on one thread. Writes ``peers`` in ``results.json``.
 """

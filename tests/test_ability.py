@@ -15,7 +15,7 @@ from circuits.evaluation.edits.generation import greedy
 from circuits.facts import EditRequest
 from circuits.model import Batch, Model
 from circuits.pages.ability import page
-from circuits.studies.ability import ABILITY, Examined, tasks_about_others
+from circuits.studies.ability import ABILITY, SideBySide, tasks_about_others
 from circuits.studies.ability_specs import AbilitySpec
 from circuits.studies.sweep import sweep
 from tests.commands import succeeds
@@ -157,7 +157,7 @@ def test_an_edit_is_measured_beside_the_unedited_model(small_model: Callable[...
     task = Task("own", ("choice",), "About the edit.", (own, other))
     method = find_method("ft-m")
     with method(model, [REQUEST], options=method.options(model, layers=(1,), steps=40, lr=0.03)).on(model) as edited:
-        (outcome,) = sweep(ABILITY, AbilitySpec(), context=Examined(edited, model, (task,)))
+        (outcome,) = sweep(ABILITY, AbilitySpec(), context=SideBySide(edited, model, (task,)))
     row = outcome.row
     assert row is not None
     assert row.edited[0].per_item[0] == 1.0
@@ -165,7 +165,7 @@ def test_an_edit_is_measured_beside_the_unedited_model(small_model: Callable[...
     text = page([row], model, "made by hand")
     assert "change, points" in text
     assert "**own**: About the edit." in text
-    (plain,) = sweep(ABILITY, AbilitySpec(), context=Examined(model, model, (task,)))
+    (plain,) = sweep(ABILITY, AbilitySpec(), context=SideBySide(model, model, (task,)))
     assert plain.row is not None
     assert plain.row.edited == ()
 

@@ -53,7 +53,7 @@ class Drift:
 
 
 @dataclass(frozen=True, slots=True)
-class Projection:
+class ValuePlane:
     """Values in the plane of their first two principal components, all sets together (paper 1, Figure 5)."""
 
     matrix: str
@@ -64,7 +64,7 @@ class Projection:
 
 
 @torch.no_grad()
-def projection(matrix: str, sets: Mapping[str, Float[Tensor, "value d_model"]]) -> Projection:
+def projection(matrix: str, sets: Mapping[str, Float[Tensor, "value d_model"]]) -> ValuePlane:
     """The principal components are those of all sets' values, centred; each component's sign makes its largest entry positive.
 
     Raises:
@@ -78,7 +78,7 @@ def projection(matrix: str, sets: Mapping[str, Float[Tensor, "value d_model"]]) 
     plane = Vt[:2]
     plane = plane * plane.gather(1, plane.abs().argmax(1, keepdim=True)).sign()
     total = float(S.square().sum())
-    return Projection(
+    return ValuePlane(
         matrix,
         {
             name: tuple((x, y) for x, y in ((values.double() - mean) @ plane.T).tolist())

@@ -9,7 +9,7 @@ from circuits.model import Model
 from circuits.pages.edits_table import published_record, table
 from circuits.records import to_json as record
 from circuits.studies.columns import NOTHING, number
-from circuits.studies.sequence import MOST_LOST, Restrained, SequenceTrace, Traced, TracePoint
+from circuits.studies.sequence import MOST_LOST, RestrainedEnd, SequenceTrace, Traced, TracePoint
 
 HEADER = (
     "sequence",
@@ -162,7 +162,7 @@ def _beside(traced: Traced) -> str:
     return "\n\n".join(found)
 
 
-def _marked(traced: Traced, end: Restrained) -> str:
+def _marked(traced: Traced, end: RestrainedEnd) -> str:
     return f"**{end.restraint}**" if end.restraint == traced.chosen else end.restraint
 
 

@@ -44,7 +44,7 @@ def tasks_about_others(tasks: Sequence[Task], requests: Sequence[EditRequest]) -
 
 
 @dataclass(frozen=True)
-class Examined:
+class SideBySide:
     """A model, with its edit on it, beside itself without."""
 
     model: Model
@@ -66,24 +66,24 @@ class Ability:
     """The same with the edit on; empty without one."""
 
 
-def _open(spec: AbilitySpec, _: Any) -> Examined:
+def _open(spec: AbilitySpec, _: Any) -> SideBySide:
     """What can be refused is refused before the model is loaded."""
     tasks = tasks_of(spec.tasks, library.profile_of(spec.model))
     held, unedited = ExitStack(), load_asked(spec)
-    return Examined(put_edit(unedited, spec.with_edit, held), unedited, tasks, held)
+    return SideBySide(put_edit(unedited, spec.with_edit, held), unedited, tasks, held)
 
 
-def _cases(spec: AbilitySpec, at: Examined) -> list[Case[Task]]:
+def _cases(spec: AbilitySpec, at: SideBySide) -> list[Case[Task]]:
     return [Case(f"{task.name} {task.digest[:8]}", task) for task in at.tasks]
 
 
-def _run(spec: AbilitySpec, case: Case[Task], at: Examined, watch: Watch) -> Ability:
+def _run(spec: AbilitySpec, case: Case[Task], at: SideBySide, watch: Watch) -> Ability:
     task = case.asked
     before = scores(at.unedited, task)
     after = () if at.model is at.unedited else scores(at.model, task)
     return Ability(task.about, len(task.items), before, after)
 
 
-ABILITY: Study[AbilitySpec, Examined, Task, Ability] = Study(
+ABILITY: Study[AbilitySpec, SideBySide, Task, Ability] = Study(
     "ability", Ability, _open, _cases, _run, chooses=frozenset({"tasks"})
 )

@@ -12,7 +12,7 @@ from typing import Any
 
 from circuits.studies.cores import fit_threads, share_cores
 from circuits.studies.study import Case, Outcome, Watch
-from circuits.studies.sweep import StudyError, Task, grouped
+from circuits.studies.sweep import Job, StudyError, grouped
 
 IN_FLIGHT = 2
 """Groups of cases that an actor has at once: one that it is at, and one so that it does not wait for the next."""
@@ -57,7 +57,7 @@ class Cluster:
     """Bytes that an actor is counted for: it is placed where they are free."""
 
     def outcomes(
-        self, task: Task, cases: Sequence[Case[Any]], context: Any, watch: Watch
+        self, task: Job, cases: Sequence[Case[Any]], context: Any, watch: Watch
     ) -> Iterator[tuple[Outcome[Any], Exception | None]]:
         ray = require_ray()
         joined = ray.is_initialized()
@@ -124,7 +124,7 @@ class _Crew:
 
     ray: Any
     cluster: Cluster
-    task: Task
+    task: Job
     watch: Watch
     actors: list[_Actor] = field(default_factory=list)
     deaths: Counter[str] = field(default_factory=Counter)
@@ -215,7 +215,7 @@ class _Crew:
 class _Serves:
     """What an actor is: a context that is opened once, and cases worked on one after another."""
 
-    def __init__(self, task: Task, threads: int) -> None:
+    def __init__(self, task: Job, threads: int) -> None:
         self.task, self.threads, self.context = task, threads, None
 
     def begin(self) -> None:

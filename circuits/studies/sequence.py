@@ -23,7 +23,7 @@ from circuits.evaluation.ability import Score, scores
 from circuits.evaluation.edits import EditCase, Make, Shares, ask
 from circuits.evaluation.general import GeneralAbility
 from circuits.evaluation.perturbation import Perturbation, Spectrum, perturbations, spectra, unedited_spectra
-from circuits.evaluation.stored_values import Drift, Projection, Stored, keys, projection
+from circuits.evaluation.stored_values import Drift, Stored, ValuePlane, keys, projection
 from circuits.facts import EditRequest
 from circuits.model import Model, library
 from circuits.model.network import layer_of
@@ -215,7 +215,7 @@ class Traces:
     stored: Stored
     untouched: Mapping[str, Tensor]
 
-    def projections(self, model: Model) -> tuple[Projection, ...]:
+    def projections(self, model: Model) -> tuple[ValuePlane, ...]:
         """What the first half of the edits stored: right after each edit, and under each of the sums (paper 1, Figure 5)."""
         weights = {name: edit.edited_weights(model) for name, edit in self.edits.items()}
         found = []
@@ -255,7 +255,7 @@ def _drift(edit: WeightEdit, model: Model, stored: Stored) -> tuple[Drift, ...]:
 
 
 @dataclass(frozen=True, slots=True)
-class Restrained:
+class RestrainedEnd:
     """A restraint of a whole sequence at its end, and its controls."""
 
     restraint: str
@@ -277,9 +277,9 @@ class Traced:
     """On other facts, at the end: the free sequence, then each restraint. Empty where there was one."""
     traces: tuple[SequenceTrace, ...]
     """The free sequence; its copies restrained as chosen and scaled, at each checkpoint; the same on the way, where asked for."""
-    ends: tuple[Restrained, ...]
+    ends: tuple[RestrainedEnd, ...]
     """Every restraint of the free sequence at its end."""
-    projections: tuple[Projection, ...]
+    projections: tuple[ValuePlane, ...]
     """One for each edited matrix."""
 
 
@@ -372,7 +372,7 @@ def _run(spec: TraceSpec, case: Case[Contestant], unedited: Unedited, watch: Wat
     return Traced(case.name, chosen, choice, traces, ends, made.projections(unedited.model))
 
 
-def _restrained(free: Sequencing, made: Traces, restraint: Restraint) -> Restrained:
+def _restrained(free: Sequencing, made: Traces, restraint: Restraint) -> RestrainedEnd:
     """That restraint and its controls of the free sum, those that were traced already taken from there."""
     known = {trace.name: trace for trace in _ends(made.traces)}
     total, n = made.edits["free"], len(free.cases)
@@ -383,7 +383,7 @@ def _restrained(free: Sequencing, made: Traces, restraint: Restraint) -> Restrai
         edit = by(total, free.model)
         return SequenceTrace(str(by), (free.point(edit, n, made.untouched),), _drift(edit, free.model, made.stored))
 
-    return Restrained(
+    return RestrainedEnd(
         str(restraint), end(restraint), end(restraint.control("frobenius")), end(restraint.control("spectral"))
     )
 

@@ -93,7 +93,7 @@ class Folder:
 
 
 @dataclass(frozen=True)
-class Task:
+class Job:
     """What whoever works needs to know once; it goes to another process."""
 
     study: Study[Any, Any, Any, Any]
@@ -120,7 +120,7 @@ class Where(Protocol):
     """Works cases off, in any order; each gives one outcome."""
 
     def outcomes(
-        self, task: Task, cases: Sequence[Case[Any]], context: Any, watch: Watch
+        self, task: Job, cases: Sequence[Case[Any]], context: Any, watch: Watch
     ) -> Iterator[tuple[Outcome[Any], Exception | None]]: ...
 
 
@@ -129,7 +129,7 @@ class Here:
     """One after another, in this process."""
 
     def outcomes(
-        self, task: Task, cases: Sequence[Case[Any]], context: Any, watch: Watch
+        self, task: Job, cases: Sequence[Case[Any]], context: Any, watch: Watch
     ) -> Iterator[tuple[Outcome[Any], Exception | None]]:
         for case in cases:
             yield task.do(case, context, watch)
@@ -147,7 +147,7 @@ class Pool:
     start_method: str = "spawn"
 
     def outcomes(
-        self, task: Task, cases: Sequence[Case[Any]], context: Any, watch: Watch
+        self, task: Job, cases: Sequence[Case[Any]], context: Any, watch: Watch
     ) -> Iterator[tuple[Outcome[Any], Exception | None]]:
         waiting = deque(grouped(cases))
         threads = max(1, (os.cpu_count() or 1) // self.jobs)
@@ -197,7 +197,7 @@ class _Worker:
     gone: bool = False
 
     @classmethod
-    def started(cls, start: Any, task: Task, threads: int) -> "_Worker":
+    def started(cls, start: Any, task: Job, threads: int) -> "_Worker":
         ours, theirs = start.Pipe()
         process = start.Process(target=_serve, args=(theirs, task, threads), daemon=True)
         with _deaf_to_interrupts():
@@ -259,7 +259,7 @@ def _deaf_to_interrupts() -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
 
 
-def _serve(pipe: Any, task: Task, threads: int) -> None:
+def _serve(pipe: Any, task: Job, threads: int) -> None:
     """The life of a worker: open, then work off what comes, until nothing does or it is told to stop."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, _stop_once)
@@ -316,7 +316,7 @@ def sweep(
         KeyboardInterrupt: on Ctrl-C; what is done is in the store, and the next call goes on from there.
     """
     watch = watch or Watch()
-    task = Task(study, spec, given, watch.searches)
+    task = Job(study, spec, given, watch.searches)
     context = task.open() if context is None else context
     cases = study.cases(spec, context)
     keys = {case.name: study.key(spec, context, case) for case in cases}
