@@ -43,6 +43,7 @@ CONTENTS: Mapping[str, Mapping[str, str]] = {
         "data/results/criteria.md": "What circuits are worth",
         "data/results/atlas.md": "The circuits of many facts",
         "benchmarks/groundtruth.md": "Known circuits",
+        "data/results/two-hops.md": "Two hops",
         "data/results/roles.md": "Stability of roles",
         "data/results/role-errors.md": "Roles given in error",
         "data/results/claims.md": "The papers’ claims",

@@ -49,15 +49,15 @@ def test_each_fact_has_the_files_of_the_run_alone_and_a_line_that_opens_them(sea
 
 
 def test_what_is_done_before_a_stop_stays_and_is_not_done_again(both, capsys, tmp_path, monkeypatch):
-    search, searched = command._search, list[str]()
+    search, searched = command._Maker.searched, list[str]()
 
-    def stops_at_the_second(spec, *more) -> Iterator[Run]:
+    def stops_at_the_second(maker, spec, *more) -> Iterator[Run]:
         searched.append(spec.facts[0].statement)
         if len(searched) == 2:
             raise Stopped("stopped")
-        yield from search(spec, *more)
+        yield from search(maker, spec, *more)
 
-    monkeypatch.setattr(command, "_search", stops_at_the_second)
+    monkeypatch.setattr(command._Maker, "searched", stops_at_the_second)
     command_line = [*both, "--out", str(tmp_path)]
     with pytest.raises(SystemExit) as stop:
         cli.main(command_line)
@@ -75,14 +75,14 @@ def test_what_is_done_before_a_stop_stays_and_is_not_done_again(both, capsys, tm
 
 
 def test_a_fact_that_fails_loses_no_other_and_is_named(both, capsys, tmp_path, monkeypatch):
-    search = command._search
+    search = command._Maker.searched
 
-    def knows_one(spec, *more) -> Iterator[Run]:
+    def knows_one(maker, spec, *more) -> Iterator[Run]:
         if spec.facts[0].subject != "w3" or spec.facts[0].object == "w5":
             raise FactError("the model does not know it")
-        yield from search(spec, *more)
+        yield from search(maker, spec, *more)
 
-    monkeypatch.setattr(command, "_search", knows_one)
+    monkeypatch.setattr(command._Maker, "searched", knows_one)
     assert "1 of 2 facts have no circuit" in fails([*both, "--out", str(tmp_path)], capsys)
     page = (tmp_path / "index.html").read_text()
     assert "w1 w2 w3 w4 w5: the model does not know it" in page
