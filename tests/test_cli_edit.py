@@ -328,8 +328,7 @@ def test_layers_are_swept_one_after_another(tiny, capsys, tmp_path):
     assert [(row["layers"], row["site"]) for row in swept["rows"]] == [([0], None), ([1], None)]
     assert all(0 <= row["success"] <= 100 for row in swept["rows"])
     text = page.read_text(encoding="utf-8")
-    assert "kcircuit edit sweep-layers --method ft-m --n 3 " in text
-    assert f" --model {tiny[1]} " in text
+    assert f"kcircuit edit sweep-layers --method ft-m --n 3 --model {tiny[1]}" in text
     assert "## ft-m, single" in text
     chosen = json.loads(succeeds([*command, "--layers", "1,0+1", "--json"], capsys))
     assert [row["layers"] for row in chosen["rows"]] == [[1], [0, 1]]

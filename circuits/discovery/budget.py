@@ -41,23 +41,29 @@ class Budget:
         count = re.fullmatch(r"(\d+)\s*circuits?", text.strip())
         if count is not None and int(count[1]):
             return cls(float(count[1]), "circuits", f"{int(count[1])} circuits")
-        return cls(seconds(text), "seconds", "".join(text.split()))
+        if not (amount := seconds(text)):
+            raise _no_budget(text)
+        return cls(amount, "seconds", "".join(text.split()))
 
     def __str__(self) -> str:
         return self.text
 
 
 def seconds(text: str) -> float:
-    """``90s``, ``30m`` or ``8h``; a plain number is of seconds.
+    """``90s``, ``30m`` or ``8h``; a plain number is of seconds. ``0s`` is a time too: what is under way then is the last.
 
     Raises:
         BudgetError: no time.
     """
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([a-z]*)", text.strip())
     unit = None if match is None else UNITS.get(match[2] or "s")
-    if match is None or unit is None or not float(match[1]):
-        raise BudgetError(f"expected --budget as a time such as 90s, 30m or 8h, got {text!r}")
+    if match is None or unit is None:
+        raise _no_budget(text)
     return float(match[1]) * unit
+
+
+def _no_budget(text: str) -> BudgetError:
+    return BudgetError(f"expected --budget as a time such as 90s, 30m or 8h, got {text!r}")
 
 
 class Meter:

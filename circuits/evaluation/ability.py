@@ -11,10 +11,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from circuits.datasets.tasks import Item, Task
-from circuits.evaluation.baseline import Interval, bootstrap
+from circuits.evaluation.baseline import Interval, bootstrap, likely
 from circuits.evaluation.continuations import completion, read
 from circuits.evaluation.edits.generation import greedy
-from circuits.metrics import Share
 from circuits.model import Model
 from circuits.records import Number
 
@@ -49,12 +48,8 @@ class Score:
 
     @property
     def interval(self) -> tuple[float, float]:
-        """Of 95 %: Wilson's where each item counts 0 or 1, else a bootstrap over the items."""
-        if {*self.per_item} <= {0.0, 1.0}:
-            share = Share(round(sum(self.per_item)), len(self.per_item))
-            return share.low, share.high
-        found = bootstrap(self.per_item)
-        return found.low, found.high
+        """Of 95 %, over the items."""
+        return likely(self.per_item)
 
     @property
     def above_chance(self) -> bool:

@@ -18,6 +18,7 @@ from circuits.engines.engine import Engine
 from circuits.evaluation.answers import Answers, standalone
 from circuits.facts import Fact
 from circuits.graph import Graph
+from circuits.metrics import Share
 from circuits.model import Model
 
 Draw = Literal["uniform", "connected"]
@@ -41,6 +42,11 @@ class Interval:
     def __str__(self) -> str:
         return f"{self.mean:.3g} [{self.low:.3g}, {self.high:.3g}]"
 
+    @property
+    def points(self) -> str:
+        """Of a difference of shares, in points."""
+        return f"{100 * self.mean:+.1f} [{100 * self.low:+.1f}, {100 * self.high:+.1f}]"
+
 
 def bootstrap(values: Sequence[float], *, level: float = 0.95, seed: int = 0) -> Interval:
     """The mean of ``values`` with its interval: the middle ``level`` of the means of resampled values.
@@ -55,6 +61,15 @@ def bootstrap(values: Sequence[float], *, level: float = 0.95, seed: int = 0) ->
     mean = float(array.mean())
     # Resampled means of one value repeated differ from it in the last bits.
     return Interval(mean, min(float(low), mean), max(float(high), mean), float(array.min()), float(array.max()), level)
+
+
+def likely(values: Sequence[float], *, shares: bool = True) -> tuple[float, float]:
+    """Where the mean of values like these may lie, in 95 %: of shares each of which is 0 or 1 Wilson's interval, else a bootstrap."""
+    if shares and {*values} <= {0.0, 1.0}:
+        share = Share.of([value == 1 for value in values])
+        return share.low, share.high
+    found = bootstrap(values)
+    return found.low, found.high
 
 
 def commonest(facts: Sequence[Fact], k: int) -> frozenset[str]:

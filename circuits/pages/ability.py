@@ -38,8 +38,7 @@ def _cells(score: Score) -> list[str]:
 
 
 def _change(score: Score, after: Score) -> list[str]:
-    change = after.beyond(score)
-    return [number(100 * after.value), f"{100 * change.mean:+.1f} [{100 * change.low:+.1f}, {100 * change.high:+.1f}]"]
+    return [number(100 * after.value), after.beyond(score).points]
 
 
 def page(rows: Sequence[Ability], model: Model, command: str) -> str:

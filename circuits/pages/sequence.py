@@ -75,7 +75,7 @@ def trace_page(found: Sequence[Traced], model: Model, command: str, figure: str 
 
 def _sections(traced: Traced) -> list[str]:
     points = [point for trace in traced.traces for point in trace.points]
-    header = [*HEADER[:1], *HEADER[1:]] + ([] if points[0].general is None else list(GENERAL))
+    header = list(HEADER) + ([] if points[0].general is None else list(GENERAL))
     width = len(header) - 1
     parts = [
         f"## {traced.method}",
@@ -113,12 +113,9 @@ def _line(point: TracePoint) -> list[str]:
 def difference(first: TracePoint, second: TracePoint, name: str) -> str:
     """How much more of a share the first has, in points, with its interval over the facts that both were asked of."""
     pairs = zip(first.shares, second.shares, strict=True)
-    values = [100 * (getattr(a, name) - getattr(b, name)) for a, b in pairs]
+    values = [getattr(a, name) - getattr(b, name) for a, b in pairs]
     values = [value for value in values if not math.isnan(value)]
-    if not values:
-        return NOTHING
-    found = bootstrap(values)
-    return f"{found.mean:+.1f} [{found.low:+.1f}, {found.high:+.1f}]"
+    return bootstrap(values).points if values else NOTHING
 
 
 def _beside(traced: Traced) -> str:
@@ -199,11 +196,8 @@ def _abilities(traces: Sequence[SequenceTrace]) -> str:
         for point in trace.points:
             cells = [number(100 * point.abilities[i].value) for i in able]
             if point is trace.last:
-                changes = [point.abilities[i].beyond(start[i]) for i in able]
-                cells = [
-                    f"{cell} ({100 * change.mean:+.1f} [{100 * change.low:+.1f}, {100 * change.high:+.1f}])"
-                    for cell, change in zip(cells, changes, strict=True)
-                ]
+                changes = [point.abilities[i].beyond(start[i]).points for i in able]
+                cells = [f"{cell} ({change})" for cell, change in zip(cells, changes, strict=True)]
             rows.append([trace.name, str(point.n_edits), *cells])
     header = ["sequence", "edits", *(f"{start[i].task}, {start[i].measure} (n {len(start[i].per_item)})" for i in able)]
     return f"{text}\n\n{table(header, rows)}"

@@ -71,11 +71,15 @@ class Beside(Asked):
     ] = None
 
 
-class WhichEdits(OnModel, HowEdited):
+class Drawn(Asked):
     """Facts given other objects: those that the model knows, drawn, or a file's."""
 
     seed: EditSeed = 0
     cases: EditCases = None
+
+
+class WhichEdits(OnModel, Drawn, HowEdited):
+    """Which facts of a model are given other objects, and how."""
 
 
 class EditSpec(OnModel, AtLayer, Sampled):

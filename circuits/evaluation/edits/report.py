@@ -11,13 +11,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from circuits.evaluation.baseline import bootstrap
+from circuits.evaluation.baseline import likely
 from circuits.evaluation.edits.cases import CaseResult, QuestionOutcome, Reply
 from circuits.evaluation.edits.failures import FAILURE_CLASSES, FailureClass, classify
 from circuits.evaluation.edits.questions import GROUPS, QuestionKind
 from circuits.evaluation.edits.regimes import in_cases
 from circuits.evaluation.general import GeneralAbility
-from circuits.metrics import Measurement, Share
+from circuits.metrics import Measurement
 from circuits.records import Number
 
 Way = Literal["exact", "tokens", "generated", "alone", "probability", "rival"]
@@ -69,19 +69,14 @@ class EditMetric:
 
     @property
     def interval(self) -> tuple[float, float] | None:
-        """95 % of the edited model's mean over requests, as it is printed: Wilson's where each counts whole or not at all, else
-        a bootstrap over requests; None where one is not finite. Requests that were edited together share a model, so of one
-        batch it is too narrow."""
+        """Of the edited model's mean over requests, as it is printed (`likely`); None where one is not finite. Requests that were
+        edited together share a model, so of one batch it is too narrow."""
         values = self.after.per_example
-        if self.after.unit == "%" and {*values} <= {0.0, 1.0}:
-            share = Share.of([value == 1 for value in values])
-            low, high = share.low, share.high
-        elif all(map(math.isfinite, values)):
-            found = bootstrap(values)
-            low, high = found.low, found.high
-        else:
+        if not all(map(math.isfinite, values)):
             return None
-        scale = 100 if self.after.unit == "%" else 1
+        shares = self.after.unit == "%"
+        low, high = likely(values, shares=shares)
+        scale = 100 if shares else 1
         return round(scale * low, 4), round(scale * high, 4)
 
     def to_json(self) -> dict[str, Any]:

@@ -188,16 +188,11 @@ def make_row(
     """
     watch = watch or Watch()
     candidates = split_facts(relation, "val", seed=spec.seed)
-    val = known(model, candidates)[: spec.n_val]
-    test = split_facts(relation, "test", seed=spec.seed)[: spec.n_test]
+    val, test = _halves(spec, relation, model)
     if not val or not test:
         what = f"knows none of the {len(candidates)} facts of D_val" if not val else "has no fact left for D_test"
         return Skipped(relation=relation.name, reason=f"{model.name} {what}")
     asked = spec.run_spec(relation.name, val, test)
-
-    def search(run_spec: RunSpec, taus: tuple[float, ...]) -> dict[float, Run]:
-        return _search(run_spec, taus, relations, model, state_folder, max_memory, watch)
-
     runs = _search(asked, spec.taus, relations, model, state_folder, max_memory, watch, read=runs_folder is not None)
     main = runs[spec.taus[0]]
     if runs_folder is not None:
@@ -214,7 +209,8 @@ def make_row(
     beats = _beats(circuits[0], whole)
     beaten = None
     if beats and not spec.absolute:
-        second = search(asked.model_copy(update={"absolute": True}), spec.taus[:1])[spec.taus[0]]
+        keeping = asked.model_copy(update={"absolute": True})
+        second = _search(keeping, spec.taus[:1], relations, model, state_folder, max_memory, watch)[spec.taus[0]]
         kept = _at_tau(second)
         scores = np.array([second.circuit.score(edge) for edge in second.circuit.edges])
         beaten = Beaten(halves=beats, absolute=kept, suppressive=int((scores < 0).sum()), still=_beats(kept, whole))
@@ -247,6 +243,12 @@ def make_row(
     )
 
 
+def _halves(spec: TableSpec, relation: Relation, model: Model) -> tuple[tuple[Fact, ...], tuple[Fact, ...]]:
+    """The facts of D_val that the model knows, and those of D_test, known or not; as many as the spec asks for."""
+    val, test = (split_facts(relation, half, seed=spec.seed) for half in HALVES)
+    return known(model, val)[: spec.n_val], test[: spec.n_test]
+
+
 def folder_of(relation: str, runs_folder: Path) -> Path:
     """Where the run of a relation's circuit is, of those that the folder holds."""
     return runs_folder / file_name(relation)
@@ -264,9 +266,7 @@ def require_run(
         asked = spec.run_spec(relation.name, run.spec.facts, run.spec.test_facts)
         if run.spec == asked and run.circuit.provenance.weights == model.weights:
             return
-    val = known(model, split_facts(relation, "val", seed=spec.seed))[: row.n_val]
-    test = split_facts(relation, "test", seed=spec.seed)[: row.n_test]
-    asked = spec.run_spec(relation.name, val, test)
+    asked = spec.run_spec(relation.name, *_halves(spec, relation, model))
     _search(asked, spec.taus[:1], relations, model, folder.parent, None, watch, read=True)[spec.taus[0]].save(folder)
 
 
