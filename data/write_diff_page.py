@@ -20,9 +20,9 @@ def page(edits: Path, survey: Path) -> str:
         "# What edits, failures and demonstrations do to circuits",
         "",
         f"Written by `python data/write_diff_page.py` from `kcircuit diff --edit {','.join(_methods(edits))} --n {_n(edits)}` and "
-        f"`kcircuit explain survey --n {n_cases}`. Which claims of paper 2, sections 5 and 6, hold on factlm, and which do not; "
-        "what holds on a "
-        "small model of one's own making need not hold on another.",
+        f"`kcircuit explain survey --n {n_cases}`. What claims of paper 2, sections 5 and 6, come to on factlm: "
+        "none is decided by so few cases, without a control, or between methods at different layers; [claims, each beside a "
+        "control](claims.md) are.",
         "",
         "## Edits of single facts",
         "",

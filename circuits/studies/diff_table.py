@@ -291,5 +291,6 @@ def claims(edits: Sequence[EditNumbers]) -> tuple[Claim, ...]:
             ],
         ),
     )
-    layers = f"FT-M at {both[0][0].layers}, ROME at {both[0][1].layers}"
+    ft_m, rome = (", ".join(map(str, each.layers)) for each in both[0])
+    layers = f"FT-M at layer {ft_m}, ROME at layer {rome}"
     return tuple(Claim.of(claim, [each for each in own if each.value == each.value], layers) for claim, own in found)
