@@ -376,9 +376,9 @@ def _cases(spec: DiffSpec, watched: Watched) -> list[Case[tuple[str, int | None]
 
 
 def _run(spec: DiffSpec, case: Case[tuple[str, int | None]], watched: Watched, watch: Watch) -> EditDiff:
-    (method, layer), prompts = case.asked, watched.prompts
+    (method, layer), model, prompts = case.asked, watched.model, watched.prompts
     edit = make_edit(
-        watched.model,
+        model,
         prompts.edited,
         watched.target,
         method,
@@ -390,10 +390,8 @@ def _run(spec: DiffSpec, case: Case[tuple[str, int | None]], watched: Watched, w
     )
     force = spec.force or len(_edits(spec)) > 1  # Of several edits, one that does not take is part of the story.
     bench = replace(watched.bench, watch=watch.at(case.name))
-    found = diff_edit(
-        watched.model, edit, watched.target, prompts, bench, method=method, before=watched.before, force=force
-    )
-    with edit.on(watched.model) as edited:
+    found = diff_edit(model, edit, watched.target, prompts, bench, method=method, before=watched.before, force=force)
+    with edit.on(model) as edited:
         return found.model_copy(update={"audit": audit(edited, watched.audited, seed=spec.seed)})
 
 
